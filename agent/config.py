@@ -1,0 +1,80 @@
+"""The agent's configuration: a TOML file, validated whole, and the paths that follow from it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import InvalidArgument
+
+DEFAULT_PATH = Path("/etc/migrate/agent.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """One host. Every path is absolute; `cgroup_parent` is relative to the root of each cgroup hierarchy."""
+
+    host: str
+    state_dir: Path = Path("/var/lib/migrate")
+    run_dir: Path = Path("/run/migrate")
+    bridge: str = "migrate0"
+    uplink: str = ""  # the bridge's port towards the other hosts: where a moved address is announced; "" = every port but the containers'
+    cgroup_parent: str = "migrate"
+    criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
+    group: str = "migrate"  # who may reach the door socket besides root: sshd's user
+
+    @property
+    def socket(self) -> Path:
+        """gRPC."""
+        return self.run_dir / "agent.sock"
+
+    @property
+    def door(self) -> Path:
+        """Where the forced command `dial` hands over ssh's pipes."""
+        return self.run_dir / "door.sock"
+
+    @property
+    def containers_dir(self) -> Path:
+        """One directory a container: spec, state, exit status, log, writable layer. Survives a reboot."""
+        return self.state_dir / "containers"
+
+    @property
+    def images_dir(self) -> Path:
+        return self.state_dir / "images"
+
+    @property
+    def runtime_dir(self) -> Path:
+        """One directory a container: the monitor's socket and pid. On a tmpfs: gone after a reboot, like the processes."""
+        return self.run_dir / "containers"
+
+    @property
+    def moves_dir(self) -> Path:
+        """One directory a move: its record, its staging tmpfs."""
+        return self.run_dir / "moves"
+
+
+def load(path: Path = DEFAULT_PATH) -> AgentConfig:
+    """Read and check `path`. Raises InvalidArgument naming the field and what it takes."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as exc:
+        raise InvalidArgument(f"cannot read {path}: {exc.strerror}", hint="name the file with --config") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise InvalidArgument(f"{path} is not TOML: {exc}") from exc
+    known = {name: kind for name, kind in AgentConfig.__annotations__.items()}
+    values: dict[str, object] = {}
+    for name, value in raw.items():
+        if name not in known:
+            raise InvalidArgument(f"{path}: unknown field {name!r}", hint=f"known fields: {', '.join(sorted(known))}")
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{path}: {name} takes a string, not {value!r}")
+        if name.endswith("_dir"):
+            if not value.startswith("/"):
+                raise InvalidArgument(f"{path}: {name} takes an absolute path, not {value!r}")
+            values[name] = Path(value)
+        else:
+            values[name] = value
+    if not values.get("host"):
+        raise InvalidArgument(f"{path}: host is missing", hint='add a line such as: host = "host1"')
+    return AgentConfig(**values)  # type: ignore[arg-type]  # checked above, field by field

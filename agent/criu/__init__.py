@@ -1,0 +1,1 @@
+"""Checkpoint and restore through CRIU. No imports here: the monitor starts through this package."""

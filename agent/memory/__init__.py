@@ -1,0 +1,1 @@
+"""Which pages of a running process tree changed: dirty trackers behind one interface."""

@@ -1,0 +1,1 @@
+"""Thin gRPC services: unpack, call, map the error, pack."""

@@ -1,0 +1,1 @@
+"""The transfer process of one move and side, and the frames that two of them speak."""

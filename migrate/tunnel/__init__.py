@@ -1,0 +1,1 @@
+"""SSH: the control tunnel (paramiko), the bulk tunnel (OpenSSH), the certificates of both."""

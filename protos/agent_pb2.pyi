@@ -1,0 +1,501 @@
+from protos import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FactsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Capability(_message.Message):
+    __slots__ = ("name", "ok", "value", "remedy", "required")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ok: bool
+    value: str
+    remedy: str
+    required: bool
+    def __init__(self, name: _Optional[str] = ..., ok: bool = ..., value: _Optional[str] = ..., remedy: _Optional[str] = ..., required: bool = ...) -> None: ...
+
+class HostFacts(_message.Message):
+    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    CRIU_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BRIDGE_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    agent_version: str
+    protocol: int
+    kernel: str
+    architecture: str
+    criu_version: str
+    memory_total_bytes: int
+    memory_available_bytes: int
+    disk_available_bytes: int
+    capabilities: _containers.RepeatedCompositeFieldContainer[Capability]
+    containers_running: int
+    bridge: str
+    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ...) -> None: ...
+
+class CreateRequest(_message.Message):
+    __slots__ = ("spec", "epoch")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    spec: _types_pb2.ContainerSpec
+    epoch: int
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class StartRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class StopRequest(_message.Message):
+    __slots__ = ("id", "timeout_s", "signal", "default_timeout")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    timeout_s: float
+    signal: str
+    default_timeout: bool
+    def __init__(self, id: _Optional[str] = ..., timeout_s: _Optional[float] = ..., signal: _Optional[str] = ..., default_timeout: bool = ...) -> None: ...
+
+class KillRequest(_message.Message):
+    __slots__ = ("id", "signal")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    signal: str
+    def __init__(self, id: _Optional[str] = ..., signal: _Optional[str] = ...) -> None: ...
+
+class KillResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemoveRequest(_message.Message):
+    __slots__ = ("id", "force")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    force: bool
+    def __init__(self, id: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class RemoveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class InspectRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListResponse(_message.Message):
+    __slots__ = ("containers",)
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    containers: _containers.RepeatedCompositeFieldContainer[_types_pb2.ContainerStatus]
+    def __init__(self, containers: _Optional[_Iterable[_Union[_types_pb2.ContainerStatus, _Mapping]]] = ...) -> None: ...
+
+class WaitRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class LogsRequest(_message.Message):
+    __slots__ = ("id", "follow", "tail", "since_unix_ns", "all")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    follow: bool
+    tail: int
+    since_unix_ns: int
+    all: bool
+    def __init__(self, id: _Optional[str] = ..., follow: bool = ..., tail: _Optional[int] = ..., since_unix_ns: _Optional[int] = ..., all: bool = ...) -> None: ...
+
+class LogChunk(_message.Message):
+    __slots__ = ("unix_ns", "stream", "data")
+    UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    unix_ns: int
+    stream: str
+    data: bytes
+    def __init__(self, unix_ns: _Optional[int] = ..., stream: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ExecStart(_message.Message):
+    __slots__ = ("id", "argv", "env", "cwd", "user", "tty", "stdin", "rows", "columns")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ARGV_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TTY_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    argv: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: str
+    tty: bool
+    stdin: bool
+    rows: int
+    columns: int
+    def __init__(self, id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class WindowSize(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class ExecInput(_message.Message):
+    __slots__ = ("start", "stdin", "close_stdin", "resize", "signal")
+    START_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_STDIN_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    start: ExecStart
+    stdin: bytes
+    close_stdin: bool
+    resize: WindowSize
+    signal: str
+    def __init__(self, start: _Optional[_Union[ExecStart, _Mapping]] = ..., stdin: _Optional[bytes] = ..., close_stdin: bool = ..., resize: _Optional[_Union[WindowSize, _Mapping]] = ..., signal: _Optional[str] = ...) -> None: ...
+
+class ExecOutput(_message.Message):
+    __slots__ = ("stdout", "stderr", "exit_code", "started")
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+    started: bool
+    def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exit_code: _Optional[int] = ..., started: bool = ...) -> None: ...
+
+class ImportStart(_message.Message):
+    __slots__ = ("name", "config")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    config: _types_pb2.ImageConfig
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ...) -> None: ...
+
+class ImportChunk(_message.Message):
+    __slots__ = ("start", "data")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    start: ImportStart
+    data: bytes
+    def __init__(self, start: _Optional[_Union[ImportStart, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ListImagesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListImagesResponse(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...) -> None: ...
+
+class InspectImageRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveImageRequest(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class RemoveImageResponse(_message.Message):
+    __slots__ = ("removed",)
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("spec", "state", "memory_bytes", "layer_bytes", "tasks", "blockers", "image")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKERS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    spec: _types_pb2.ContainerSpec
+    state: _types_pb2.ContainerState
+    memory_bytes: int
+    layer_bytes: int
+    tasks: int
+    blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
+    image: _types_pb2.Image
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...) -> None: ...
+
+class Blocker(_message.Message):
+    __slots__ = ("what", "where", "remedy")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    where: str
+    remedy: str
+    def __init__(self, what: _Optional[str] = ..., where: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
+
+class PrepareTunnelRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
+
+class PrepareTunnelResponse(_message.Message):
+    __slots__ = ("public_key",)
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    public_key: str
+    def __init__(self, public_key: _Optional[str] = ...) -> None: ...
+
+class OpenTunnelRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id", "certificate", "address", "port", "user", "host_keys")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    HOST_KEYS_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    certificate: str
+    address: str
+    port: int
+    user: str
+    host_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ..., certificate: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., user: _Optional[str] = ..., host_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class OpenTunnelResponse(_message.Message):
+    __slots__ = ("connect_s", "round_trip_s", "cipher")
+    CONNECT_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    CIPHER_FIELD_NUMBER: _ClassVar[int]
+    connect_s: float
+    round_trip_s: float
+    cipher: str
+    def __init__(self, connect_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., cipher: _Optional[str] = ...) -> None: ...
+
+class SendLayersRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "layers")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PrecopyRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "max_downtime_s", "max_rounds")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    max_downtime_s: float
+    max_rounds: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., max_downtime_s: _Optional[float] = ..., max_rounds: _Optional[int] = ...) -> None: ...
+
+class FreezeRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class FreezeEvent(_message.Message):
+    __slots__ = ("progress", "result")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    progress: _types_pb2.Progress
+    result: FreezeResult
+    def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., result: _Optional[_Union[FreezeResult, _Mapping]] = ...) -> None: ...
+
+class FreezeResult(_message.Message):
+    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest")
+    class SentBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class CriuStatsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PAGES_FIELD_NUMBER: _ClassVar[int]
+    CRIU_STATS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
+    sent_bytes: _containers.ScalarMap[str, int]
+    memory_pages: int
+    criu_stats: _containers.ScalarMap[str, float]
+    digest: str
+    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class AcceptRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_HOST_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    spec: _types_pb2.ContainerSpec
+    image: _types_pb2.Image
+    memory_bytes: int
+    layer_bytes: int
+    source_host: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ...) -> None: ...
+
+class AcceptResponse(_message.Message):
+    __slots__ = ("missing_layers", "restore_mode")
+    MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_MODE_FIELD_NUMBER: _ClassVar[int]
+    missing_layers: _containers.RepeatedScalarFieldContainer[str]
+    restore_mode: str
+    def __init__(self, missing_layers: _Optional[_Iterable[str]] = ..., restore_mode: _Optional[str] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "digest")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    digest: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class RestoreResponse(_message.Message):
+    __slots__ = ("pid", "marks", "criu_stats", "mode")
+    class CriuStatsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PID_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    CRIU_STATS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
+    criu_stats: _containers.ScalarMap[str, float]
+    mode: str
+    def __init__(self, pid: _Optional[int] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., mode: _Optional[str] = ...) -> None: ...
+
+class FinishRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id", "committed", "role")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    committed: bool
+    role: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ..., committed: bool = ..., role: _Optional[str] = ...) -> None: ...
+
+class FinishResponse(_message.Message):
+    __slots__ = ("marks", "left_over")
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OVER_FIELD_NUMBER: _ClassVar[int]
+    marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
+    left_over: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., left_over: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WhereRequest(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class WhereResponse(_message.Message):
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed")
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    present: bool
+    state: _types_pb2.ContainerState
+    epoch: int
+    migration_id: str
+    role: str
+    committed: bool
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ...) -> None: ...

@@ -1,0 +1,340 @@
+from protos import types_pb2 as _types_pb2
+from protos import agent_pb2 as _agent_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class VersionRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VersionResponse(_message.Message):
+    __slots__ = ("version", "protocol", "fleet")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    protocol: int
+    fleet: str
+    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., fleet: _Optional[str] = ...) -> None: ...
+
+class HostsRequest(_message.Message):
+    __slots__ = ("facts",)
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    facts: bool
+    def __init__(self, facts: bool = ...) -> None: ...
+
+class HostStatus(_message.Message):
+    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    port: int
+    reachable: bool
+    error: str
+    facts: _agent_pb2.HostFacts
+    containers: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ...) -> None: ...
+
+class HostsResponse(_message.Message):
+    __slots__ = ("hosts",)
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    hosts: _containers.RepeatedCompositeFieldContainer[HostStatus]
+    def __init__(self, hosts: _Optional[_Iterable[_Union[HostStatus, _Mapping]]] = ...) -> None: ...
+
+class RunRequest(_message.Message):
+    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    ARGV_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    ENV_FIELD_NUMBER: _ClassVar[int]
+    CWD_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TTY_FIELD_NUMBER: _ClassVar[int]
+    STDIN_OPEN_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    CREATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    CAP_ADD_FIELD_NUMBER: _ClassVar[int]
+    CAP_DROP_FIELD_NUMBER: _ClassVar[int]
+    STOP_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host: str
+    image: str
+    argv: _containers.RepeatedScalarFieldContainer[str]
+    entrypoint: _containers.RepeatedScalarFieldContainer[str]
+    env: _containers.RepeatedScalarFieldContainer[str]
+    cwd: str
+    user: str
+    hostname: str
+    limits: _types_pb2.Limits
+    tty: bool
+    stdin_open: bool
+    labels: _containers.ScalarMap[str, str]
+    address: str
+    mac: str
+    create_only: bool
+    cap_add: _containers.RepeatedScalarFieldContainer[str]
+    cap_drop: _containers.RepeatedScalarFieldContainer[str]
+    stop_signal: str
+    stop_timeout_s: float
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ...) -> None: ...
+
+class ContainersRequest(_message.Message):
+    __slots__ = ("all", "host")
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    host: str
+    def __init__(self, all: bool = ..., host: _Optional[str] = ...) -> None: ...
+
+class NameRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class StopContainerRequest(_message.Message):
+    __slots__ = ("name", "timeout_s", "default_timeout", "signal")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    timeout_s: float
+    default_timeout: bool
+    signal: str
+    def __init__(self, name: _Optional[str] = ..., timeout_s: _Optional[float] = ..., default_timeout: bool = ..., signal: _Optional[str] = ...) -> None: ...
+
+class KillContainerRequest(_message.Message):
+    __slots__ = ("name", "signal")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    signal: str
+    def __init__(self, name: _Optional[str] = ..., signal: _Optional[str] = ...) -> None: ...
+
+class RemoveContainerRequest(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class ContainerLogsRequest(_message.Message):
+    __slots__ = ("name", "follow", "tail", "since_unix_ns", "all")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    follow: bool
+    tail: int
+    since_unix_ns: int
+    all: bool
+    def __init__(self, name: _Optional[str] = ..., follow: bool = ..., tail: _Optional[int] = ..., since_unix_ns: _Optional[int] = ..., all: bool = ...) -> None: ...
+
+class ImportImageStart(_message.Message):
+    __slots__ = ("name", "config", "host")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    config: _types_pb2.ImageConfig
+    host: str
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class ImportImageChunk(_message.Message):
+    __slots__ = ("start", "data")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    start: ImportImageStart
+    data: bytes
+    def __init__(self, start: _Optional[_Union[ImportImageStart, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ImportImageResponse(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
+    def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...) -> None: ...
+
+class RemoveImageFromRequest(_message.Message):
+    __slots__ = ("name", "host", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class MoveRequest(_message.Message):
+    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    to: str
+    reason: str
+    mode: str
+    max_downtime_s: float
+    request_id: str
+    dry_run: bool
+    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+
+class MoveEvent(_message.Message):
+    __slots__ = ("migration_id", "progress", "step", "done")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    progress: _types_pb2.Progress
+    step: StepEvent
+    done: MigrationRecord
+    def __init__(self, migration_id: _Optional[str] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., step: _Optional[_Union[StepEvent, _Mapping]] = ..., done: _Optional[_Union[MigrationRecord, _Mapping]] = ...) -> None: ...
+
+class StepEvent(_message.Message):
+    __slots__ = ("step", "event", "unix_ns", "facts_json", "error")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    event: str
+    unix_ns: int
+    facts_json: str
+    error: str
+    def __init__(self, step: _Optional[str] = ..., event: _Optional[str] = ..., unix_ns: _Optional[int] = ..., facts_json: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("migration_id",)
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
+
+class CancelRequest(_message.Message):
+    __slots__ = ("migration_id",)
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
+
+class CancelResponse(_message.Message):
+    __slots__ = ("state", "text")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    text: str
+    def __init__(self, state: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class RepairRequest(_message.Message):
+    __slots__ = ("migration_id", "dry_run")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    dry_run: bool
+    def __init__(self, migration_id: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+
+class MigrationsRequest(_message.Message):
+    __slots__ = ("container", "limit", "active")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    limit: int
+    active: bool
+    def __init__(self, container: _Optional[str] = ..., limit: _Optional[int] = ..., active: bool = ...) -> None: ...
+
+class MigrationsResponse(_message.Message):
+    __slots__ = ("migrations",)
+    MIGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    migrations: _containers.RepeatedCompositeFieldContainer[MigrationRecord]
+    def __init__(self, migrations: _Optional[_Iterable[_Union[MigrationRecord, _Mapping]]] = ...) -> None: ...
+
+class MigrationRequest(_message.Message):
+    __slots__ = ("migration_id",)
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
+
+class MigrationRecord(_message.Message):
+    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks")
+    class FactsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SentBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    container_id: str
+    container: str
+    source: str
+    target: str
+    state: str
+    step: str
+    reason: str
+    mode: str
+    started_unix_ns: int
+    finished_unix_ns: int
+    epoch: int
+    error: _types_pb2.ErrorDetail
+    journal: _containers.RepeatedCompositeFieldContainer[StepEvent]
+    facts: _containers.ScalarMap[str, float]
+    sent_bytes: _containers.ScalarMap[str, int]
+    marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
+    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ...) -> None: ...
