@@ -1,8 +1,10 @@
-"""The errors of the fleet's side. Each has a stable code, a fact with the values, and a hint: what to type or change next.
+"""The errors of the fleet's side. Each has a stable code, a fact with the values, and a hint: what to type next.
 
-Two branches matter to whoever typed the command: `PrecheckError` (nothing was touched) and `StepError` (something was; `touched`
-says whether it was put back). Standard library only: the saga, the coordinator and the command line all use this module.
+Two branches matter to whoever typed the command: `PrecheckError` (nothing was touched) and `StepError` (something
+was; `touched` says whether it was put back). Standard library only: the saga, the coordinator and the command line
+all use this module.
 """
+# ruff: noqa: N818  the names are the words people say; the base class says that they are errors
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from typing import ClassVar
 class MigrateError(Exception):
     """Base of everything that is reported to a caller.
 
-    `touched` is "nothing", "undone" (it was changed and put back) or "something". `exit_status` is what the command line ends with:
-    1 general, 2 usage, 3 not found, 4 unreachable, 5 refused by a check, 6 failed and undone, 7 needs attention, 130 cancelled.
-    `code` and `touched` given to the constructor replace those of the class: an agent's own code ("storage", "criu") must survive
-    the trip through the coordinator.
+    `touched` is "nothing", "undone" (it was changed and put back) or "something".
+    `exit_status` is what the command line ends with: 1 general, 2 usage, 3 not found, 4 unreachable, 5 refused by a
+    check, 6 failed and undone, 7 needs attention, 130 cancelled.
+    `code` and `touched` given to the constructor replace those of the class: an agent's own code ("storage", "criu")
+    must survive the trip through the coordinator.
     """
 
     code: str = "internal"
@@ -71,7 +74,7 @@ class PrecheckError(MigrateError):
 
 
 class StepError(MigrateError):
-    """A step of a move failed. `touched` is "undone" when the container runs on its source as before, else "something"."""
+    """A step of a move failed. `touched` is "undone" when the container runs on its source as before."""
 
     code = "migration.step_failed"
     touched = "something"
