@@ -1,0 +1,89 @@
+"""`migrate start`, `stop`, `kill`, `rm`, `wait`: one call for each container named; goes on after an error and reports each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from migrate.cli import failures, values
+from migrate.cli.parsers import command
+
+if TYPE_CHECKING:
+    from migrate.cli.parsers import Subparsers
+    from migrate.client import Client
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    start = command(subparsers, "start", help="start created or exited containers", examples="migrate start web1 web2")
+    stop = command(
+        subparsers,
+        "stop",
+        help="stop running containers: the stop signal, then SIGKILL",
+        examples="migrate stop web1\nmigrate stop -t 30 -s SIGINT web1 web2",
+    )
+    stop.add_argument(
+        "-t",
+        "--time",
+        type=values.duration,
+        default=None,
+        metavar="SECONDS",
+        help="time before SIGKILL (default: the container's)",
+    )
+    stop.add_argument("-s", "--signal", type=values.signal, default="", help="signal (default: the container's)")
+    kill = command(
+        subparsers, "kill", help="send a signal to containers", examples="migrate kill web1\nmigrate kill -s HUP web1"
+    )
+    kill.add_argument("-s", "--signal", type=values.signal, default="SIGKILL", help="signal (default: SIGKILL)")
+    remove = command(
+        subparsers, "rm", help="remove containers", examples="migrate rm web1\nmigrate rm -f $(migrate ps -aq)"
+    )
+    remove.add_argument("-f", "--force", action="store_true", help="kill running containers first")
+    wait = command(
+        subparsers,
+        "wait",
+        help="wait until containers have exited and print their exit codes",
+        examples="migrate wait job1",
+    )
+    for parser in (start, stop, kill, remove, wait):
+        parser.add_argument("containers", metavar="CONTAINER", nargs="+", help="name, id or the beginning of an id")
+
+
+def run(args: argparse.Namespace) -> int:
+    from migrate.client import Client
+    from migrate.errors import MigrateError
+
+    status = 0
+    with Client(args.coordinator) as client:
+        action = _action(client, args)
+        for name in args.containers:
+            try:
+                print(action(name), flush=True)
+            except MigrateError as exc:
+                status = failures.report(exc, command=args.command)
+    return status
+
+
+def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
+    """What to do with one container; returns the line to print."""
+
+    def start(name: str) -> str:
+        client.start(name)
+        return name
+
+    def stop(name: str) -> str:
+        client.stop(name, timeout_s=args.time, signal=args.signal)
+        return name
+
+    def kill(name: str) -> str:
+        client.kill(name, signal=args.signal)
+        return name
+
+    def remove(name: str) -> str:
+        client.remove(name, force=args.force)
+        return name
+
+    def wait(name: str) -> str:
+        return str(client.wait(name).exit_code)
+
+    return {"start": start, "stop": stop, "kill": kill, "rm": remove, "wait": wait}[args.command]

@@ -1,0 +1,142 @@
+"""The entry point of `migrate`: finds the command, imports only its module, runs it, and reports what went wrong.
+
+A command's module has `add_parser(subparsers)`, which adds one or several commands, and `run(args) -> int`, the exit status.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from migrate.cli import failures
+from migrate.cli.parsers import Parser
+
+# Command, its module, what it does. In this order in `migrate --help`.
+GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "moving",
+        (
+            ("move", "move", "move a running container to another host"),
+            ("migrations", "migrations", "list moves; show one with its timeline"),
+            ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),
+            ("repair", "migrations", "finish or undo what a crash or an error left of a move"),
+        ),
+    ),
+    (
+        "containers",
+        (
+            ("run", "run", "create a container and start it"),
+            ("create", "run", "create a container without starting it"),
+            ("start", "lifecycle", "start created or exited containers"),
+            ("stop", "lifecycle", "stop running containers"),
+            ("kill", "lifecycle", "send a signal to containers"),
+            ("rm", "lifecycle", "remove containers"),
+            ("wait", "lifecycle", "wait until containers have exited and print their exit codes"),
+            ("ps", "ps", "list containers on all hosts"),
+            ("logs", "logs", "print what a container wrote"),
+            ("exec", "exec", "run a command in a running container"),
+            ("attach", "exec", "connect the terminal to a container's main process"),
+            ("inspect", "inspect", "print everything known about containers, as JSON"),
+        ),
+    ),
+    (
+        "images",
+        (
+            ("image", "image", "import, list and remove images"),
+            ("images", "image", "list images"),
+            ("rmi", "image", "remove images"),
+        ),
+    ),
+    (
+        "fleet",
+        (
+            ("hosts", "hosts", "list hosts and what they can do"),
+            ("doctor", "doctor", "check what this machine lacks to run or move containers"),
+            ("lab", "lab", "a small fleet of hosts on this machine, to try and test everything"),
+            ("version", "version", "print the version of the client and the coordinator"),
+            ("completion", "completion", "print the completion script of a shell"),
+        ),
+    ),
+)
+MODULES = {name: module for _, commands in GROUPS for name, module, _ in commands}
+MODULES["__complete"] = "completion"  # what the completion scripts call
+
+OVERVIEW = """Move running containers between Linux hosts: memory, open files and TCP connections go along.
+
+usage: migrate [--coordinator SOCKET] COMMAND ...
+{commands}
+
+options:
+  --coordinator SOCKET   the coordinator's socket (default: $MIGRATE_COORDINATOR, then
+                         /run/migrate/coordinator.sock, then the lab's)
+  --version              print the version
+  -h, --help             this page; `migrate COMMAND --help` for one command
+
+examples:
+  migrate lab up                                  a fleet on this machine
+  migrate run -d --name web1 --host host1 base sleep 1d
+  migrate move web1 --to host2
+"""
+
+
+def overview() -> str:
+    """What `migrate --help` prints."""
+    lines: list[str] = []
+    for title, commands in GROUPS:
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<12} {text}" for name, _, text in commands]
+    return OVERVIEW.format(commands="\n".join(lines))
+
+
+def split(argv: Sequence[str]) -> tuple[str | None, str]:
+    """The value of --coordinator and the name of the command, or "" where there is none before the end."""
+    coordinator: str | None = None
+    words = iter(argv)
+    for word in words:
+        if word == "--coordinator":
+            coordinator = next(words, None)
+        elif word.startswith("--coordinator="):
+            coordinator = word.partition("=")[2]
+        elif not word.startswith("-"):
+            return coordinator, word
+    return coordinator, ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status. Never raises but SystemExit (from --help and wrong arguments)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    coordinator, name = split(argv)
+    options = argv[: argv.index(name)] if name else argv
+    if "--version" in options:
+        name, argv = "version", ["version", "--client"]
+    if not name or "-h" in options or "--help" in options:
+        print(overview(), end="")
+        return 0 if argv else 2
+    if name not in MODULES:
+        close = difflib.get_close_matches(name, MODULES, n=3)
+        hint = f"did you mean: {', '.join(close)}" if close else "migrate --help lists the commands"
+        print(f"error: migrate has no command {name!r}\nhint: {hint}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(f"migrate.cli.{MODULES[name]}")
+        parser = Parser(prog="migrate", add_help=False)
+        parser.add_argument("--coordinator", metavar="SOCKET", default=None)
+        parser.set_defaults(fallback_status=1)
+        module.add_parser(parser.add_subparsers(dest="command", required=True, parser_class=Parser))
+        args = parser.parse_args(argv)
+        args.coordinator = coordinator
+        status: int = module.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `migrate ps | head`: nobody reads any more. Point stdout elsewhere, or Python complains while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as exc:  # noqa: BLE001  # the one place where an error becomes text and an exit status
+        return failures.report(exc, command=name)

@@ -1,0 +1,35 @@
+"""How every command declares itself: one help style, examples at the end."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line the way every other error is reported; exit status 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # the base class never returns; nor does this
+        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+
+
+def command(
+    subparsers: Subparsers, name: str, *, help: str, examples: str, usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Add the parser of one command. `help` is a sentence fragment for the list of commands and the head of its own page."""
+    return subparsers.add_parser(
+        name,
+        help=help,
+        usage=usage,
+        description=help[0].upper() + help[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def rest(argv: list[str]) -> list[str]:
+    """What follows the last named argument: a command line for the container; a leading `--` is only a separator."""
+    return argv[1:] if argv[:1] == ["--"] else argv

@@ -1,0 +1,134 @@
+"""`migrate run` and `migrate create`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from migrate.cli import values
+from migrate.cli.parsers import command, rest
+
+if TYPE_CHECKING:
+    from migrate.cli.parsers import Subparsers
+
+RUN = """
+migrate run -d --name web1 --host host1 redis
+migrate run -it --rm --host host1 debian bash
+migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
+"""
+CREATE = """
+migrate create --name web1 --host host1 redis
+migrate start web1
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    run_ = command(
+        subparsers,
+        "run",
+        help="create a container and start it",
+        usage="migrate run [OPTIONS] IMAGE [COMMAND...]",
+        examples=RUN,
+    )
+    run_.add_argument("-d", "--detach", action="store_true", help="print the id and return; the container runs on")
+    run_.add_argument("--rm", action="store_true", help="remove the container when it has exited")
+    create = command(
+        subparsers,
+        "create",
+        help="create a container without starting it",
+        usage="migrate create [OPTIONS] IMAGE [COMMAND...]",
+        examples=CREATE,
+    )
+    for parser in (run_, create):
+        _options(parser)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-i", "--interactive", action="store_true", help="keep stdin open")
+    add("-t", "--tty", action="store_true", help="give the main process a terminal")
+    add("--name", default="", help="name, unique in the fleet (default: made up)")
+    add("--host", default="", help="host to run on (default: the only host that has the image)")
+    add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="environment variable; repeatable")
+    add("--env-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines; repeatable")
+    add("-w", "--workdir", default="", help="working directory in the container")
+    add("-u", "--user", default="", metavar="USER[:GROUP]", help="name or id of the user")
+    add("--hostname", default="", help="host name in the container (default: its short id)")
+    add("--entrypoint", default=None, help='replaces the entrypoint of the image; "" clears it')
+    add("-m", "--memory", type=values.size, default=0, metavar="SIZE", help="memory limit, such as 512m")
+    add("--cpus", type=values.cpus, default=0.0, metavar="N", help="limit of processors, such as 1.5")
+    add("--pids-limit", type=values.positive, default=0, metavar="N", help="limit of processes and threads")
+    add("--ip", type=values.address, default="", metavar="ADDRESS", help="address (default: allocated)")
+    add("--mac-address", type=values.mac, default="", metavar="MAC", help="MAC address (default: from the address)")
+    add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="label; repeatable")
+    add("--cap-add", action="append", default=[], type=values.capability, metavar="CAP", help="add a capability")
+    add(
+        "--cap-drop",
+        action="append",
+        default=[],
+        type=values.capability,
+        metavar="CAP",
+        help="drop a capability, or ALL",
+    )
+    add(
+        "--stop-signal",
+        type=values.signal,
+        default="",
+        metavar="SIGNAL",
+        help="signal of `migrate stop` (default: the image's)",
+    )
+    add(
+        "--stop-timeout", type=values.duration, default=0.0, metavar="SECONDS", help="time before SIGKILL (default: 10)"
+    )
+    add("image", metavar="IMAGE")
+    add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
+
+
+def run(args: argparse.Namespace) -> int:
+    from migrate.cli import terminal
+    from migrate.client import Client, Run
+
+    try:
+        environment = values.environment(args.env, args.env_file)
+    except argparse.ArgumentTypeError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2 if args.command == "create" else 125
+    wanted = Run(
+        image=args.image,
+        argv=tuple(rest(args.argv)),
+        entrypoint=None if args.entrypoint is None else tuple(shlex.split(args.entrypoint)),
+        name=args.name,
+        host=args.host,
+        env=tuple(environment),
+        cwd=args.workdir,
+        user=args.user,
+        hostname=args.hostname,
+        memory_bytes=args.memory,
+        cpus=args.cpus,
+        pids=args.pids_limit,
+        tty=args.tty,
+        stdin_open=args.interactive,
+        labels=values.labels(args.label),
+        address=args.ip,
+        mac=args.mac_address,
+        cap_add=tuple(args.cap_add),
+        cap_drop=tuple(args.cap_drop),
+        stop_signal=args.stop_signal,
+        stop_timeout_s=args.stop_timeout,
+    )
+    if args.command == "run" and args.rm and args.detach:
+        print(
+            "error: --rm needs somebody who waits for the end; it does not go with -d\nhint: leave one of them out",
+            file=sys.stderr,
+        )
+        return 125
+    with Client(args.coordinator) as client:
+        if args.command == "create":
+            print(client.create(wanted).id)
+            return 0
+        if args.detach:
+            print(client.run(wanted).id)
+            return 0
+        return terminal.run_attached(client, wanted, remove=args.rm)
