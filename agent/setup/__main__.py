@@ -1,0 +1,60 @@
+"""`python3 -m agent.setup [STEP...]`: make this machine ready, doing only what is missing. What `make setup` runs.
+
+Steps: packages (Debian's), venv (.venv in the checkout), criu (a CRIU that works on this kernel), link (the command `migrate`).
+Run by the system's Python before anything is installed, so standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.errors import AgentError
+from agent.setup import criu_bundle, debian, environment
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 when everything is there, 1 when a step failed (it says which, why, and what to type)."""
+    steps: dict[str, Callable[[], str]] = {
+        "packages": debian.ensure,
+        "venv": lambda: environment.ensure(CHECKOUT, Path(sys.executable)),
+        "criu": criu_bundle.ensure,
+        "link": lambda: environment.link_command(CHECKOUT),
+    }
+    parser = argparse.ArgumentParser(prog="python3 -m agent.setup", description="make this machine ready for migrate")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(steps)}; all of them when none is named")
+    chosen = parser.parse_args(argv).steps or list(steps)
+    if unknown := [name for name in chosen if name not in steps]:
+        parser.error(f"unknown step {unknown[0]!r}: {', '.join(steps)}")
+    begun = time.monotonic()
+    with (CHECKOUT / "pyproject.toml").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two of us at once would install into one environment
+        for name in chosen:
+            try:
+                did = steps[name]()
+            except AgentError as exc:
+                _say(f"FAILED at {name}: {exc.message}\n  what to do: {exc.hint}", stream=sys.stderr)
+                return 1
+            except OSError as exc:
+                _say(f"FAILED at {name}: {exc}\n  what to do: run it as root, from a checkout that you may write to", stream=sys.stderr)
+                return 1
+            if did:
+                _say(did)
+    _say(f"ready ({', '.join(chosen)}) after {time.monotonic() - begun:.1f} s")
+    return 0
+
+
+def _say(text: str, stream: object = None) -> None:
+    target = stream if stream is sys.stderr else sys.stdout
+    target.write(f"setup: {text}\n")
+    target.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
