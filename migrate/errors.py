@@ -8,7 +8,8 @@ all use this module.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 
 class MigrateError(Exception):
@@ -111,3 +112,31 @@ class Internal(MigrateError):
     """A mistake in the program."""
 
     code = "internal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRecord:
+    """An error as it is journalled and sent: the fields of ErrorDetail in protos/types.proto."""
+
+    code: str
+    message: str
+    hint: str = ""
+    touched: str = "nothing"
+    detail: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Of any exception: one that is not ours is a mistake in the program and keeps its class's name."""
+        if isinstance(error, MigrateError):
+            return cls(
+                code=error.code, message=error.message, hint=error.hint, touched=error.touched, detail=error.detail
+            )
+        return cls(code=Internal.code, message=f"{type(error).__name__}: {error}", touched="something")
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """Raises TypeError when the fields are not those of an error."""
+        return cls(**raw)
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
