@@ -1,0 +1,209 @@
+"""Stage and init: from the monitor's fork to the container's first program, step by named step.
+
+The stage leaves the host (cgroups, user namespace, the other namespaces) and forks init, which is pid 1 of the
+container. Init makes the container's mounts, waits until the network is there, and becomes the program. `sync.py` has
+the conversation with the monitor.
+
+Every mount here must be one that CRIU can dump and restore in a user namespace; docs/adr/0003-container-mounts.md
+says what was tried. Those that come from the host are listed by `external_mounts`, for CRIU must be told the same
+list at both ends. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+from pathlib import Path
+from typing import NoReturn, TypedDict
+
+from agent.engine import program, sync
+from agent.engine.program import step
+from agent.linux import mounts, namespaces
+
+DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+
+# Only what every kernel has: a mount point that the target of a move lacks cannot be restored there. What else Docker
+# masks is closed to a user namespace anyway (adr 0003).
+MASKED_FILES = ("/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+MASKED_DIRECTORIES = ("/sys/firmware",)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_OTHER_NAMESPACES = (
+    namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWPID
+    | namespaces.CLONE_NEWNET
+    | namespaces.CLONE_NEWCGROUP
+)
+_SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+
+
+class Plan(TypedDict):
+    """What a container is on this host. JSON; every path is the host's."""
+
+    root: str  # where rootfs.mount_root() mounted the overlay; every directory above it lets others through (mode o+x)
+    empty_dir: str  # an empty directory, root's, mode 0555, reachable for others
+    cgroups: list[str]  # directories, one a hierarchy
+    ids_base: int  # first host id
+    ids_count: int
+    hostname: str
+    argv: list[str]
+    env: list[str]  # "KEY=value"
+    cwd: str
+    user: str
+    capabilities: list[str]  # "CAP_CHOWN"; the bounding set
+    tty: bool  # stdio is the slave of a terminal of the host's devpts
+    rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
+    shm_bytes: int  # size of /dev/shm
+
+
+def external_mounts(plan: Plan) -> list[tuple[str, str, str]]:
+    """Every mount that comes from the host: (mount point in the container, key, source on this host).
+
+    For CRIU: `mnt[MOUNT POINT]:KEY` at dump, `mnt[KEY]:SOURCE` at restore. The first two are the same on every host.
+    """
+    devices = [(f"/dev/{name}", f"dev-{name}", f"/dev/{name}") for name in DEVICES]
+    files = [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
+    directories = [(path, "mask" + path.replace("/", "-"), plan["empty_dir"]) for path in MASKED_DIRECTORIES]
+    return devices + files + directories
+
+
+def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+    """Leave the host and start init; runs in a child that the (single-threaded) monitor forked, and never returns.
+
+    `channel` is the child's end of a SOCK_SEQPACKET pair, `stdio` the program's descriptors; with plan["tty"] all
+    three name the slave.
+    """
+    try:
+        try:
+            _leave_host(plan, channel, stdio)
+            with step("fork"):
+                pid = os.fork()
+            if pid:
+                sync.send(channel, {"type": "created", "pid": pid})
+                os._exit(0)
+            _run_init(plan, channel, stdio)
+        except program.StepError as exc:
+            sync.send_error(channel, exc.step, exc)
+        except (OSError, ValueError, KeyError, TypeError) as exc:  # a plan that is not one; anything without a step
+            sync.send(channel, {"type": "error", "step": "plan", "errno": errno.EINVAL, "text": repr(exc)})
+    finally:
+        os._exit(1)  # whatever happened: a child never returns into the monitor's code
+
+
+def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> None:
+    with step("session"):
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with step("cgroup"):
+        for directory in plan["cgroups"]:
+            (Path(directory) / "cgroup.procs").write_text("0")
+    with step("limits"):
+        Path("/proc/self/oom_score_adj").write_text("0")
+        for name, (soft, hard) in plan["rlimits"].items():
+            resource.setrlimit(getattr(resource, name), (soft, hard))
+    with step("stdio"):
+        program.give_stdio(stdio, plan["ids_base"], plan["ids_base"])
+    with step("userns"):
+        namespaces.unshare(namespaces.CLONE_NEWUSER)
+        sync.send(channel, {"type": "userns"})
+        _wait_for(channel, "mapped")
+        os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    with step("unshare"):
+        namespaces.unshare(_OTHER_NAMESPACES)
+
+
+def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+    with step("session"):
+        os.setsid()  # CRIU wants the container's first process to lead a session
+    _mount_all(plan)
+    with step("hostname"):
+        socket.sethostname(plan["hostname"])
+    sync.send(channel, {"type": "ready"})
+    with step("start"):
+        _wait_for(channel, "start")
+    with step("stdio"):
+        program.take_stdio(stdio, tty=plan["tty"])
+        program.close_others(channel.fileno())
+    program.become(
+        program.Program(
+            argv=tuple(plan["argv"]),
+            env=tuple(plan["env"]),
+            cwd=plan["cwd"],
+            user=plan["user"],
+            capabilities=tuple(plan["capabilities"]),
+            tty=plan["tty"],
+            hostname=plan["hostname"],
+        )
+    )
+
+
+def _mount_all(plan: Plan) -> None:
+    root = Path(plan["root"])
+    with step("propagation"):
+        mounts.make_private(Path("/"))
+    with step("root"):
+        mounts.bind(root, root, recursive=False)  # pivot_root wants a mount that this namespace made itself
+    with step("proc"):
+        mounts.mount("proc", root / "proc", "proc", _SAFE)
+    with step("sys"):
+        mounts.mount("sysfs", root / "sys", "sysfs", _SAFE | mounts.MS_RDONLY)
+    with step("dev"):
+        _mount_dev(root / "dev", plan["shm_bytes"])
+    with step("mask"):
+        _mask(root, Path(plan["empty_dir"]))
+    with step("read-only"):
+        for path in READ_ONLY:
+            inside = root / path.removeprefix("/")
+            if inside.exists():
+                mounts.bind(inside, inside, recursive=False)
+                mounts.remount_bind(inside, _SAFE | mounts.MS_RDONLY)
+    with step("pivot_root"):
+        mounts.pivot_root(root)
+
+
+def _mount_dev(dev: Path, shm_bytes: int) -> None:
+    mounts.mount("tmpfs", dev, "tmpfs", mounts.MS_NOSUID, "mode=755,size=65536k")
+    for name in DEVICES:  # a user namespace may not make devices: those of the host are bound
+        (dev / name).touch()
+        mounts.bind(Path("/dev") / name, dev / name, recursive=False)
+    for directory in ("pts", "shm"):
+        (dev / directory).mkdir()
+    mounts.mount(
+        "devpts",
+        dev / "pts",
+        "devpts",
+        mounts.MS_NOSUID | mounts.MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )
+    mounts.mount("tmpfs", dev / "shm", "tmpfs", _SAFE, f"mode=1777,size={shm_bytes}")
+    (dev / "ptmx").symlink_to("pts/ptmx")
+    for name, to in LINKS:
+        (dev / name).symlink_to(to)
+
+
+def _mask(root: Path, empty: Path) -> None:
+    sources = [(path, Path("/dev/null")) for path in MASKED_FILES] + [(path, empty) for path in MASKED_DIRECTORIES]
+    for path, source in sources:
+        inside = root / path.removeprefix("/")
+        if inside.exists():  # an exotic kernel
+            mounts.bind(source, inside, recursive=False)
+
+
+def _wait_for(channel: socket.socket, kind: str) -> None:
+    try:
+        sync.expect(channel, kind)
+    except sync.ProtocolError as exc:
+        raise OSError(errno.EPROTO, str(exc)) from exc

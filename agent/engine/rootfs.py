@@ -1,0 +1,133 @@
+"""The root of a container: an overlay over id-mapped layers, mounted in the host's mount namespace.
+
+What is on disk keeps its own ids (0 = root), so that layers are shared between containers and a writable layer can
+move to another host as it is. Each layer is cloned as an id-mapped mount and the overlay lies on the clones:
+
+    caller (monitor, host's namespaces)        child (private mount namespace)
+      userns_fd(base, count)
+      fork ------------------------------------> tmpfs on `target`, the id-mapped clones on it at 0, 1, ... and w
+                                                 fsuid := base, capabilities kept; mount overlay
+      move_mount(descriptor, target) <---------- descriptor of a detached copy of the overlay
+                                                 exit: the staging mounts go with the namespace
+
+Why the ids: overlayfs acts on the upper layer as whoever mounted it, and the host's root has no id in an id-mapped
+upper layer: mounted by uid 0 the overlay silently becomes read-only. Why a child with attached clones: kernels before
+6.15 refuse detached mounts as layers. Forks: only a single-threaded process may call this. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent.linux import mounts, namespaces, process
+
+# xino would put the layer's number into inode numbers; the others would leave marks in the upper layer that are
+# wrong on another host.
+OPTIONS = (("xino", "off"), ("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
+MOUNT_POINTS = ("proc", "sys", "dev")
+
+
+def mount_root(*, layers: Sequence[Path], writable: Path, target: Path, ids_base: int, ids_count: int) -> None:
+    """Mount at `target` the overlay of `layers` (base first) under `writable`, which has `upper/` and `work/` on one
+    file system.
+
+    Whatever an earlier attempt left mounted at `target` goes first. Missing mount points for /proc, /sys and /dev are
+    made, as the container's root. Raises OSError; then nothing stays mounted.
+    """
+    unmount_root(target)
+    target.mkdir(parents=True, exist_ok=True)
+    userns = namespaces.userns_fd(ids_base, ids_count)
+    try:
+        overlay = _in_child(lambda: _mount_staged(layers, writable, target, userns, ids_base))
+    finally:
+        os.close(userns)
+    try:
+        mounts.move_mount(overlay, target)
+    finally:
+        os.close(overlay)
+    try:
+        os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
+    except OSError:
+        unmount_root(target)
+        raise
+
+
+def unmount_root(target: Path) -> None:
+    """Unmount everything at `target`; nothing there, or no such directory, is fine."""
+    while True:
+        try:
+            mounts.umount(target)
+        except OSError as exc:
+            if exc.errno in (errno.EINVAL, errno.ENOENT):
+                return
+            if exc.errno != errno.EBUSY:
+                raise
+            mounts.umount(target, mounts.MNT_DETACH)  # a shell of an operator may stand in it
+
+
+def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: int, ids_base: int) -> int:
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.make_private(Path("/"))
+    mounts.mount("staging", target, "tmpfs", 0, "mode=755")
+    os.chdir(target)
+    top_first = [str(number) for number in range(len(layers))]
+    for name, layer in zip(top_first, reversed(layers), strict=True):
+        _attach_clone(layer, Path(name), userns)
+    _attach_clone(writable, Path("w"), userns)
+    Path("root").mkdir()
+    _become_mounter(ids_base)
+    mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
+    return mounts.open_tree(Path("root"))
+
+
+def _attach_clone(source: Path, name: Path, userns: int) -> None:
+    name.mkdir()
+    clone = mounts.idmapped_clone(source, userns)
+    try:
+        mounts.move_mount(clone, name)
+    finally:
+        os.close(clone)
+
+
+def _make_mount_points(target: Path, ids_base: int) -> int:
+    _become_mounter(ids_base)
+    for name in MOUNT_POINTS:
+        path = target / name
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise OSError(errno.ENOTDIR, f"the image has /{name} as something else than a directory", str(path))
+        path.mkdir(mode=0o755, exist_ok=True)
+    return os.open("/dev/null", os.O_RDONLY)  # _in_child wants a descriptor
+
+
+def _become_mounter(ids_base: int) -> None:
+    """Take the ids of the container's root but keep every capability over the host."""
+    process.set_securebits(process.SECBIT_NO_SETUID_FIXUP)
+    os.setgroups([])
+    os.setresgid(ids_base, ids_base, ids_base)
+    os.setresuid(ids_base, ids_base, ids_base)
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Run `work` in a forked child and return a copy of the descriptor that it returns; its OSError is raised here."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                socket.send_fds(theirs, [b"{}"], [work()])
+            except OSError as exc:
+                theirs.send(json.dumps({"errno": exc.errno, "text": exc.strerror, "file": exc.filename}).encode())
+            finally:
+                os._exit(0)
+        theirs.close()
+        data, fds, _, _ = socket.recv_fds(ours, 65536, 1)
+        os.waitpid(pid, 0)
+    if fds:
+        return fds[0]
+    answer = json.loads(data) if data else {"errno": errno.EIO, "text": "the mounting child died", "file": None}
+    raise OSError(answer["errno"], answer["text"], answer["file"])
