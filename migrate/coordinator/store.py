@@ -1,0 +1,392 @@
+"""What the coordinator knows, in one SQLite file: the fleet, its hosts, who owns which container, every move.
+
+The owner and the epoch of a container are written in exactly two places: `allocate.create()` and `change_owner()`, and
+the latter only inside a transaction of the journal that records the decision. Specs are kept as the text that the
+caller gave (JSON of ContainerSpec); nothing here looks into them.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NewType
+
+from migrate.errors import AlreadyExists, ErrorRecord, InvalidArgument, NotFound, WrongState
+from migrate.saga import journal
+from migrate.saga.database import Database
+
+ContainerId = NewType("ContainerId", str)
+MigrationId = NewType("MigrationId", str)
+
+SCHEMA = (
+    (
+        "create table settings(name text primary key, value text not null)",
+        """create table hosts(
+            name text primary key,
+            address text not null,
+            port integer not null,
+            user text not null,
+            host_keys text not null,
+            added_unix_ns integer not null
+        )""",
+        """create table containers(
+            id text primary key,
+            name text not null unique,
+            spec text not null,
+            owner text not null references hosts(name),
+            epoch integer not null,
+            desired text not null,
+            address text not null unique,
+            mac text not null unique,
+            ids_base integer not null unique,
+            created_unix_ns integer not null
+        )""",
+        """create table migrations(
+            id text primary key,
+            container_id text not null,
+            container text not null,
+            source text not null,
+            target text not null,
+            epoch integer not null,
+            state text not null,
+            reason text not null,
+            mode text not null,
+            max_downtime_s real not null,
+            request_id text,
+            started_unix_ns integer not null,
+            finished_unix_ns integer not null default 0,
+            error text,
+            facts text not null default '{}'
+        )""",
+        "create unique index one_move_a_container on migrations(container_id)"
+        " where state in ('running','waiting','needs-attention')",
+        "create view active_migrations as select * from migrations where state in"
+        " ('running','waiting','needs-attention')",
+        "create unique index one_move_a_request on migrations(request_id) where request_id is not null",
+        *journal.SCHEMA,
+    ),
+)
+
+
+class MoveState(enum.StrEnum):
+    RUNNING = "running"
+    WAITING = "waiting"  # past the pivot, retrying
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NEEDS_ATTENTION = "needs-attention"
+
+
+ACTIVE = (MoveState.RUNNING, MoveState.WAITING, MoveState.NEEDS_ATTENTION)
+
+
+class Desired(enum.StrEnum):
+    """What the user wants a container to be."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Addresses: `subnet` "10.88.0.0/16"; containers get those from `first` to `last`, but none of `reserved`."""
+
+    name: str = "fleet"
+    subnet: str = "10.88.0.0/16"
+    first: str = "10.88.1.1"
+    last: str = "10.88.255.254"
+    gateway: str = ""  # "" = containers get no default route
+    reserved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """`host_keys`: the pinned public keys of its sshd, "ssh-ed25519 AAAA..."."""
+
+    name: str
+    address: str
+    port: int = 22
+    user: str = "migrate"
+    host_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """`spec`: JSON text. `address` without a prefix length. `epoch` grows by one with each change of owner."""
+
+    id: ContainerId
+    name: str
+    spec: str
+    owner: str
+    epoch: int
+    desired: Desired
+    address: str
+    mac: str
+    ids_base: int
+    created_unix_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """A move. `epoch`: the container's before the pivot, which every call to an agent carries."""
+
+    id: MigrationId
+    container_id: ContainerId
+    container: str
+    source: str
+    target: str
+    epoch: int
+    state: MoveState
+    reason: str
+    mode: str
+    max_downtime_s: float
+    request_id: str
+    started_unix_ns: int
+    finished_unix_ns: int
+    error: ErrorRecord | None
+    facts: dict[str, Any]
+
+
+class Store:
+    """Thread-safe. Everything returned is a copy; everything written is durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path, SCHEMA)
+
+    # ------------------------------------------------------------ fleet
+
+    def fleet(self) -> Fleet:
+        rows = self._all("select name, value from settings")
+        raw = {row["name"]: json.loads(row["value"]) for row in rows}
+        if "reserved" in raw:
+            raw["reserved"] = tuple(raw["reserved"])
+        return Fleet(**raw)
+
+    def set_fleet(self, fleet: Fleet) -> None:
+        """Containers that exist keep their addresses."""
+        with self.database.transaction() as db:
+            for name in Fleet.__dataclass_fields__:
+                value = json.dumps(getattr(fleet, name))
+                db.execute("insert or replace into settings values(?,?)", (name, value))
+
+    # ------------------------------------------------------------ hosts
+
+    def put_host(self, host: Host) -> None:
+        """Add, or change what is known of it."""
+        if not host.name or not host.address:
+            raise InvalidArgument(f"a host needs a name and an address, not {host.name!r} and {host.address!r}")
+        row = (host.name, host.address, host.port, host.user, json.dumps(host.host_keys), time.time_ns())
+        with self.database.transaction() as db:
+            db.execute(
+                "insert into hosts values(?,?,?,?,?,?) on conflict(name) do update set address=excluded.address,"
+                " port=excluded.port, user=excluded.user, host_keys=excluded.host_keys",
+                row,
+            )
+
+    def remove_host(self, name: str) -> None:
+        """Only one that owns nothing and has no move under way."""
+        self.host(name)
+        with self.database.transaction() as db:
+            owned = db.execute("select name from containers where owner=?", (name,)).fetchall()
+            if owned:
+                names = ", ".join(row["name"] for row in owned)
+                raise WrongState(f"{name} still has {names}", hint="move or remove these first")
+            query = "select id from active_migrations where source=? or target=?"
+            if moving := db.execute(query, (name, name)).fetchone():
+                raise WrongState(f"{name} takes part in move {moving['id']}", hint=f"migrate watch {moving['id']}")
+            db.execute("delete from hosts where name=?", (name,))
+
+    def host(self, name: str) -> Host:
+        row = self._one("select * from hosts where name=?", name)
+        if row is None:
+            known = ", ".join(host.name for host in self.hosts()) or "none"
+            raise NotFound(f"no host {name!r}", hint=f"hosts of this fleet: {known}", code="host.not_found")
+        return _host(row)
+
+    def hosts(self) -> list[Host]:
+        return [_host(row) for row in self._all("select * from hosts order by name")]
+
+    # ------------------------------------------------------------ containers
+
+    def container(self, name: str) -> Container:
+        """By name, id, or an unambiguous prefix of an id."""
+        row = self._one("select * from containers where name=? or id=? order by name=? desc", name, name, name)
+        if row is not None:
+            return _container(row)
+        rows = self._all("select * from containers where substr(id,1,?)=?", len(name), name) if name else []
+        if len(rows) > 1:
+            names = ", ".join(row["name"] for row in rows)
+            raise InvalidArgument(f"{name!r} is the beginning of {len(rows)} ids: {names}", hint="give more digits")
+        if not rows:
+            raise NotFound(f"no container {name!r}", hint="migrate ps --all", code="container.not_found")
+        return _container(rows[0])
+
+    def containers(self, owner: str = "") -> list[Container]:
+        """By name; `owner` "" = of every host."""
+        rows = self._all("select * from containers where ?='' or owner=? order by name", owner, owner)
+        return [_container(row) for row in rows]
+
+    def set_desired(self, container_id: ContainerId, desired: Desired) -> None:
+        with self.database.transaction() as db:
+            db.execute("update containers set desired=? where id=?", (desired, container_id))
+
+    def set_spec(self, container_id: ContainerId, spec: str) -> None:
+        """Replace the text; the allocated values in it are the caller's to keep."""
+        with self.database.transaction() as db:
+            db.execute("update containers set spec=? where id=?", (spec, container_id))
+
+    def remove_container(self, container_id: ContainerId) -> None:
+        """Forget it: its name, address and ids are free again. Refused while a move is under way. Idempotent."""
+        with self.database.transaction() as db:
+            query = "select id, state from active_migrations where container_id=?"
+            if row := db.execute(query, (container_id,)).fetchone():
+                raise WrongState(f"move {row['id']} is {row['state']}", hint=f"migrate watch {row['id']}")
+            db.execute("delete from containers where id=?", (container_id,))
+
+    # ------------------------------------------------------------ moves
+
+    def create_migration(self, migration: Migration) -> Migration:
+        """Claim the container for this move. The same request_id again returns the move that it made before.
+
+        Raises WrongState when another move of the container is active, or its owner or epoch has changed meanwhile.
+        """
+        with self.database.transaction() as db:
+            if migration.request_id:
+                query = "select * from migrations where request_id=?"
+                if row := db.execute(query, (migration.request_id,)).fetchone():
+                    return _migration(row)
+            query = "select id, state from active_migrations where container_id=?"
+            if row := db.execute(query, (migration.container_id,)).fetchone():
+                hint = "repair" if row["state"] == MoveState.NEEDS_ATTENTION else "watch"
+                raise WrongState(
+                    f"{migration.container} has a move already: {row['id']} is {row['state']}",
+                    hint=f"migrate {hint} {row['id']}",
+                )
+            query = "select 1 from containers where id=? and owner=? and epoch=?"
+            if not db.execute(query, (migration.container_id, migration.source, migration.epoch)).fetchone():
+                raise WrongState(f"{migration.container} is no longer on {migration.source}", hint="try again")
+            db.execute(
+                "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
+                " max_downtime_s, request_id, started_unix_ns) values(?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    migration.id,
+                    migration.container_id,
+                    migration.container,
+                    migration.source,
+                    migration.target,
+                    migration.epoch,
+                    migration.state,
+                    migration.reason,
+                    migration.mode,
+                    migration.max_downtime_s,
+                    migration.request_id or None,
+                    migration.started_unix_ns,
+                ),
+            )
+        return migration
+
+    def migration(self, migration_id: str) -> Migration:
+        """By id or an unambiguous prefix."""
+        rows = self._all("select * from migrations where substr(id,1,?)=?", len(migration_id), migration_id)
+        if len(rows) > 1 and migration_id:
+            raise InvalidArgument(f"{migration_id!r} is the beginning of {len(rows)} ids", hint="give more digits")
+        if not rows or not migration_id:
+            raise NotFound(f"no move {migration_id!r}", hint="migrate history", code="migration.not_found")
+        return _migration(rows[0])
+
+    def migrations(self, *, container_id: str = "", active: bool = False, limit: int = 0) -> list[Migration]:
+        """Newest first; limit 0 = all."""
+        query = (
+            "select * from migrations where (?='' or container_id=?)"
+            " and (not ? or id in (select id from active_migrations))"
+            " order by started_unix_ns desc, id limit ?"
+        )
+        rows = self._all(query, container_id, container_id, active, limit or -1)
+        return [_migration(row) for row in rows]
+
+    def set_migration_state(self, migration_id: MigrationId, state: MoveState, error: ErrorRecord | None) -> None:
+        """`finished` is set by the first state that is not active."""
+        finished = 0 if state in ACTIVE else time.time_ns()
+        text = None if error is None else json.dumps(error.to_json())
+        with self.database.transaction() as db:
+            query = "update migrations set state=?, error=?, finished_unix_ns=? where id=?"
+            db.execute(query, (state, text, finished, migration_id))
+
+    def set_migration_facts(self, migration_id: MigrationId, facts: dict[str, Any]) -> None:
+        with self.database.transaction() as db:
+            db.execute("update migrations set facts=? where id=?", (json.dumps(facts), migration_id))
+
+    def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.database.connection.execute(query, values).fetchone()
+        return row
+
+    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        return self.database.connection.execute(query, values).fetchall()
+
+
+def change_owner(db: sqlite3.Connection, container_id: ContainerId, *, source: str, target: str, epoch: int) -> None:
+    """Ownership passes from `source`, at `epoch`, to `target`; raises WrongState, changing nothing, if it is not so.
+
+    To be called inside the transaction that journals the decision, and nowhere else.
+    """
+    query = "update containers set owner=?, epoch=epoch+1 where id=? and owner=? and epoch=?"
+    if db.execute(query, (target, container_id, source, epoch)).rowcount != 1:
+        raise WrongState(f"container {container_id} is not owned by {source} at epoch {epoch}")
+
+
+def check_free(db: sqlite3.Connection, column: str, value: str) -> None:
+    """Raises AlreadyExists when some container has `value` in `column`."""
+    for row in db.execute("select * from containers"):
+        if row[column] == value:
+            raise AlreadyExists(
+                f"{column} {value} is taken by container {row['name']}", hint=f"choose another {column}"
+            )
+
+
+def _host(row: sqlite3.Row) -> Host:
+    return Host(
+        name=row["name"],
+        address=row["address"],
+        port=row["port"],
+        user=row["user"],
+        host_keys=tuple(json.loads(row["host_keys"])),
+    )
+
+
+def _container(row: sqlite3.Row) -> Container:
+    return Container(
+        id=ContainerId(row["id"]),
+        name=row["name"],
+        spec=row["spec"],
+        owner=row["owner"],
+        epoch=row["epoch"],
+        desired=Desired(row["desired"]),
+        address=row["address"],
+        mac=row["mac"],
+        ids_base=row["ids_base"],
+        created_unix_ns=row["created_unix_ns"],
+    )
+
+
+def _migration(row: sqlite3.Row) -> Migration:
+    return Migration(
+        id=MigrationId(row["id"]),
+        container_id=ContainerId(row["container_id"]),
+        container=row["container"],
+        source=row["source"],
+        target=row["target"],
+        epoch=row["epoch"],
+        state=MoveState(row["state"]),
+        reason=row["reason"],
+        mode=row["mode"],
+        max_downtime_s=row["max_downtime_s"],
+        request_id=row["request_id"] or "",
+        started_unix_ns=row["started_unix_ns"],
+        finished_unix_ns=row["finished_unix_ns"],
+        error=None if row["error"] is None else ErrorRecord.from_json(json.loads(row["error"])),
+        facts=json.loads(row["facts"]),
+    )
