@@ -1,0 +1,199 @@
+"""Everything that is written below the lab's directory before its nodes start: keys, configuration, accounts, plans.
+
+Keys are made once and kept: a lab that was taken down with --keep comes up with the same certificate authority and
+host keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import migrate
+from migrate.lab import cgroups
+from migrate.lab.accounts import USER, Accounts, with_user
+from migrate.lab.layout import (
+    BRIDGE,
+    CONTAINER_RANGE,
+    SSH_PORT,
+    SUBNET,
+    UPLINK,
+    Lab,
+    LabError,
+    Node,
+    Role,
+)
+from migrate.lab.plan import NodePlan, Program, plan_file
+from migrate.tunnel.pki import CertificateAuthority
+
+# As a node sees them; its /etc is an overlay over the machine's, whose upper directory is NAME/etc.
+ETC = Path("/etc/migrate")
+STATE = Path("/var/lib/migrate")
+RUN = Path("/run/migrate")
+SSHD = "/usr/sbin/sshd"  # sshd wants to be started by its whole path
+MADE_BY_LAB = (
+    STATE / ".mount-point-of-migrate-lab"
+)  # says that the machine has no agent of its own and the lab made the directory
+_SOURCE = Path(migrate.__file__).resolve().parent.parent
+
+
+def write(lab: Lab) -> None:
+    """Make or refresh all files. Nothing of the lab may be running. Raises LabError or OSError."""
+    lab.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lab.state_dir.chmod(0o700)
+    if not STATE.exists():
+        STATE.mkdir(mode=0o755)
+        MADE_BY_LAB.touch()
+    lab.save()
+    for node in lab.nodes:
+        if node.supervised:
+            _node(lab, node)
+    hosts = [node for node in lab.nodes if node.role is Role.HOST]
+    host_keys = {node.name: _host_key(lab, node) for node in hosts}
+    ca = _certificate_authority(lab)
+    for node in hosts:
+        _host(lab, node, ca)
+    _controller(lab, hosts, host_keys)
+
+
+def etc(lab: Lab, node: Node) -> Path:
+    """What the node sees as /etc/migrate."""
+    return lab.node_dir(node.name) / "etc/migrate"
+
+
+def _node(lab: Lab, node: Node) -> None:
+    directory = lab.node_dir(node.name)
+    for name, mode in (
+        ("etc", 0o755),
+        ("etc.work", 0o755),
+        ("etc/migrate", 0o755),
+        ("var", 0o711),
+        ("log", 0o700),
+        ("run", 0o755),
+    ):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        (directory / name).chmod(mode)
+    (directory / "etc/hostname").write_text(f"{node.name}\n")
+    lines = ["127.0.0.1 localhost", *(f"{each.address} {each.name}" for each in lab.nodes if each.address)]
+    (directory / "etc/hosts").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _host_key(lab: Lab, node: Node) -> str:
+    """Make the host's SSH key if it has none; returns the public key, "ssh-ed25519 AAAA..."."""
+    path = etc(lab, node) / "ssh_host_ed25519_key"
+    if not path.exists():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", node.name, "-f", str(path)]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        if result.returncode:
+            raise LabError(f"{' '.join(command)}: {result.stderr.strip()}", hint="install the package openssh-client")
+    kind, key, *_ = path.with_suffix(".pub").read_text().split()
+    return f"{kind} {key}"
+
+
+def _accounts(lab: Lab, node: Node, shell: Path) -> None:
+    machine = Accounts(**{name: Path("/etc", name).read_text() for name in ("passwd", "group", "shadow")})
+    accounts = with_user(machine, shell=str(shell))
+    directory = lab.node_dir(node.name) / "etc"
+    for name in ("passwd", "group", "shadow"):
+        copy = directory / name
+        copy.unlink(missing_ok=True)
+        shutil.copy2(Path("/etc", name), copy)  # for its mode
+        status = Path("/etc", name).stat()
+        os.chown(copy, status.st_uid, status.st_gid)
+        copy.write_text(getattr(accounts, name))
+
+
+def _certificate_authority(lab: Lab) -> str:
+    """The fleet's CA in the coordinator's directory, made if there is none; returns its public key."""
+    authority = CertificateAuthority.load_or_create(lab.node_dir("controller") / "var")
+    return authority.public_openssh() + "\n"
+
+
+def _host(lab: Lab, node: Node, ca: str) -> None:
+    directory = etc(lab, node)
+    (directory / "ca.pub").write_text(ca)
+    dial = ETC / "dial"
+    shutil.copy(_SOURCE / "agent/dial.py", directory / "dial")
+    (directory / "dial").chmod(0o755)
+    _accounts(lab, node, dial)
+    (directory / "agent.toml").write_text(
+        _toml(
+            host=node.name,
+            bridge=BRIDGE,
+            uplink=UPLINK,
+            cgroup_parent=str(lab.container_cgroup(node.name)),
+            criu=lab.criu,
+            group=USER,
+        )
+    )
+    (directory / "sshd_config").write_text(_SSHD.format(address=node.address, etc=ETC, user=USER))
+    programs = (
+        Program(name="sshd", argv=(SSHD, "-D", "-e", "-f", str(ETC / "sshd_config"))),
+        Program(name="agent", argv=(sys.executable, "-m", "agent", "--config", str(ETC / "agent.toml"))),
+    )
+    _plan(lab, node, binds=((lab.node_dir(node.name) / "var", STATE),), programs=programs)
+
+
+def _controller(lab: Lab, hosts: list[Node], host_keys: dict[str, str]) -> None:
+    node = lab.node("controller")
+    lines = [
+        _toml(state_dir=str(STATE), socket=str(RUN / "coordinator.sock")),
+        "[fleet]",
+        _toml(name=lab.prefix, subnet=SUBNET, container_range=CONTAINER_RANGE, gateway=""),
+    ]
+    for host in hosts:
+        lines += [
+            "[[hosts]]",
+            _toml(name=host.name, address=host.address, port=SSH_PORT, user=USER, host_keys=[host_keys[host.name]]),
+        ]
+    (etc(lab, node) / "coordinator.toml").write_text("\n".join(lines))
+    command = (sys.executable, "-m", "migrate.coordinator", "--config", str(ETC / "coordinator.toml"))
+    directory = lab.node_dir(node.name)
+    _plan(
+        lab,
+        node,
+        binds=((directory / "var", STATE), (directory / "run", RUN)),
+        programs=(Program(name="coordinator", argv=command),),
+    )
+
+
+def _plan(lab: Lab, node: Node, *, binds: tuple[tuple[Path, Path], ...], programs: tuple[Program, ...]) -> None:
+    unified = [hierarchy.path for hierarchy in cgroups.hierarchies() if hierarchy.version == 2]
+    NodePlan(
+        name=node.name,
+        directory=str(lab.node_dir(node.name)),
+        binds=tuple((str(source), str(target)) for source, target in binds),
+        programs=programs,
+        environment={
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(_SOURCE),
+            "PYTHONUNBUFFERED": "1",
+        },
+        cgroup=str(unified[0] / lab.node_cgroup(node.name)) if unified else "",
+    ).save(plan_file(lab.node_dir(node.name)))
+
+
+def _toml(**values: str | int | list[str]) -> str:
+    """Key = value lines: JSON's strings, numbers and lists of strings are TOML's."""
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+_SSHD = """Port 22
+ListenAddress {address}
+HostKey {etc}/ssh_host_ed25519_key
+PidFile none
+TrustedUserCAKeys {etc}/ca.pub
+AuthorizedKeysFile none
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+UseDNS no
+AllowUsers {user}
+DisableForwarding yes
+PermitTTY no
+"""
