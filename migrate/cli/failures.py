@@ -46,7 +46,7 @@ def describe(exc: MigrateError) -> str:
 
 
 def exit_status(exc: MigrateError, command: str) -> int:
-    """Docker's convention for run and exec: 127 no such program, 126 it cannot be executed, 125 everything else of ours."""
+    """Docker's convention for run and exec: 127 no such program, 126 it cannot be executed, 125 the rest of ours."""
     if command not in ("run", "exec"):
         return exc.exit_status
     if exc.code == "container.start_failed":

@@ -1,4 +1,4 @@
-"""`migrate start`, `stop`, `kill`, `rm`, `wait`: one call for each container named; goes on after an error and reports each."""
+"""`migrate start`, `stop`, `kill`, `rm`, `wait`: one call for each container; goes on after an error and reports each."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The entry point of `migrate`: finds the command, imports only its module, runs it, and reports what went wrong.
 
-A command's module has `add_parser(subparsers)`, which adds one or several commands, and `run(args) -> int`, the exit status.
+A command's module has `add_parser(subparsers)`, which adds one or several commands, and `run(args)`, which returns the
+exit status.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("move", "move", "move a running container to another host"),
             ("migrations", "migrations", "list moves; show one with its timeline"),
+            ("watch", "migrations", "follow a move from its beginning"),
             ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),
             ("repair", "migrations", "finish or undo what a crash or an error left of a move"),
         ),

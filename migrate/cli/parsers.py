@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 def command(
     subparsers: Subparsers, name: str, *, help: str, examples: str, usage: str | None = None
 ) -> argparse.ArgumentParser:
-    """Add the parser of one command. `help` is a sentence fragment for the list of commands and the head of its own page."""
+    """Add the parser of one command; `help` is its line in the list of commands and the head of its own page."""
     return subparsers.add_parser(
         name,
         help=help,

@@ -52,7 +52,7 @@ def condition(text: str) -> tuple[str, str]:
 
 
 def matches(container: Container, conditions: list[tuple[str, str]]) -> bool:
-    """Of one key any value, of all keys one each. A name matches where it contains the value, as Docker's; a label as KEY or KEY=VALUE."""
+    """Of each key at least one value holds. A name need only contain the value, as Docker's; a label is KEY or KEY=VALUE."""
 
     def holds(key: str, value: str) -> bool:
         if key == "name":

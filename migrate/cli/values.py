@@ -1,4 +1,7 @@
-"""What people type, as values: sizes, durations, instants, environment, labels. Raises argparse.ArgumentTypeError with an example."""
+"""What people type, as values: sizes, durations, instants, environment, labels.
+
+Everything raises argparse.ArgumentTypeError with an example of what it takes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def milliseconds(text: str) -> float:
 
 
 def instant(text: str) -> int:
-    """Unix nanoseconds of "10m" (ago), "2026-11-24T03:41:00Z", "2026-11-24" (local time without a zone) or a Unix time."""
+    """Unix nanoseconds of "10m" (ago), "2026-11-24T03:41:00Z", "2026-11-24" (local without a zone) or a Unix time."""
     try:
         return time.time_ns() - int(duration(text) * 1e9) if not text.isdigit() else int(text) * 10**9
     except ArgumentTypeError:
@@ -116,7 +119,7 @@ def address(text: str) -> str:
 
 
 def environment(given: Iterable[str], files: Iterable[str], outside: Mapping[str, str] = os.environ) -> list[str]:
-    """ "KEY=value" for each: files first, then -e; a bare KEY takes its value from outside, and is left out where it has none."""
+    """ "KEY=value" for each, files first; a bare KEY takes its value from outside and is left out where it has none."""
     entries: list[tuple[str, str]] = []
     for name in files:
         try:

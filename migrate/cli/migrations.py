@@ -1,0 +1,166 @@
+"""`migrate migrations [show ID]`, `migrate cancel`, `migrate repair`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from migrate.cli import progress, tables, values
+from migrate.cli.parsers import command
+
+if TYPE_CHECKING:
+    from migrate.cli.parsers import Subparsers
+    from migrate.records import Mark, Migration
+
+BAR = 40  # characters of the timeline
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    family = command(
+        subparsers,
+        "migrations",
+        help="list moves; show one with its timeline",
+        examples="migrate migrations\nmigrate migrations --active\nmigrate migrations show 4f2a\n"
+        "migrate migrations show 4f2a --format json",
+    )
+    # `list` may be left out, so these options are the family's too.
+    _list_options(family)
+    actions = family.add_subparsers(dest="action", metavar="[list|show ID]")
+    _list_options(command(actions, "list", help="list moves, newest first", examples="migrate migrations list -n 5"))
+    show = command(
+        actions, "show", help="the journal of one move and its frozen window", examples="migrate migrations show 4f2a"
+    )
+    show.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    show.add_argument("--format", choices=("text", "json"), default="text")
+    cancel = command(
+        subparsers,
+        "cancel",
+        help="stop a move before its pivot; the container stays where it is",
+        examples="migrate migrations --active\nmigrate cancel 4f2a",
+    )
+    cancel.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    watch = command(
+        subparsers,
+        "watch",
+        help="follow a move from its beginning",
+        examples="migrate move web1 --to host2 --detach\nmigrate watch 4f2a",
+    )
+    watch.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    watch.add_argument("--format", choices=("text", "json"), default="text")
+    repair = command(
+        subparsers,
+        "repair",
+        help="finish or undo what a crash or an error left of a move",
+        examples="migrate repair 4f2a --dry-run\nmigrate repair 4f2a",
+    )
+    repair.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    repair.add_argument("--dry-run", action="store_true", help="ask both hosts and say what would be done")
+    repair.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: a default of the inner parser would overwrite what the outer one read.
+    parser.add_argument("--active", action="store_true", default=argparse.SUPPRESS, help="only those that go on")
+    parser.add_argument("--container", default=argparse.SUPPRESS, metavar="CONTAINER", help="only of this one")
+    parser.add_argument(
+        "-n", "--limit", type=values.positive, default=argparse.SUPPRESS, help="only the newest (default: 50)"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    from migrate.client import Client
+
+    with Client(args.coordinator) as client:
+        if args.command == "cancel":
+            state, text = client.cancel(args.id)
+            print(text or state)
+            return 0
+        if args.command in ("repair", "watch"):
+            from migrate.cli.follow import Following
+
+            repairing = args.command == "repair"
+            moving = client.repair(args.id, dry_run=args.dry_run) if repairing else client.watch(args.id)
+            return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
+        if args.action == "show":
+            record = client.migration(args.id)
+            print(json.dumps(record.to_dict(), indent=2) if args.format == "json" else describe(record))
+            return 0
+        records = client.migrations(
+            container=getattr(args, "container", ""),
+            limit=getattr(args, "limit", 50),
+            active=getattr(args, "active", False),
+        )
+    if getattr(args, "format", "table") == "json":
+        json.dump([record.to_dict() for record in records], sys.stdout, indent=2)
+        print()
+        return 0
+    print(
+        tables.table(
+            ("ID", "CONTAINER", "FROM", "TO", "STATE", "STARTED", "TIME", "STOOD STILL"), [_row(one) for one in records]
+        )
+    )
+    return 0
+
+
+def _row(record: Migration) -> tuple[str, ...]:
+    took = "-"
+    if record.finished_unix_ns:
+        took = tables.seconds((record.finished_unix_ns - record.started_unix_ns) / 1e9)
+    still = tables.seconds(record.facts["downtime_s"]) if "downtime_s" in record.facts else "-"
+    state = f"{record.state}: {record.step}" if record.state in ("running", "waiting") and record.step else record.state
+    started = f"{tables.ago(record.started_unix_ns)} ago"
+    return tables.short(record.id), record.container, record.source, record.target, state, started, took, still
+
+
+def describe(record: Migration) -> str:
+    """The record as a page for people: head, journal, frozen window."""
+    lines = [
+        f"move {record.id}: {record.container} from {record.source} to {record.target}",
+        f"state:    {record.state}" + (f" ({record.step})" if record.step and record.state != "succeeded" else ""),
+        f"started:  {tables.stamp(record.started_unix_ns)}",
+    ]
+    if record.finished_unix_ns:
+        lines.append(f"finished: {tables.stamp(record.finished_unix_ns)}")
+    if record.mode:
+        lines.append(f"mode:     {record.mode}")
+    if record.reason:
+        lines.append(f"reason:   {record.reason}")
+    if record.state == "succeeded":
+        lines.append(progress.summary(record))
+    if record.failure:
+        lines.append(f"error:    {record.failure.message}")
+        lines += [f"  | {line}" for line in record.failure.detail.splitlines()]
+        if record.failure.hint:
+            lines.append(f"hint:     {record.failure.hint}")
+    if record.journal:
+        lines += ["", "journal:", *journal(record)]
+    if record.marks:
+        lines += ["", "frozen window:", *timeline(record.marks)]
+    return "\n".join(lines)
+
+
+def journal(record: Migration) -> list[str]:
+    """One line a row: seconds since the beginning, step, event, error."""
+    begin = record.journal[0].unix_ns
+    return [
+        f"  {(row.unix_ns - begin) / 1e9:9.3f} s  {row.step:<10} {row.event}{f': {row.error}' if row.error else ''}"
+        for row in record.journal
+    ]
+
+
+def timeline(marks: tuple[Mark, ...]) -> list[str]:
+    """One line a mark: milliseconds since the first, the way to the next one as a bar, its name."""
+    ordered = sorted(marks, key=lambda mark: mark.unix_ns)
+    begin, end = ordered[0].unix_ns, ordered[-1].unix_ns
+    span = max(1, end - begin)
+    lines: list[str] = []
+    for number, mark in enumerate(ordered):
+        until = ordered[number + 1].unix_ns if number + 1 < len(ordered) else mark.unix_ns
+        left = (mark.unix_ns - begin) * BAR // span
+        right = max(left + 1, (until - begin) * BAR // span)
+        bar = " " * left + "#" * (right - left)
+        lines.append(f"  {(mark.unix_ns - begin) / 1e6:9.1f} ms  |{bar[: BAR + 1]:<{BAR + 1}}|  {mark.name}")
+    return lines

@@ -1,0 +1,75 @@
+"""`migrate move`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from migrate.cli import values
+from migrate.cli.parsers import command
+
+if TYPE_CHECKING:
+    from migrate.cli.parsers import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = command(
+        subparsers,
+        "move",
+        help="move a running container to another host: memory, files and connections go along",
+        examples="""
+migrate move web1 --to host2
+migrate move web1 --to host2 --dry-run
+migrate move db1 --to host2 --max-downtime 100 --reason "new disk in host1"
+migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
+""",
+    )
+    parser.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
+    parser.add_argument("--to", required=True, metavar="HOST", help="where to")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the move's record")
+    parser.add_argument(
+        "--mode",
+        choices=("auto", "precopy", "stop-and-copy"),
+        default="auto",
+        help="precopy sends memory while the container runs on; stop-and-copy sends all of it while it stands still; "
+        "auto (default) chooses by what both hosts can do",
+    )
+    parser.add_argument(
+        "--max-downtime",
+        type=values.milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="stop sending rounds when the rest fits into this time (default: 300)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check both hosts, list every blocker, change nothing")
+    parser.add_argument("--detach", action="store_true", help="print the id of the move and return; it goes on")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: one object a line, last the record"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from migrate.cli import progress
+    from migrate.cli.follow import Following
+    from migrate.client import Client
+
+    if args.detach and args.dry_run:
+        print("error: --dry-run has nothing to detach from\nhint: leave one of them out", file=sys.stderr)
+        return 2
+    with Client(args.coordinator) as client:
+        moving = client.move(
+            args.container,
+            to=args.to,
+            reason=args.reason,
+            mode=args.mode,
+            max_downtime_s=args.max_downtime,
+            dry_run=args.dry_run,
+        )
+        if args.detach:
+            for _ in moving:
+                break  # the first event: it has begun
+            print(moving.migration_id)
+            return 0
+        return Following(client, moving, progress.view(format=args.format, quiet=args.quiet)).to_the_end()

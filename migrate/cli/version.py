@@ -1,0 +1,46 @@
+"""`migrate version`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+import migrate
+from migrate.cli import failures
+from migrate.cli.parsers import command
+
+if TYPE_CHECKING:
+    from migrate.cli.parsers import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = command(
+        subparsers,
+        "version",
+        help="print the version of the client and the coordinator",
+        examples="migrate version\nmigrate version --client\nmigrate version --format json",
+    )
+    parser.add_argument("--client", action="store_true", help="do not ask the coordinator")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def run(args: argparse.Namespace) -> int:
+    answer: dict[str, Any] = {"client": migrate.__version__}
+    status = 0
+    if not args.client:
+        from migrate.client import Client
+        from migrate.errors import MigrateError
+
+        try:
+            with Client(args.coordinator) as client:
+                reply = client.version()
+            answer |= {"coordinator": reply.version, "protocol": reply.protocol, "fleet": reply.fleet}
+        except MigrateError as exc:
+            status = failures.report(exc, command="version")
+    if args.format == "json":
+        print(json.dumps(answer))
+    else:
+        for key, value in answer.items():
+            print(f"{key + ':':<13}{value}")
+    return status

@@ -1,0 +1,401 @@
+"""The client library: one fleet, through its coordinator's socket.
+
+    with Client() as client:
+        client.run(Run(image="redis", name="web1", host="host1"))
+        moving = client.move("web1", to="host2")
+        for event in moving:
+            print(event)
+        print(moving.record.facts["downtime_s"])
+
+Every method raises a subclass of MigrateError. A container is named by its name, its id or an unambiguous beginning of
+its id. One Client may be used by several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import grpc
+
+from migrate import records, wire
+from migrate.errors import InvalidArgument, MigrateError, Unreachable
+from migrate.records import Container, Event, Host, Image, LogLine, Migration, Output, Run, Version
+from migrate.rpc import channels
+from migrate.rpc import errors as rpc_errors
+from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
+
+__all__ = ["Client", "Moving", "Run", "Session", "find_socket"]
+
+SYSTEM_SOCKET = Path("/run/migrate/coordinator.sock")
+LAB_SOCKET = Path("/var/lib/migrate-lab/controller/run/coordinator.sock")
+QUICK_S = 30.0  # deadline of calls that change nothing, or little
+LONG_S = 600.0  # of calls that start processes or move bytes on a host
+CHUNK_BYTES = 1 << 20
+
+
+def find_socket() -> Path:
+    """$MIGRATE_COORDINATOR, else the system's socket where it exists, else the lab's, else the system's."""
+    named = os.environ.get("MIGRATE_COORDINATOR")
+    if named:
+        return Path(named.removeprefix("unix:"))
+    return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
+
+
+class Client:
+    """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
+
+    def __init__(self, target: str | Path | None = None) -> None:
+        self.socket = find_socket() if target is None else Path(str(target).removeprefix("unix:"))
+        try:
+            self._channel = channels.unix_channel(self.socket)
+        except ValueError as exc:
+            raise InvalidArgument(str(exc), hint="name a shorter path with --coordinator") from exc
+        self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends streams that are still open; moves go on."""
+        self._channel.close()
+
+    # ------------------------------------------------------------ fleet
+
+    def version(self) -> Version:
+        reply = self._call(self._fleet.Version, coordinator_pb2.VersionRequest(), QUICK_S)
+        return Version(version=reply.version, protocol=reply.protocol, fleet=reply.fleet)
+
+    def hosts(self, *, facts: bool = True) -> list[Host]:
+        """Every host of the fleet; with `facts` each is asked, at the same time."""
+        reply = self._call(self._fleet.Hosts, coordinator_pb2.HostsRequest(facts=facts), QUICK_S)
+        return [wire.host(one) for one in reply.hosts]
+
+    # ------------------------------------------------------------ containers
+
+    def run(self, wanted: Run) -> Container:
+        """Create and start; where that fails, nothing is left behind."""
+        return wire.container(self._call(self._fleet.Run, wire.run_request(wanted, create_only=False), LONG_S))
+
+    def create(self, wanted: Run) -> Container:
+        return wire.container(self._call(self._fleet.Run, wire.run_request(wanted, create_only=True), LONG_S))
+
+    def containers(self, *, all: bool = False, host: str = "") -> list[Container]:
+        """Those that run, or all. Of a host that cannot be reached: what the coordinator knows, in state "unknown"."""
+        reply = self._call(self._fleet.Containers, coordinator_pb2.ContainersRequest(all=all, host=host), QUICK_S)
+        return [wire.container(one) for one in reply.containers]
+
+    def inspect(self, name: str) -> Container:
+        return wire.container(self._call(self._fleet.Inspect, coordinator_pb2.NameRequest(name=name), QUICK_S))
+
+    def start(self, name: str) -> Container:
+        return wire.container(self._call(self._fleet.Start, coordinator_pb2.NameRequest(name=name), LONG_S))
+
+    def stop(self, name: str, *, timeout_s: float | None = None, signal: str = "") -> Container:
+        """The stop signal, then SIGKILL after `timeout_s` (None = the container's own)."""
+        request = coordinator_pb2.StopContainerRequest(
+            name=name, timeout_s=timeout_s or 0.0, default_timeout=timeout_s is None, signal=signal
+        )
+        return wire.container(self._call(self._fleet.Stop, request, LONG_S + (timeout_s or 0.0)))
+
+    def kill(self, name: str, *, signal: str = "SIGKILL") -> None:
+        self._call(self._fleet.Kill, coordinator_pb2.KillContainerRequest(name=name, signal=signal), QUICK_S)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        self._call(self._fleet.Remove, coordinator_pb2.RemoveContainerRequest(name=name, force=force), LONG_S)
+
+    def wait(self, name: str, *, timeout_s: float | None = None) -> Container:
+        """Returns when the container has exited, on whatever host that is; None waits for ever."""
+        return wire.container(self._call(self._fleet.Wait, coordinator_pb2.NameRequest(name=name), timeout_s))
+
+    def logs(self, name: str, *, follow: bool = False, tail: int = -1, since_unix_ns: int = 0) -> Iterator[LogLine]:
+        """What the container wrote; `tail` -1 = all. With `follow` goes on until it exits, through moves."""
+        request = coordinator_pb2.ContainerLogsRequest(
+            name=name, follow=follow, tail=max(tail, 0), since_unix_ns=since_unix_ns, all=tail < 0
+        )
+        for chunk in self._stream(self._fleet.Logs, request):
+            yield wire.log_line(chunk)
+
+    def exec(
+        self,
+        name: str,
+        argv: Iterable[str],
+        *,
+        env: Iterable[str] = (),
+        cwd: str = "",
+        user: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+        rows: int = 0,
+        columns: int = 0,
+    ) -> Session:
+        """Start a command in a running container; what it writes comes from the session."""
+        start = agent_pb2.ExecStart(
+            id=name, argv=argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, rows=rows, columns=columns
+        )
+        return Session(self, self._fleet.Exec, start)
+
+    def attach(self, name: str, *, stdin: bool = False, tty: bool = False, rows: int = 0, columns: int = 0) -> Session:
+        """The main process's stdio from now on; the exit code at the end is the container's."""
+        start = agent_pb2.ExecStart(id=name, stdin=stdin, tty=tty, rows=rows, columns=columns)
+        return Session(self, self._fleet.Attach, start)
+
+    # ------------------------------------------------------------ images
+
+    def import_image(
+        self, file: BinaryIO, name: str, *, host: str = "", defaults: records.ImageDefaults | None = None
+    ) -> list[Image]:
+        """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time."""
+        config = wire.image_config(defaults or records.ImageDefaults())
+
+        def chunks() -> Iterator[coordinator_pb2.ImportImageChunk]:
+            start = coordinator_pb2.ImportImageStart(name=name, config=config, host=host)
+            yield coordinator_pb2.ImportImageChunk(start=start)
+            while data := file.read(CHUNK_BYTES):
+                yield coordinator_pb2.ImportImageChunk(data=data)
+
+        return [wire.image(one) for one in self._call(self._fleet.ImportImage, chunks(), None).images]
+
+    def images(self) -> list[Image]:
+        """Every image of every host that can be reached."""
+        reply = self._call(self._fleet.ListImages, coordinator_pb2.HostsRequest(), QUICK_S)
+        return [wire.image(one) for one in reply.images]
+
+    def remove_image(self, name: str, *, host: str = "", force: bool = False) -> list[str]:
+        """From `host` or from every host that has it; returns the layers that are gone with it."""
+        request = coordinator_pb2.RemoveImageFromRequest(name=name, host=host, force=force)
+        return list(self._call(self._fleet.RemoveImage, request, LONG_S).removed)
+
+    # ------------------------------------------------------------ moves
+
+    def move(
+        self,
+        container: str,
+        *,
+        to: str,
+        reason: str = "",
+        mode: str = "auto",
+        max_downtime_s: float = 0.0,
+        dry_run: bool = False,
+        request_id: str = "",
+    ) -> Moving:
+        """Start a move and follow it. The same `request_id` twice is the same move; `dry_run` only checks.
+
+        `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = the coordinator's default.
+        """
+        request = coordinator_pb2.MoveRequest(
+            container=container,
+            to=to,
+            reason=reason,
+            mode=mode,
+            max_downtime_s=max_downtime_s,
+            request_id=request_id or uuid.uuid4().hex,
+            dry_run=dry_run,
+        )
+        return Moving(self, self._fleet.Move, request)
+
+    def watch(self, migration_id: str) -> Moving:
+        """Follow a move from its beginning."""
+        return Moving(self, self._fleet.Watch, coordinator_pb2.WatchRequest(migration_id=migration_id))
+
+    def cancel(self, migration_id: str) -> tuple[str, str]:
+        """Ask for the end of a move; returns its state and what that means. Refused past the pivot."""
+        reply = self._call(self._fleet.Cancel, coordinator_pb2.CancelRequest(migration_id=migration_id), LONG_S)
+        return reply.state, reply.text
+
+    def repair(self, migration_id: str, *, dry_run: bool = False) -> Moving:
+        """Finish or undo what a crash or an error left."""
+        request = coordinator_pb2.RepairRequest(migration_id=migration_id, dry_run=dry_run)
+        return Moving(self, self._fleet.Repair, request)
+
+    def migrations(self, *, container: str = "", limit: int = 0, active: bool = False) -> list[Migration]:
+        """Newest first; `limit` 0 = the coordinator's default."""
+        request = coordinator_pb2.MigrationsRequest(container=container, limit=limit, active=active)
+        return [wire.migration(one) for one in self._call(self._fleet.Migrations, request, QUICK_S).migrations]
+
+    def migration(self, migration_id: str) -> Migration:
+        """One move with its journal; an unambiguous beginning of the id is enough."""
+        request = coordinator_pb2.MigrationRequest(migration_id=migration_id)
+        return wire.migration(self._call(self._fleet.Migration, request, QUICK_S))
+
+    # ------------------------------------------------------------ transport
+
+    def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as exc:
+            raise self._native(exc) from exc
+
+    def _stream(self, method: Any, request: Any) -> Iterator[Any]:
+        call = method(request)
+        try:
+            yield from call
+        except grpc.RpcError as exc:
+            raise self._native(exc) from exc
+        finally:
+            call.cancel()  # nothing once it has ended; else the caller stopped reading
+
+    def _native(self, error: grpc.RpcError) -> MigrateError:
+        """The error that was meant; where the coordinator did not answer at all, why."""
+        native = rpc_errors.to_native(error, host="the coordinator")
+        said_so = any(key == rpc_errors.DETAIL_KEY for key, _ in error.trailing_metadata() or ())
+        if isinstance(native, Unreachable) and not said_so:
+            return _why_unreachable(self.socket) or native
+        return native
+
+
+def _why_unreachable(path: Path) -> Unreachable | None:
+    """Try the socket by hand: gRPC's text says too little. None where it does answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(2)
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return Unreachable(
+                f"no coordinator at {path}",
+                hint="a fleet on this machine: migrate lab up; another: --coordinator SOCKET or $MIGRATE_COORDINATOR",
+                touched="nothing",
+            )
+        except PermissionError:
+            hint = "run it as root, or as a member of the socket's group"
+            return Unreachable(f"no permission to use {path}", hint=hint, touched="nothing")
+        except OSError as exc:
+            hint = "the coordinator has ended; start it: migrate-coordinator --config FILE, or migrate lab up"
+            return Unreachable(f"nobody listens at {path}: {exc.strerror}", hint=hint, touched="nothing")
+    return None
+
+
+class Session:
+    """A process's stdio: iterate over what it writes, send what it reads. Ends with `exit_code` set.
+
+    Several threads may send while one iterates.
+    """
+
+    def __init__(self, client: Client, method: Any, start: agent_pb2.ExecStart) -> None:
+        self.exit_code: int | None = None
+        self.started = False
+        self._client = client
+        self._requests: queue.SimpleQueue[agent_pb2.ExecInput | None] = queue.SimpleQueue()
+        self._requests.put(agent_pb2.ExecInput(start=start))
+        self._call = method(iter(self._requests.get, None))
+        self._replies = iter(self._call)
+        self._early: list[Output] = []
+
+    def __iter__(self) -> Iterator[Output]:
+        try:
+            while self.exit_code is None:
+                yield from self._early
+                self._early.clear()
+                output = self._receive()
+                if output is not None:
+                    yield output
+        finally:
+            self.close()
+
+    def wait_started(self) -> None:
+        """Returns when the process runs (exec) or its stdio is connected (attach); keeps output for the iteration."""
+        while not self.started and self.exit_code is None:
+            output = self._receive()
+            if output is not None:
+                self._early.append(output)
+
+    def send(self, data: bytes) -> None:
+        self._requests.put(agent_pb2.ExecInput(stdin=data))
+
+    def close_stdin(self) -> None:
+        """The process reads end-of-file; its output still comes."""
+        self._requests.put(agent_pb2.ExecInput(close_stdin=True))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._requests.put(agent_pb2.ExecInput(resize=agent_pb2.WindowSize(rows=rows, columns=columns)))
+
+    def signal(self, name: str) -> None:
+        """ "SIGINT": to the process."""
+        self._requests.put(agent_pb2.ExecInput(signal=name))
+
+    def close(self) -> None:
+        """Let go. A command of exec ends with it; an attached container does not."""
+        self._requests.put(None)
+        self._call.cancel()
+
+    def _receive(self) -> Output | None:
+        try:
+            reply = next(self._replies)
+        except StopIteration:
+            raise Unreachable("the stream ended without an exit code", touched="something") from None
+        except grpc.RpcError as exc:
+            raise self._client._native(exc) from exc
+        self.started = True
+        kind = reply.WhichOneof("kind")
+        if kind == "exit_code":
+            self.exit_code = reply.exit_code
+        elif kind in ("stdout", "stderr"):
+            return Output(stream=kind, data=getattr(reply, kind))
+        return None
+
+
+class Moving:
+    """A move being followed: iterate over its events; at the end `record` is set, and a failure raised.
+
+    Leaving the iteration does not stop the move.
+    """
+
+    def __init__(self, client: Client, method: Any, request: Any) -> None:
+        self.migration_id = ""
+        self.record: Migration | None = None
+        self._client = client
+        self._call = method(request)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if self.record is not None:
+            raise StopIteration(self.record)
+        try:
+            while True:
+                message = next(self._call)
+                self.migration_id = message.migration_id or self.migration_id
+                kind = message.WhichOneof("kind")
+                if kind == "done":
+                    return self._finish(message.done)
+                if kind == "progress":
+                    return wire.progress(message.migration_id, message.progress)
+                if kind == "step":
+                    return wire.step(message.migration_id, message.step)
+        except StopIteration:
+            if self.record is not None:
+                raise
+            hint = f"migrate migrations show {self.migration_id}" if self.migration_id else "migrate migrations"
+            raise Unreachable(
+                "the coordinator ended the stream before the move", hint=hint, touched="something"
+            ) from None
+        except grpc.RpcError as exc:
+            raise self._client._native(exc) from exc
+
+    def result(self) -> Migration:
+        """Follow to the end without looking at events; raises the reason where the move did not succeed."""
+        for _ in self:
+            pass
+        assert self.record is not None, "iteration ends with a record or an error"
+        return self.record
+
+    def close(self) -> None:
+        """Stop following."""
+        self._call.cancel()
+
+    def _finish(self, done: coordinator_pb2.MigrationRecord) -> Event:
+        self.record = wire.migration(done)
+        self._call.cancel()
+        failure = wire.failure(done)
+        if failure is not None:
+            raise failure
+        raise StopIteration(self.record)

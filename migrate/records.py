@@ -1,0 +1,267 @@
+"""What the client library hands out and takes: frozen dataclasses, standard library only.
+
+States of a container: "created", "running", "frozen", "exited", "arriving", "lost"; "unknown" where its host cannot be
+asked. States of a move: "running", "succeeded", "failed", "cancelled", "waiting" (past the pivot, retrying),
+"needs-attention".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class _Json:
+    """Gives a dataclass `to_dict()`: what json.dumps takes, field by field."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: _plain(value) for key, value in _fields(self).items()}
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Json):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `run` and `create` take. Empty values mean the image's or the fleet's default.
+
+    `argv` replaces the image's cmd; `entrypoint` the image's entrypoint (None = keep, empty = none).
+    """
+
+    image: str
+    argv: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    name: str = ""
+    host: str = ""
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    hostname: str = ""
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    pids: int = 0
+    tty: bool = False
+    stdin_open: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    mac: str = ""
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    stop_signal: str = ""
+    stop_timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container(_Json):
+    """A container as it is now. `exit_code` is None until it has exited; 128+n: killed by signal n."""
+
+    id: str
+    name: str
+    host: str
+    state: str
+    image: str
+    image_digest: str = ""
+    layers: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    hostname: str = ""
+    address: str = ""  # with the prefix length
+    mac: str = ""
+    gateway: str = ""
+    ids_base: int = 0  # first host uid and gid of its user namespace
+    ids_count: int = 0
+    memory_bytes: int = 0  # limits; 0 = none
+    cpus: float = 0.0
+    pids: int = 0
+    tty: bool = False
+    stdin_open: bool = False
+    capabilities: tuple[str, ...] = ()
+    stop_signal: str = ""
+    stop_timeout_s: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_unix_ns: int = 0
+    pid: int = 0  # on the host
+    started_unix_ns: int = 0
+    finished_unix_ns: int = 0
+    exit_code: int | None = None
+    error: str = ""
+    epoch: int = 0  # grows by one with each move
+    migration_id: str = ""  # of the move under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability(_Json):
+    """One thing that a host can or cannot do."""
+
+    name: str
+    ok: bool
+    value: str
+    remedy: str
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(_Json):
+    """What a host says about itself."""
+
+    agent_version: str
+    protocol: int
+    kernel: str
+    architecture: str
+    criu_version: str
+    memory_total_bytes: int
+    memory_available_bytes: int
+    disk_available_bytes: int
+    containers_running: int
+    bridge: str
+    capabilities: tuple[Capability, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host(_Json):
+    """`facts` is None where they were not asked for or the host cannot be reached."""
+
+    name: str
+    address: str
+    port: int
+    reachable: bool
+    error: str
+    containers: int
+    facts: Facts | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDefaults(_Json):
+    """What `run` takes from an image."""
+
+    cmd: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image(_Json):
+    """An image on one host. `size_bytes`: unpacked."""
+
+    name: str
+    host: str
+    digest: str
+    layers: tuple[str, ...]
+    size_bytes: int
+    created_unix_ns: int
+    defaults: ImageDefaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine(_Json):
+    """One line, or a part of one, that a container wrote; `data` as written."""
+
+    unix_ns: int
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A piece of what a process wrote to "stdout" or "stderr"."""
+
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(_Json):
+    """A line of news from within a step."""
+
+    migration_id: str
+    phase: str
+    text: str
+    done_bytes: int
+    total_bytes: int  # 0 = unknown
+    facts: Mapping[str, float]
+    unix_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(_Json):
+    """A line of a move's journal: `event` happened to `step`."""
+
+    migration_id: str
+    step: str
+    event: str
+    unix_ns: int
+    facts: Mapping[str, Any]
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark(_Json):
+    """One instant of the frozen window."""
+
+    name: str
+    unix_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(_Json):
+    """Why a move did not succeed; the fields are those of MigrateError."""
+
+    code: str
+    message: str
+    hint: str
+    touched: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration(_Json):
+    """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
+
+    id: str
+    container_id: str
+    container: str
+    source: str
+    target: str
+    state: str
+    step: str
+    reason: str
+    mode: str
+    started_unix_ns: int
+    finished_unix_ns: int
+    epoch: int
+    failure: Failure | None
+    journal: tuple[Step, ...]
+    facts: Mapping[str, float]  # "downtime_s", "frozen_s", "total_s"
+    sent_bytes: Mapping[str, int]
+    marks: tuple[Mark, ...]
+
+
+Event = Progress | Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(_Json):
+    """Of the coordinator."""
+
+    version: str
+    protocol: int
+    fleet: str

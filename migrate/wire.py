@@ -1,0 +1,219 @@
+"""Between protobuf messages and migrate.records, for the client; nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from migrate import records
+from migrate.rpc import errors as rpc_errors
+from protos import agent_pb2, coordinator_pb2, types_pb2
+
+
+def state_name(state: int) -> str:
+    """ "running" of CONTAINER_STATE_RUNNING; "unknown" of what is not specified."""
+    if state == types_pb2.CONTAINER_STATE_UNSPECIFIED:
+        return "unknown"
+    name: str = types_pb2.ContainerState.Name(state)
+    return name.removeprefix("CONTAINER_STATE_").lower()
+
+
+def container(status: types_pb2.ContainerStatus) -> records.Container:
+    spec = status.spec
+    return records.Container(
+        id=spec.id,
+        name=spec.name,
+        host=status.host,
+        state=state_name(status.state),
+        image=spec.image,
+        image_digest=spec.image_digest,
+        layers=tuple(spec.layers),
+        argv=tuple(spec.argv),
+        env=tuple(spec.env),
+        cwd=spec.cwd,
+        user=spec.user,
+        hostname=spec.hostname,
+        address=spec.network.address,
+        mac=spec.network.mac,
+        gateway=spec.network.gateway,
+        ids_base=spec.ids.base,
+        ids_count=spec.ids.count,
+        memory_bytes=spec.limits.memory_bytes,
+        cpus=spec.limits.cpus,
+        pids=spec.limits.pids,
+        tty=spec.tty,
+        stdin_open=spec.stdin_open,
+        capabilities=tuple(spec.capabilities),
+        stop_signal=spec.stop_signal,
+        stop_timeout_s=spec.stop_timeout_s,
+        labels=dict(spec.labels),
+        created_unix_ns=spec.created_unix_ns,
+        pid=status.pid,
+        started_unix_ns=status.started_unix_ns,
+        finished_unix_ns=status.finished_unix_ns,
+        exit_code=status.exit_code if status.HasField("exit_code") else None,
+        error=status.error,
+        epoch=status.epoch,
+        migration_id=status.migration_id,
+    )
+
+
+def host(status: coordinator_pb2.HostStatus) -> records.Host:
+    facts = status.facts
+    return records.Host(
+        name=status.name,
+        address=status.address,
+        port=status.port,
+        reachable=status.reachable,
+        error=status.error,
+        containers=status.containers,
+        facts=None
+        if not status.HasField("facts")
+        else records.Facts(
+            agent_version=facts.agent_version,
+            protocol=facts.protocol,
+            kernel=facts.kernel,
+            architecture=facts.architecture,
+            criu_version=facts.criu_version,
+            memory_total_bytes=facts.memory_total_bytes,
+            memory_available_bytes=facts.memory_available_bytes,
+            disk_available_bytes=facts.disk_available_bytes,
+            containers_running=facts.containers_running,
+            bridge=facts.bridge,
+            capabilities=tuple(
+                records.Capability(name=c.name, ok=c.ok, value=c.value, remedy=c.remedy, required=c.required)
+                for c in facts.capabilities
+            ),
+        ),
+    )
+
+
+def image(message: types_pb2.Image) -> records.Image:
+    config = message.config
+    return records.Image(
+        name=message.name,
+        host=message.host,
+        digest=message.digest,
+        layers=tuple(message.layers),
+        size_bytes=message.size_bytes,
+        created_unix_ns=message.created_unix_ns,
+        defaults=records.ImageDefaults(
+            cmd=tuple(config.cmd),
+            entrypoint=tuple(config.entrypoint),
+            env=tuple(config.env),
+            working_dir=config.working_dir,
+            user=config.user,
+            labels=dict(config.labels),
+            stop_signal=config.stop_signal,
+        ),
+    )
+
+
+def image_config(defaults: records.ImageDefaults) -> types_pb2.ImageConfig:
+    return types_pb2.ImageConfig(
+        cmd=defaults.cmd,
+        entrypoint=defaults.entrypoint,
+        env=defaults.env,
+        working_dir=defaults.working_dir,
+        user=defaults.user,
+        labels=dict(defaults.labels),
+        stop_signal=defaults.stop_signal,
+    )
+
+
+def run_request(wanted: records.Run, *, create_only: bool) -> coordinator_pb2.RunRequest:
+    return coordinator_pb2.RunRequest(
+        name=wanted.name,
+        host=wanted.host,
+        image=wanted.image,
+        argv=wanted.argv,
+        # On the wire an empty list means "the image's", and [""] means "none".
+        entrypoint=() if wanted.entrypoint is None else wanted.entrypoint or ("",),
+        env=wanted.env,
+        cwd=wanted.cwd,
+        user=wanted.user,
+        hostname=wanted.hostname,
+        limits=types_pb2.Limits(memory_bytes=wanted.memory_bytes, cpus=wanted.cpus, pids=wanted.pids),
+        tty=wanted.tty,
+        stdin_open=wanted.stdin_open,
+        labels=dict(wanted.labels),
+        address=wanted.address,
+        mac=wanted.mac,
+        create_only=create_only,
+        cap_add=wanted.cap_add,
+        cap_drop=wanted.cap_drop,
+        stop_signal=wanted.stop_signal,
+        stop_timeout_s=wanted.stop_timeout_s,
+    )
+
+
+def log_line(chunk: agent_pb2.LogChunk) -> records.LogLine:
+    return records.LogLine(unix_ns=chunk.unix_ns, stream=chunk.stream, data=chunk.data)
+
+
+def progress(migration_id: str, message: types_pb2.Progress) -> records.Progress:
+    return records.Progress(
+        migration_id=migration_id,
+        phase=message.phase,
+        text=message.text,
+        done_bytes=message.done_bytes,
+        total_bytes=message.total_bytes,
+        facts=dict(message.facts),
+        unix_ns=message.unix_ns,
+    )
+
+
+def step(migration_id: str, message: coordinator_pb2.StepEvent) -> records.Step:
+    facts: Any = json.loads(message.facts_json) if message.facts_json else {}
+    return records.Step(
+        migration_id=migration_id,
+        step=message.step,
+        event=message.event,
+        unix_ns=message.unix_ns,
+        facts=facts if isinstance(facts, dict) else {"value": facts},
+        error=message.error,
+    )
+
+
+def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
+    error = message.error
+    return records.Migration(
+        id=message.migration_id,
+        container_id=message.container_id,
+        container=message.container,
+        source=message.source,
+        target=message.target,
+        state=message.state,
+        step=message.step,
+        reason=message.reason,
+        mode=message.mode,
+        started_unix_ns=message.started_unix_ns,
+        finished_unix_ns=message.finished_unix_ns,
+        epoch=message.epoch,
+        failure=None
+        if not message.HasField("error")
+        else records.Failure(
+            code=error.code, message=error.message, hint=error.hint, touched=error.touched, detail=error.detail
+        ),
+        journal=tuple(step(message.migration_id, one) for one in message.journal),
+        facts=dict(message.facts),
+        sent_bytes=dict(message.sent_bytes),
+        marks=tuple(records.Mark(name=mark.name, unix_ns=mark.unix_ns) for mark in message.marks),
+    )
+
+
+def failure(message: coordinator_pb2.MigrationRecord) -> Exception | None:
+    """The error that a move which did not succeed raises; None for one that did or still goes on."""
+    if message.state in ("succeeded", "running"):
+        return None
+    if message.HasField("error"):
+        return rpc_errors.from_detail(message.error)
+    from migrate import errors
+
+    kind = {"cancelled": errors.Cancelled, "needs-attention": errors.NeedsAttention}.get(
+        message.state, errors.StepError
+    )
+    return kind(
+        f"the move {message.migration_id} of {message.container} is {message.state}",
+        hint=f"migrate migrations show {message.migration_id}",
+    )
