@@ -31,11 +31,12 @@ LINKS = (
     ("stderr", "/proc/self/fd/2"),
 )
 
-# Only what every kernel has: a mount point that the target of a move lacks cannot be restored there. What else Docker
-# masks is closed to a user namespace anyway (adr 0003).
-MASKED_FILES = ("/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+# Only what every kernel has: a mount point that the target of a move lacks could not be restored there. What else
+# Docker masks is closed to a user namespace anyway (adr 0003; tests/system/test_init_isolation.py opens all of it).
+MASKED_FILES = ("/proc/interrupts", "/proc/keys", "/proc/timer_list")
 MASKED_DIRECTORIES = ("/sys/firmware",)
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+EMPTY_DIRECTORY = "/sys/fs/cgroup"  # of the container's own sysfs: nothing from the host is needed to mask with
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
 _OTHER_NAMESPACES = (
     namespaces.CLONE_NEWNS
@@ -51,8 +52,7 @@ _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 class Plan(TypedDict):
     """What a container is on this host. JSON; every path is the host's."""
 
-    root: str  # where rootfs.mount_root() mounted the overlay; every directory above it lets others through (mode o+x)
-    empty_dir: str  # an empty directory, root's, mode 0555, reachable for others
+    root: str  # where rootfs.mount_root() mounted the overlay; the directories above it may be closed to others
     cgroups: list[str]  # directories, one a hierarchy
     ids_base: int  # first host id
     ids_count: int
@@ -67,15 +67,14 @@ class Plan(TypedDict):
     shm_bytes: int  # size of /dev/shm
 
 
-def external_mounts(plan: Plan) -> list[tuple[str, str, str]]:
-    """Every mount that comes from the host: (mount point in the container, key, source on this host).
+def external_mounts() -> list[tuple[str, str, str]]:
+    """Every mount that comes from the host: (mount point in the container, key, source on the host), on every host
+    the same.
 
-    For CRIU: `mnt[MOUNT POINT]:KEY` at dump, `mnt[KEY]:SOURCE` at restore. The first two are the same on every host.
+    For CRIU: `mnt[MOUNT POINT]:KEY` at dump, `mnt[KEY]:SOURCE` at restore.
     """
     devices = [(f"/dev/{name}", f"dev-{name}", f"/dev/{name}") for name in DEVICES]
-    files = [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
-    directories = [(path, "mask" + path.replace("/", "-"), plan["empty_dir"]) for path in MASKED_DIRECTORIES]
-    return devices + files + directories
+    return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
 
 
 def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
@@ -114,6 +113,8 @@ def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int])
             resource.setrlimit(getattr(resource, name), (soft, hard))
     with step("stdio"):
         program.give_stdio(stdio, plan["ids_base"], plan["ids_base"])
+    with step("root"):
+        os.chdir(plan["root"])  # the way there is closed to the container's root; the working directory comes along
     with step("userns"):
         namespaces.unshare(namespaces.CLONE_NEWUSER)
         sync.send(channel, {"type": "userns"})
@@ -128,7 +129,7 @@ def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int])
 def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
     with step("session"):
         os.setsid()  # CRIU wants the container's first process to lead a session
-    _mount_all(plan)
+    _mount_all(plan["shm_bytes"])
     with step("hostname"):
         socket.sethostname(plan["hostname"])
     sync.send(channel, {"type": "ready"})
@@ -150,28 +151,32 @@ def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
     )
 
 
-def _mount_all(plan: Plan) -> None:
-    root = Path(plan["root"])
+def _mount_all(shm_bytes: int) -> None:
+    """Make the container's mounts on its root, which is the working directory, and make that the root."""
     with step("propagation"):
         mounts.make_private(Path("/"))
     with step("root"):
-        mounts.bind(root, root, recursive=False)  # pivot_root wants a mount that this namespace made itself
+        own = mounts.open_tree(Path())  # pivot_root wants a mount that this namespace made itself
+        mounts.move_mount(own, Path())
+        os.fchdir(own)
+        os.close(own)
     with step("proc"):
-        mounts.mount("proc", root / "proc", "proc", _SAFE)
+        mounts.mount("proc", Path("proc"), "proc", _SAFE)
     with step("sys"):
-        mounts.mount("sysfs", root / "sys", "sysfs", _SAFE | mounts.MS_RDONLY)
+        mounts.mount("sysfs", Path("sys"), "sysfs", _SAFE | mounts.MS_RDONLY)
     with step("dev"):
-        _mount_dev(root / "dev", plan["shm_bytes"])
+        _mount_dev(Path("dev"), shm_bytes)
     with step("mask"):
-        _mask(root, Path(plan["empty_dir"]))
+        for path in MASKED_FILES:
+            _bind_over(Path("/dev/null"), path)
+        for path in MASKED_DIRECTORIES:
+            _bind_over(Path(_inside(EMPTY_DIRECTORY)), path)
     with step("read-only"):
         for path in READ_ONLY:
-            inside = root / path.removeprefix("/")
-            if inside.exists():
-                mounts.bind(inside, inside, recursive=False)
-                mounts.remount_bind(inside, _SAFE | mounts.MS_RDONLY)
+            if _bind_over(Path(_inside(path)), path):
+                mounts.remount_bind(Path(_inside(path)), _SAFE | mounts.MS_RDONLY)
     with step("pivot_root"):
-        mounts.pivot_root(root)
+        mounts.pivot_root(Path())
 
 
 def _mount_dev(dev: Path, shm_bytes: int) -> None:
@@ -194,12 +199,17 @@ def _mount_dev(dev: Path, shm_bytes: int) -> None:
         (dev / name).symlink_to(to)
 
 
-def _mask(root: Path, empty: Path) -> None:
-    sources = [(path, Path("/dev/null")) for path in MASKED_FILES] + [(path, empty) for path in MASKED_DIRECTORIES]
-    for path, source in sources:
-        inside = root / path.removeprefix("/")
-        if inside.exists():  # an exotic kernel
-            mounts.bind(source, inside, recursive=False)
+def _bind_over(source: Path, path: str) -> bool:
+    """Bind `source` on the container's `path`; False where an exotic kernel has no such path."""
+    target = Path(_inside(path))
+    if not target.exists():
+        return False
+    mounts.bind(source, target, recursive=False)
+    return True
+
+
+def _inside(path: str) -> str:
+    return path.removeprefix("/")  # the working directory is the container's root
 
 
 def _wait_for(channel: socket.socket, kind: str) -> None:
