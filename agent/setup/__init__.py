@@ -1,1 +1,4 @@
-"""What a host needs and has: the set-up of CRIU and the probes behind `migrate doctor`. Standard library only: it runs before anything is installed."""
+"""What a host needs and has: set-up, and the probes behind `migrate doctor`.
+
+Standard library only: it runs before anything is installed.
+"""

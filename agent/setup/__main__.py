@@ -1,7 +1,7 @@
 """`python3 -m agent.setup [STEP...]`: make this machine ready, doing only what is missing. What `make setup` runs.
 
-Steps: packages (Debian's), venv (.venv in the checkout), criu (a CRIU that works on this kernel), link (the command `migrate`).
-Run by the system's Python before anything is installed, so standard library only.
+Steps: packages (Debian's), venv (.venv in the checkout), criu (a CRIU that works on this kernel), link (the command
+`migrate`). Run by the system's Python before anything is installed, so standard library only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from agent.errors import AgentError
 from agent.setup import criu_bundle, debian, environment
@@ -42,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
                 _say(f"FAILED at {name}: {exc.message}\n  what to do: {exc.hint}", stream=sys.stderr)
                 return 1
             except OSError as exc:
-                _say(f"FAILED at {name}: {exc}\n  what to do: run it as root, from a checkout that you may write to", stream=sys.stderr)
+                _say(
+                    f"FAILED at {name}: {exc}\n  what to do: run it as root, from a checkout that you may write to",
+                    stream=sys.stderr,
+                )
                 return 1
             if did:
                 _say(did)
@@ -50,10 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _say(text: str, stream: object = None) -> None:
-    target = stream if stream is sys.stderr else sys.stdout
-    target.write(f"setup: {text}\n")
-    target.flush()
+def _say(text: str, *, stream: TextIO = sys.stdout) -> None:
+    print(f"setup: {text}", file=stream, flush=True)
 
 
 if __name__ == "__main__":

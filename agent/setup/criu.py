@@ -16,16 +16,16 @@ from pathlib import Path
 from agent.errors import Unsupported
 
 BUNDLE = Path("/opt/migrate/criu")
-# A folder of our own with one link to the distribution's pycriu: dist-packages itself on sys.path would shadow our own packages.
+# A folder with one link, to the distribution's pycriu: all of dist-packages on sys.path would shadow our own packages.
 SYSTEM_PYCRIU = Path("/opt/migrate/system-pycriu")
 DIST_PYCRIU = Path("/usr/lib/python3/dist-packages/pycriu")
-REMEDY = "run `make setup` in the checkout, or `python3 -m agent.setup criu`: it makes a private CRIU under /opt/migrate/criu"
+REMEDY = "run `make setup`, or `python3 -m agent.setup criu`: it makes a private CRIU in /opt/migrate/criu"
 _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriuInstall:
-    """A CRIU that this host can use. `pycriu_path` goes first on sys.path; it holds nothing but the package `pycriu`."""
+    """A CRIU that this host can use. `pycriu_path` goes first on sys.path; it holds only the package `pycriu`."""
 
     binary: Path
     pycriu_path: Path
@@ -39,8 +39,8 @@ class CriuInstall:
 def locate(configured: str = "") -> CriuInstall:
     """The CRIU to use; `configured` is AgentConfig.criu, "" to search.
 
-    Raises Unsupported where there is none, where the first one found is too old for this kernel, or where its pycriu is missing.
-    Runs `criu --version` (about 5 ms) and not `criu check`: see `check`.
+    Raises Unsupported where there is none, where the first one found is too old for this kernel, or where its pycriu
+    is missing.     Runs `criu --version` (about 5 ms) and not `criu check`: see `check`.
     """
     binary = _binary(configured)
     version = version_of(binary)
@@ -52,13 +52,17 @@ def locate(configured: str = "") -> CriuInstall:
     for folder in (binary.parent.parent / "pycriu-path", BUNDLE / "pycriu-path", SYSTEM_PYCRIU):
         if (folder / "pycriu" / "rpc_pb2.py").is_file():
             return CriuInstall(binary=binary, pycriu_path=folder, version=version)
-    raise Unsupported(f"CRIU is at {binary}, but its Python package pycriu is not linked in {SYSTEM_PYCRIU}", hint=REMEDY)
+    raise Unsupported(
+        f"CRIU is at {binary}, but its Python package pycriu is not linked in {SYSTEM_PYCRIU}", hint=REMEDY
+    )
 
 
 def version_of(binary: Path) -> tuple[int, ...]:
     """`criu --version` as numbers, (4, 2, 1). Raises Unsupported when the binary does not start."""
     try:
-        done = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            [str(binary), "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise Unsupported(f"{binary} does not start: {exc}", hint=REMEDY) from exc
     match = re.search(r"^Version:\s*(\d+(?:\.\d+)+)", done.stdout, re.MULTILINE)
@@ -93,7 +97,9 @@ def _binary(configured: str) -> Path:
     if configured:
         path = Path(configured)
         if not path.is_file():
-            raise Unsupported(f"criu = {configured!r} in agent.toml is no file", hint="correct the path, or remove the line to search")
+            raise Unsupported(
+                f"criu = {configured!r} in agent.toml is no file", hint="correct the path, or remove the line to search"
+            )
         return path
     bundled = BUNDLE / "bin" / "criu"
     if bundled.is_file():

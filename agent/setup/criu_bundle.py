@@ -4,7 +4,7 @@
     sbin/criu lib/  the program and exactly the libraries it is linked with
     pycriu-path/    holds the package `pycriu` and nothing else
 
-The files are taken from Debian's packages, which are unpacked and never run or registered (mmdebstrap's variant "extract").
+The files come from Debian's packages, which are unpacked and neither run nor registered (mmdebstrap's variant extract).
 Built beside its place and renamed, so a half-made bundle is never seen. Standard library only.
 """
 
@@ -41,7 +41,9 @@ def ensure(bundle: Path = criu.BUNDLE) -> str:
         return _link_system_pycriu(system)
     build(bundle)
     if complaint := criu.check(bundle / "bin" / "criu"):
-        raise Unsupported(f"CRIU was built in {bundle}, but `criu check` says: {complaint}", hint="the kernel lacks what it names")
+        raise Unsupported(
+            f"CRIU was built in {bundle}, but `criu check` says: {complaint}", hint="the kernel lacks what it names"
+        )
     return f"built CRIU {'.'.join(map(str, criu.version_of(bundle / 'bin' / 'criu')))} in {bundle}"
 
 
@@ -124,7 +126,9 @@ def _debian_mirrors() -> Iterator[str]:
     with contextlib.suppress(OSError):
         argv = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        seen = dict.fromkeys(line.split("|", 2)[2] for line in done.stdout.splitlines() if line.startswith("Debian|Debian|"))
+        seen = dict.fromkeys(
+            line.split("|", 2)[2] for line in done.stdout.splitlines() if line.startswith("Debian|Debian|")
+        )
         yield from seen
 
 
@@ -133,7 +137,10 @@ def _pick(unpacked: Path, made: Path, final: Path) -> None:
     program = unpacked / "usr/sbin/criu"
     loaders = sorted((unpacked / "usr/lib").glob("*-linux-gnu*/ld-linux-*.so.*"))
     if not loaders:
-        raise Unsupported(f"the packages for {platform.machine()} hold no dynamic loader", hint="CRIU bundles exist for x86-64 and arm64")
+        raise Unsupported(
+            f"the packages for {platform.machine()} hold no dynamic loader",
+            hint="CRIU bundles exist for x86-64 and arm64",
+        )
     libraries = loaders[0].parent
     argv = [str(loaders[0]), "--library-path", str(libraries), "--list", str(program)]
     listed = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout

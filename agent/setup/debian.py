@@ -39,7 +39,9 @@ def ensure(packages: Sequence[str] = tuple(PACKAGES)) -> str:
         return ""
     listed = " ".join(absent)
     if os.geteuid() != 0:
-        raise Unsupported(f"Debian packages are missing: {listed}", hint=f"as root: apt-get install --no-install-recommends {listed}")
+        raise Unsupported(
+            f"Debian packages are missing: {listed}", hint=f"as root: apt-get install --no-install-recommends {listed}"
+        )
     with no_daemon_starts():
         _apt("update")
         _apt("install", "--yes", "--no-install-recommends", *absent)
@@ -53,14 +55,16 @@ def ensure(packages: Sequence[str] = tuple(PACKAGES)) -> str:
 def missing(packages: Sequence[str]) -> list[str]:
     """Those of `packages` that dpkg does not call installed, in their order."""
     argv = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)  # 1 where it knows none of that name
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False
+    )  # 1 where it knows none of that name
     installed = {line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")}
     return [name for name in packages if name not in installed]
 
 
 @contextlib.contextmanager
 def no_daemon_starts(policy: Path = _POLICY) -> Iterator[None]:
-    """While this lasts, invoke-rc.d starts no service. What was at `policy` is put back, also after a crash in an earlier run."""
+    """While this lasts, invoke-rc.d starts no service. What was at `policy` is put back, if need be by the next run."""
     saved = policy.with_name(policy.name + ".before-migrate")
     _put_back(policy, saved)
     if policy.exists() or policy.is_symlink():
@@ -85,24 +89,54 @@ def _apt(*arguments: str) -> None:
     argv = ["apt-get", "--quiet=2", "-o", "DPkg::Lock::Timeout=300", *arguments]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as exc:
-        raise Unsupported(f"apt-get {arguments[0]} took more than {_TIMEOUT_S:.0f} s", hint="run it by hand and look") from exc
-    if done.returncode != 0 and arguments[0] != "update":  # one unreachable source of many does not matter if the packages are there
+        raise Unsupported(
+            f"apt-get {arguments[0]} took more than {_TIMEOUT_S:.0f} s", hint="run it by hand and look"
+        ) from exc
+    if (
+        done.returncode != 0 and arguments[0] != "update"
+    ):  # one unreachable source of many does not matter if the packages are there
         said = (done.stderr or done.stdout).strip()[-1500:]
-        raise Unsupported(f"apt-get {arguments[0]} failed: {said}", hint="repair apt (apt-get update; apt-get -f install), then run this again")
+        raise Unsupported(
+            f"apt-get {arguments[0]} failed: {said}",
+            hint="repair apt (apt-get update; apt-get -f install), then run this again",
+        )
 
 
 def _keep_sshd_off() -> None:
     """The package enables its service for the next boot; the project brings its own sshd and needs no service."""
     if shutil.which("systemctl") is not None:
-        subprocess.run(["systemctl", "disable", "--quiet", "ssh.service", "ssh.socket"], capture_output=True, timeout=60, check=False)
+        subprocess.run(
+            ["systemctl", "disable", "--quiet", "ssh.service", "ssh.socket"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def _without_apt() -> str:
-    programs = {"ip": "iproute2", "nft": "nftables", "sshd": "an OpenSSH server", "ssh": "an OpenSSH client", "tar": "tar", "gzip": "gzip"}
+    programs = {
+        "ip": "iproute2",
+        "nft": "nftables",
+        "sshd": "an OpenSSH server",
+        "ssh": "an OpenSSH client",
+        "tar": "tar",
+        "gzip": "gzip",
+    }
     path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
     absent = [what for program, what in programs.items() if shutil.which(program, path=path) is None]
     if absent:
-        raise Unsupported(f"this system has no apt-get, and these are missing: {', '.join(absent)}", hint="install them with its own package manager")
+        raise Unsupported(
+            f"this system has no apt-get, and these are missing: {', '.join(absent)}",
+            hint="install them with its own package manager",
+        )
     return ""

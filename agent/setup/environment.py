@@ -16,9 +16,9 @@ _TIMEOUT_S = 900.0
 
 
 def ensure(checkout: Path, python: Path) -> str:
-    """Make `.venv` with `python` and install the project into it, editable, with its development tools; "" when all is there.
+    """Make `.venv` with `python`, install the project into it, editable, with its tools; "" if all is there.
 
-    A stamp remembers pyproject.toml, the interpreter and the checkout's path: when one of them changes it is done again.
+    A stamp remembers pyproject.toml, the interpreter and the checkout's path: if one of them changes it is done again.
     Raises Unsupported with the output of what failed.
     """
     folder = checkout / ".venv"
@@ -65,12 +65,16 @@ def _check_version(python: Path) -> None:
     version = tuple(int(part) for part in done.stdout.split())
     if version < _MINIMUM:
         found = ".".join(map(str, version)) or "none"
-        raise Unsupported(f"{python} is Python {found}; 3.11 or newer is needed", hint="make setup PYTHON3=/path/to/python3.11")
+        raise Unsupported(
+            f"{python} is Python {found}; 3.11 or newer is needed", hint="make setup PYTHON3=/path/to/python3.11"
+        )
 
 
 def _run(argv: list[str], remedy: str) -> None:
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise Unsupported(f"{' '.join(argv)}: {exc}", hint=remedy) from exc
     if done.returncode != 0:
