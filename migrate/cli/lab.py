@@ -50,20 +50,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from migrate.lab import layout
 
-    prefix = layout.prefix_from()
-    match args.verb:
-        case "up":
-            return _up(prefix, args)
-        case "status":
-            return _status(prefix, args)
-        case "down":
-            return _down(prefix, args)
-        case "enter":
-            from migrate.lab import nodes
-
-            nodes.enter(layout.require(prefix), args.name, rest(args.argv))
-        case _:
-            return _logs(prefix, args)
+    verbs = {"up": _up, "status": _status, "down": _down, "enter": _enter, "logs": _logs}
+    return verbs[args.verb](layout.prefix_from(), args)
 
 
 def _up(prefix: str, args: argparse.Namespace) -> int:
@@ -109,6 +97,12 @@ def _status(prefix: str, args: argparse.Namespace) -> int:
         for problem in found.problems:
             print(f"  {problem}")
     return 0 if found.state == "up" else 1
+
+
+def _enter(prefix: str, args: argparse.Namespace) -> int:
+    from migrate.lab import layout, nodes
+
+    nodes.enter(layout.require(prefix), args.name, rest(args.argv))  # becomes the command: never returns
 
 
 def _logs(prefix: str, args: argparse.Namespace) -> int:

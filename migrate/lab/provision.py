@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import migrate
+from agent.setup import sshd
 from migrate.lab import cgroups
-from migrate.lab.accounts import USER, Accounts, with_user
 from migrate.lab.layout import (
     BRIDGE,
     CONTAINER_RANGE,
@@ -23,7 +22,6 @@ from migrate.lab.layout import (
     SUBNET,
     UPLINK,
     Lab,
-    LabError,
     Node,
     Role,
 )
@@ -34,7 +32,8 @@ from migrate.tunnel.pki import CertificateAuthority
 ETC = Path("/etc/migrate")
 STATE = Path("/var/lib/migrate")
 RUN = Path("/run/migrate")
-SSHD = "/usr/sbin/sshd"  # sshd wants to be started by its whole path
+HOST_KEY = "ssh_host_ed25519_key"
+USER = sshd.USER
 MADE_BY_LAB = (
     STATE / ".mount-point-of-migrate-lab"
 )  # says that the machine has no agent of its own and the lab made the directory
@@ -53,7 +52,7 @@ def write(lab: Lab) -> None:
         if node.supervised:
             _node(lab, node)
     hosts = [node for node in lab.nodes if node.role is Role.HOST]
-    host_keys = {node.name: _host_key(lab, node) for node in hosts}
+    host_keys = {node.name: sshd.ensure_host_key(etc(lab, node) / HOST_KEY) for node in hosts}
     ca = _certificate_authority(lab)
     for node in hosts:
         _host(lab, node, ca)
@@ -82,29 +81,15 @@ def _node(lab: Lab, node: Node) -> None:
     (directory / "etc/hosts").write_text("".join(f"{line}\n" for line in lines))
 
 
-def _host_key(lab: Lab, node: Node) -> str:
-    """Make the host's SSH key if it has none; returns the public key, "ssh-ed25519 AAAA..."."""
-    path = etc(lab, node) / "ssh_host_ed25519_key"
-    if not path.exists():
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", node.name, "-f", str(path)]
-        result = subprocess.run(command, check=False, capture_output=True, text=True)
-        if result.returncode:
-            raise LabError(f"{' '.join(command)}: {result.stderr.strip()}", hint="install the package openssh-client")
-    kind, key, *_ = path.with_suffix(".pub").read_text().split()
-    return f"{kind} {key}"
-
-
 def _accounts(lab: Lab, node: Node, shell: Path) -> None:
-    machine = Accounts(**{name: Path("/etc", name).read_text() for name in ("passwd", "group", "shadow")})
-    accounts = with_user(machine, shell=str(shell))
+    """Copies of the machine's accounts, plus the user that sshd lets in."""
     directory = lab.node_dir(node.name) / "etc"
-    for name in ("passwd", "group", "shadow"):
-        copy = directory / name
-        copy.unlink(missing_ok=True)
-        shutil.copy2(Path("/etc", name), copy)  # for its mode
-        status = Path("/etc", name).stat()
-        os.chown(copy, status.st_uid, status.st_gid)
-        copy.write_text(getattr(accounts, name))
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        machine = Path("/etc", name)
+        if machine.exists():
+            shutil.copy2(machine, directory / name)
+            os.chown(directory / name, machine.stat().st_uid, machine.stat().st_gid)
+    sshd.ensure_user(shell, user=USER, prefix=directory.parent)
 
 
 def _certificate_authority(lab: Lab) -> str:
@@ -130,9 +115,18 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
             group=USER,
         )
     )
-    (directory / "sshd_config").write_text(_SSHD.format(address=node.address, etc=ETC, user=USER))
+    (directory / "sshd_config").write_text(
+        sshd.config_text(
+            port=SSH_PORT,
+            listen=[node.address],
+            host_key=ETC / HOST_KEY,
+            pid_file=Path("none"),  # it runs in the foreground
+            ca=ETC / "ca.pub",
+            user=USER,
+        )
+    )
     programs = (
-        Program(name="sshd", argv=(SSHD, "-D", "-e", "-f", str(ETC / "sshd_config"))),
+        Program(name="sshd", argv=tuple(sshd.server_command(ETC / "sshd_config"))),
         Program(name="agent", argv=(sys.executable, "-m", "agent", "--config", str(ETC / "agent.toml"))),
     )
     _plan(lab, node, binds=((lab.node_dir(node.name) / "var", STATE),), programs=programs)
@@ -141,7 +135,7 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
 def _controller(lab: Lab, hosts: list[Node], host_keys: dict[str, str]) -> None:
     node = lab.node("controller")
     lines = [
-        _toml(state_dir=str(STATE), socket=str(RUN / "coordinator.sock")),
+        _toml(state_dir=str(STATE), socket=str(RUN / "coordinator.sock"), group=""),  # root only
         "[fleet]",
         _toml(name=lab.prefix, subnet=SUBNET, container_range=CONTAINER_RANGE, gateway=""),
     ]
@@ -181,19 +175,3 @@ def _plan(lab: Lab, node: Node, *, binds: tuple[tuple[Path, Path], ...], program
 def _toml(**values: str | int | list[str]) -> str:
     """Key = value lines: JSON's strings, numbers and lists of strings are TOML's."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
-
-
-_SSHD = """Port 22
-ListenAddress {address}
-HostKey {etc}/ssh_host_ed25519_key
-PidFile none
-TrustedUserCAKeys {etc}/ca.pub
-AuthorizedKeysFile none
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-UseDNS no
-AllowUsers {user}
-DisableForwarding yes
-PermitTTY no
-"""

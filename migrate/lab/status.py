@@ -21,7 +21,7 @@ class ProgramStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStatus:
-    """One node. `up`: its namespace is there and, if it has a supervisor, that lives. `containers` None: nobody could say."""
+    """`up`: its namespace is there and, if it has a supervisor, that lives. `containers` None: nobody could say."""
 
     name: str
     role: str

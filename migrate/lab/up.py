@@ -97,5 +97,3 @@ def _check_machine() -> None:
     for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
             raise LabError(f"{tool} is not installed", hint=f"install the package {package}")
-    if not os.access(provision.SSHD, os.X_OK):
-        raise LabError(f"{provision.SSHD} is not installed", hint="install the package openssh-server")
