@@ -258,12 +258,14 @@ class CancelResponse(_message.Message):
     def __init__(self, state: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class RepairRequest(_message.Message):
-    __slots__ = ("migration_id", "dry_run")
+    __slots__ = ("migration_id", "dry_run", "keep")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     dry_run: bool
-    def __init__(self, migration_id: _Optional[str] = ..., dry_run: bool = ...) -> None: ...
+    keep: str
+    def __init__(self, migration_id: _Optional[str] = ..., dry_run: bool = ..., keep: _Optional[str] = ...) -> None: ...
 
 class MigrationsRequest(_message.Message):
     __slots__ = ("container", "limit", "active")
