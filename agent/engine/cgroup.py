@@ -1,0 +1,322 @@
+"""One cgroup a container in every hierarchy that this host has: limits, freeze, kill, and who is in it. Standard
+library only.
+
+Version 1, hybrid and version 2 hosts alike: mount points come from /proc/self/mountinfo. The version 2 hierarchy is
+always used, with or without controllers, because only it can freeze tasks that CRIU traces (the v1 freezer hangs
+CRIU) and kill all of them at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.engine.spec import Limits
+from agent.errors import AgentError, InvalidArgument, Unsupported
+
+CPU_PERIOD_US = 100_000
+_LIMITED = ("memory", "cpu", "pids")
+_CGROUP_NAMESPACE_INSIDE = "/.."  # how mountinfo shows a hierarchy's root that lies above the reader's cgroup namespace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hierarchies:
+    """Where the hierarchies are mounted: `unified` is version 2; `legacy` maps the controllers of one v1
+    hierarchy to its mount.
+    """
+
+    unified: Path
+    legacy: tuple[tuple[tuple[str, ...], Path], ...] = ()
+
+
+def probe(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
+    """Find the mounted hierarchies; v1 ones without a controller (name=systemd) are left to their owner. Raises
+    Unsupported without v2.
+    """
+    unified: Path | None = None
+    legacy: dict[tuple[str, ...], Path] = {}
+    with mountinfo.open(encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            mount, _, filesystem = line.rstrip("\n").partition(" - ")
+            fstype, _, options = filesystem.split(" ", 2)
+            fields = mount.split(" ")
+            if not fstype.startswith("cgroup") or fields[3].startswith(_CGROUP_NAMESPACE_INSIDE):
+                continue
+            if fstype == "cgroup2":
+                unified = unified or Path(fields[4])
+                continue
+            names = tuple(sorted(set(options.split(",")[1:]) - _SUPER_OPTIONS))
+            if names and not any(name.startswith("name=") for name in names):
+                legacy.setdefault(names, Path(fields[4]))
+    if unified is None:
+        raise Unsupported("no cgroup v2 hierarchy is mounted", hint="mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+    return Hierarchies(unified=unified, legacy=tuple(sorted(legacy.items())))
+
+
+_SUPER_OPTIONS = {"rw", "ro", "clone_children", "xattr", "noprefix", "cpuset_v2_mode"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """memory_bytes and peak: 0 where nothing counts them. oom_kills since the cgroup was made."""
+
+    memory_bytes: int
+    oom_kills: int
+    tasks: int
+
+
+class Tasks:
+    """The tasks below one directory of the version 2 hierarchy. Idempotent; a directory that is gone holds no task."""
+
+    def __init__(self, directory: Path) -> None:
+        self.freezer = directory
+
+    def freeze(self, on: bool, *, timeout_s: float = 10.0) -> float:
+        """Stop every task, or let them go, and wait until the kernel says so; returns seconds. Raises AgentError at
+        the time limit.
+
+        A task in an uninterruptible sleep delays it; the switch stays as asked for.
+        """
+        began = time.monotonic()
+        self._switch("cgroup.freeze", "1" if on else "0")
+        self._wait_event("frozen", "1" if on else "0", began + timeout_s)
+        return time.monotonic() - began
+
+    def frozen(self) -> bool:
+        return self._events().get("frozen") == "1"
+
+    def kill(self) -> None:
+        """SIGKILL to every task, frozen ones too. No error where the cgroup is gone."""
+        try:
+            self._switch("cgroup.kill", "1")
+        except FileNotFoundError:
+            if self.freezer.exists():
+                raise Unsupported("this kernel has no cgroup.kill", hint="Linux 5.14 or newer is needed") from None
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until no task is left (zombies do not count); False at the time limit."""
+        try:
+            self._wait_event("populated", "0", time.monotonic() + timeout_s)
+        except FileNotFoundError:
+            return True
+        except AgentError:
+            return False
+        return True
+
+    def populated(self) -> bool:
+        return self._events().get("populated") == "1"
+
+    def procs(self) -> list[int]:
+        """Pids in it and in the cgroups below, from the version 2 hierarchy; empty where it is gone."""
+        pids: list[int] = []
+        for directory, _, _ in os.walk(self.freezer):
+            try:
+                pids.extend(int(line) for line in (Path(directory) / "cgroup.procs").read_text().split())
+            except OSError as exc:
+                if exc.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
+        return pids
+
+    def _switch(self, name: str, value: str) -> None:
+        fd = os.open(self.freezer / name, os.O_WRONLY | os.O_CLOEXEC)  # never creates, unlike open("w") in a fake tree
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+    def _events(self) -> dict[str, str]:
+        return _pairs(_read(self.freezer / "cgroup.events"))
+
+    def _wait_event(self, key: str, value: str, deadline: float) -> None:
+        """poll(2) on cgroup.events wakes at each change, so nothing is missed between read and wait."""
+        with (self.freezer / "cgroup.events").open() as events:
+            poller = select.poll()
+            poller.register(events, select.POLLPRI | select.POLLERR)
+            while _pairs(events.read()).get(key) != value:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise AgentError(f"{self.freezer} did not become {key}={value} in time", code="cgroup")
+                poller.poll(min(left, 0.2) * 1000)
+                events.seek(0)
+
+
+class Cgroup(Tasks):
+    """The cgroup `parent`/`name` of every hierarchy. Making the object touches nothing; every method is idempotent."""
+
+    def __init__(self, parent: str, name: str, hierarchies: Hierarchies | None = None) -> None:
+        self._hierarchies = hierarchies or probe()
+        self._path = f"{parent.strip('/')}/{name}"
+        super().__init__(self._hierarchies.unified / self._path)
+        self._legacy = [(names, mount / self._path) for names, mount in self._hierarchies.legacy]
+
+    @property
+    def dirs(self) -> tuple[Path, ...]:
+        """Every directory whose cgroup.procs a task must be written to; the version 2 one last."""
+        return (*(path for _, path in self._legacy), self.freezer)
+
+    def criu_roots(self) -> list[tuple[str, str]]:
+        """(controller, path) for CRIU's cg_root: every v1 controller that the tasks are in, and "" for version 2."""
+        roots = [(name, f"/{self._path}") for names, _ in self._legacy for name in names]
+        return [*roots, ("", f"/{self._path}")]
+
+    def create(self, limits: Limits | None = None) -> None:
+        """Make the directories and set the limits. Raises Unsupported for a limit that no hierarchy here can
+        keep, AgentError else.
+        """
+        try:
+            for names, path in self._legacy:
+                path.mkdir(parents=True, exist_ok=True)
+                if "cpuset" in names:
+                    self._inherit_cpuset(path)
+            self._enable_controllers()
+            self.freezer.mkdir(parents=True, exist_ok=True)
+            self.set_limits(limits or Limits())
+        except OSError as exc:
+            raise AgentError(
+                f"cannot make cgroup {self._path}: {exc.strerror} ({exc.filename})", code="cgroup"
+            ) from exc
+
+    def set_limits(self, limits: Limits) -> None:
+        """Apply `limits`; 0 = none. Raises InvalidArgument when the kernel refuses a value, Unsupported when
+        it cannot limit that.
+        """
+        if limits.memory_bytes:
+            self._set_memory(limits.memory_bytes)
+        if limits.cpus:
+            quota = max(1000, round(limits.cpus * CPU_PERIOD_US))
+            if legacy := self._legacy_dir("cpu"):
+                _write(legacy / "cpu.cfs_period_us", str(CPU_PERIOD_US))
+                _write(legacy / "cpu.cfs_quota_us", str(quota))
+            else:
+                _write(self._unified_file("cpu", "cpu.max"), f"{quota} {CPU_PERIOD_US}")
+        if limits.pids:
+            directory = self._legacy_dir("pids")
+            _write(directory / "pids.max" if directory else self._unified_file("pids", "pids.max"), str(limits.pids))
+
+    def _set_memory(self, limit_bytes: int) -> None:
+        """The same bound for memory and for memory plus swap: a limit that swap softens is none."""
+        if legacy := self._legacy_dir("memory"):
+            both = legacy / "memory.memsw.limit_in_bytes"
+            try:
+                _write(legacy / "memory.limit_in_bytes", str(limit_bytes))
+            except InvalidArgument:  # above the old memsw limit: that one first
+                _write(both, str(limit_bytes))
+                _write(legacy / "memory.limit_in_bytes", str(limit_bytes))
+            if both.exists():
+                _write(both, str(limit_bytes))
+            return
+        _write(self._unified_file("memory", "memory.max"), str(limit_bytes))
+        if (swap := self.freezer / "memory.swap.max").exists():
+            _write(swap, "0")
+
+    def add(self, pid: int) -> None:
+        """Move a process, with all its threads, into every directory. Raises AgentError naming the one that refused."""
+        for directory in self.dirs:
+            try:
+                (directory / "cgroup.procs").write_text(str(pid))
+            except OSError as exc:
+                raise AgentError(f"cannot move pid {pid} into {directory}: {exc.strerror}", code="cgroup") from exc
+
+    def remove(self, *, timeout_s: float = 5.0) -> None:
+        """Remove every directory with what is nested in it. Raises AgentError where tasks hold one past the
+        time limit.
+        """
+        deadline = time.monotonic() + timeout_s
+        for directory in self.dirs:
+            while True:
+                try:
+                    _remove_tree(directory)
+                    break
+                except OSError as exc:  # EBUSY: a dying task is still leaving
+                    if time.monotonic() > deadline:
+                        raise AgentError(f"cannot remove {directory}: {exc.strerror}", code="cgroup") from exc
+                    time.sleep(0.01)
+
+    def stats(self) -> Stats:
+        legacy = self._legacy_dir("memory")
+        usage = legacy / "memory.usage_in_bytes" if legacy else self.freezer / "memory.current"
+        events = legacy / "memory.oom_control" if legacy else self.freezer / "memory.events"
+        return Stats(
+            memory_bytes=int(_read(usage) or "0"),
+            oom_kills=int(_pairs(_read(events)).get("oom_kill", "0")),
+            tasks=len(self.procs()),
+        )
+
+    def _legacy_dir(self, controller: str) -> Path | None:
+        return next((path for names, path in self._legacy if controller in names), None)
+
+    def _unified_file(self, controller: str, name: str) -> Path:
+        path = self.freezer / name
+        if not path.exists():
+            raise Unsupported(
+                f"no cgroup hierarchy here can limit {controller}: {path} does not exist",
+                hint=f"enable the {controller} controller, or create the container without that limit",
+            )
+        return path
+
+    def _enable_controllers(self) -> None:
+        """Hand memory, cpu and pids down to the cgroup, level by level. A level that has processes of its own
+        refuses (EBUSY).
+        """
+        levels = [self._hierarchies.unified]
+        for part in Path(self._path).parts[:-1]:
+            levels.append(levels[-1] / part)
+        for level in levels:
+            level.mkdir(exist_ok=True)
+            available = _read(level / "cgroup.controllers").split()
+            enabled = _read(level / "cgroup.subtree_control").split()
+            for controller in _LIMITED:
+                if controller not in available or controller in enabled:
+                    continue
+                try:
+                    (level / "cgroup.subtree_control").write_text(f"+{controller}")
+                except OSError as exc:
+                    raise AgentError(
+                        f"cannot enable the {controller} controller below {level}: {exc.strerror}",
+                        hint="set cgroup_parent in agent.toml to a cgroup that holds no processes itself",
+                        code="cgroup",
+                    ) from exc
+
+    def _inherit_cpuset(self, path: Path) -> None:
+        """A v1 cpuset is born without cpus and refuses tasks: fill the levels that we made from the level above."""
+        mount = path.parents[len(Path(self._path).parts) - 1]
+        level = mount
+        for part in Path(self._path).parts:
+            above, level = level, level / part
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not _read(level / name).strip():
+                    _write(level / name, _read(above / name).strip())
+
+
+def _remove_tree(directory: Path) -> None:
+    for path, _, _ in os.walk(directory, topdown=False):
+        try:
+            Path(path).rmdir()
+        except FileNotFoundError:
+            pass
+
+
+def _write(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError as exc:
+        if exc.errno in (errno.EINVAL, errno.ERANGE, errno.EBUSY):
+            raise InvalidArgument(f"the kernel refuses {value} for {path}: {exc.strerror}") from exc
+        raise
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENODEV):
+            return ""
+        raise
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)

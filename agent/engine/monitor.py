@@ -1,0 +1,349 @@
+"""The monitor: one a container, its init's parent for life. Started as `python -I -S monitor.py PACKAGE_ROOT
+RUNTIME_DIR`.
+
+    agent ── RUNTIME_DIR/monitor.sock ──►  monitor  ── fork ──►  stage ── fork ──►  init
+                                            idle ─ create ─► created ─ start ─► running ─ exit of init ─► exited, gone
+
+It stays in the host's namespaces and in one thread, holds the stdio, writes log and exit status, and outlives the
+agent. When init ends it kills what is left in the cgroup, unmounts the root, writes exit.json, tells every client,
+and ends. docs/formats.md has the protocol.
+
+Others add to it through `commands` (name -> function(client, request, descriptors), which may answer later), `loop`,
+`stdio` and `watch_init`. Standard library, agent.linux and agent.engine only.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])  # -I keeps the script's folder and the environment out of sys.path
+
+import base64
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.engine import rootfs, store
+from agent.engine.cgroup import Tasks
+from agent.engine.eventloop import Loop
+from agent.engine.logs import LogWriter
+from agent.engine.monitor_clients import Client, Handler, Message, Server
+from agent.engine.monitor_start import Birth
+from agent.engine.monitor_stdio import ContainerEnds, Stdio
+from agent.errors import AgentError
+from agent.linux import process
+
+IDLE_LIMIT_S = 30.0
+EMPTY_LIMIT_S = 10.0
+DRAIN_LIMIT_S = 2.0
+Plan = dict[str, Any]
+
+
+class Monitor:
+    """State and commands. `state`: idle, created, running, exited; whoever adds commands may set others (dumping,
+    held, ...).
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self.loop = Loop()
+        self.state = "idle"
+        self.pid = 0
+        self.exit_code: int | None = None
+        self.plan: Plan = {}
+        self.stdio: Stdio | None = None
+        self.status_extras: dict[str, Any] = {}  # more fields of `status`, for those who add commands
+        self.on_init_exit: Callable[[int], None] = self.finish  # a dump that has been committed replaces it
+        self.commands: dict[str, Handler] = {
+            "create": self._create,
+            "start": self._start,
+            "status": self._status,
+            "kill": self._kill,
+            "attach": self._attach,
+            "stdin": self._stdin,
+            "close-stdin": self._close_stdin,
+            "resize": self._resize,
+            "stdio": self._stdio,
+            "discard": self._discard,
+        }
+        self._birth: Birth | None = None
+        self._log: LogWriter | None = None
+        self._runtime_dir = runtime_dir
+        self._server = Server(self.loop, runtime_dir / "monitor.sock", self._request, self._client_gone)
+        store.write_atomic(runtime_dir / "monitor.pid", f"{os.getpid()}\n")
+        self.loop.call_later(IDLE_LIMIT_S, self._end_if_forgotten)
+
+    def run(self) -> None:
+        self.loop.run()
+
+    # ------------------------------------------------------------ for those who add commands
+
+    def take_plan(self, plan: Plan) -> None:
+        """Remember what this container is; open its log. Raises OSError."""
+        self.plan = plan
+        self._log = LogWriter(Path(plan["log"]))
+
+    def mount_root(self) -> None:
+        """Mount the container's root where the plan says. Raises OSError."""
+        rootfs.mount_root(
+            layers=[Path(layer) for layer in self.plan["layers"]],
+            writable=Path(self.plan["writable"]),
+            target=Path(self.plan["root"]),
+            ids_base=self.plan["ids_base"],
+            ids_count=self.plan["ids_count"],
+        )
+
+    def make_stdio(self) -> ContainerEnds:
+        """New stdio for the container, read from now on. Close the container's ends with
+        stdio.close_container_ends().
+        """
+        assert self._log is not None, "take_plan comes first"
+        self.stdio = Stdio(self.loop, self._log, self._output)
+        return self.stdio.make(
+            tty=self.plan["tty"], stdin_open=self.plan["stdin_open"], owner=self.plan["ids_base"]
+        )  # fmt: skip
+
+    def watch_init(self, pid: int) -> None:
+        """`pid` is the container's init and our child: its end is the container's."""
+        self.pid = pid
+        self.loop.on_exit(pid, self._init_exited)
+
+    def tasks(self) -> Tasks:
+        return Tasks(Path(self.plan["freezer"]))
+
+    def finish(self, code: int, error: str = "") -> None:
+        """The container is over: clean up, write exit.json, tell every client, end. `code` < 0: minus the signal."""
+        self.exit_code = 128 - code if code < 0 else code
+        self.state = "exited"
+        self._end_tasks_then(lambda: self._write_exit(error))
+
+    def end(self) -> None:
+        """End this process, leaving no exit.json. The container must be over."""
+        self._server.close()
+        (self._runtime_dir / "monitor.pid").unlink(missing_ok=True)
+        self.loop.stop()
+
+    def end_tasks(self) -> None:
+        """Kill everything in the cgroup and wait until nothing is left. Raises AgentError when something stays."""
+        tasks = self.tasks()
+        tasks.kill()
+        if not tasks.wait_empty(EMPTY_LIMIT_S):
+            raise AgentError(f"tasks {tasks.procs()} survive SIGKILL for {EMPTY_LIMIT_S:.0f} s", code="cgroup")
+
+    def release_root(self) -> None:
+        """Unmount the root and let go of stdio and log. What could not be unmounted is in monitor.log and is
+        left to the agent.
+        """
+        if self.stdio:
+            self.stdio.drain()
+            self.stdio.close()
+            self.stdio = None
+        if self._log:
+            self._log.close()
+            self._log = None
+        try:
+            rootfs.unmount_root(Path(self.plan["root"]))
+        except OSError as exc:
+            _say(f"cannot unmount the root: {exc}")
+
+    # ------------------------------------------------------------ commands
+
+    def _request(self, client: Client, request: Message, fds: list[int]) -> None:
+        name = str(request.get("cmd"))
+        handler = self.commands.get(name)
+        if handler is None:
+            for fd in fds:
+                os.close(fd)
+            client.fail(request, name, errno.EINVAL, f"unknown command; known: {', '.join(sorted(self.commands))}")
+            return
+        try:
+            handler(client, request, fds)
+        except (KeyError, TypeError, ValueError) as exc:
+            client.fail(request, name, errno.EINVAL, f"malformed request: {exc!r}")
+        except OSError as exc:
+            client.fail(request, name, exc.errno or 0, str(exc))
+        except AgentError as exc:
+            client.fail(request, name, 0, exc.message)
+
+    def _create(self, client: Client, request: Message, _fds: list[int]) -> None:
+        if self.state != "idle":
+            client.fail(request, "create", errno.EBUSY, f"this monitor is {self.state}")
+            return
+        self.state = "creating"
+
+        def failed(step: str, number: int, text: str) -> None:
+            client.fail(request, step, number, text)
+            self._abandon()
+
+        try:
+            self.take_plan(request["plan"])
+            self.mount_root()
+        except OSError as exc:
+            failed("root", exc.errno or 0, str(exc))
+            return
+
+        def ready(pid: int) -> None:
+            self.state = "created"
+            self.watch_init(pid)
+            client.answer(request, pid=pid)
+
+        self._birth = Birth(self.loop, self.plan, self.make_stdio().fds(), ready=ready, failed=failed)
+        if self.stdio:
+            self.stdio.close_container_ends()
+
+    def _start(self, client: Client, request: Message, _fds: list[int]) -> None:
+        if self.state != "created" or self._birth is None:
+            client.fail(request, "start", errno.EBUSY, f"the container is {self.state}")
+            return
+
+        def running() -> None:
+            if self.state == "created":  # else init has run, exited and been reaped already
+                self.state = "running"
+            client.answer(request, pid=self.pid)
+
+        def failed(step: str, number: int, text: str) -> None:
+            client.fail(request, step, number, text)
+            # As a shell would: 127 nothing to run, 126 not runnable. Anything before is not the program's fault.
+            code = 125 if step != "exec" else 127 if number == errno.ENOENT else 126
+            self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
+
+        self._birth.start(running=running, failed=failed)
+
+    def _status(self, client: Client, request: Message, _fds: list[int]) -> None:
+        client.answer(request, state=self.state, pid=self.pid, exit_code=self.exit_code, **self.status_extras)
+
+    def _kill(self, client: Client, request: Message, _fds: list[int]) -> None:
+        number = int(request["signal"])
+        if not self.pid or self.exit_code is not None:
+            client.fail(request, "kill", errno.ESRCH, f"the container is {self.state}")
+            return
+        os.kill(self.pid, number)  # not reaped yet: the pid is still its own
+        client.answer(request)
+
+    def _attach(self, client: Client, request: Message, _fds: list[int]) -> None:
+        client.attached = True
+        client.answer(request)
+
+    def _stdin(self, client: Client, request: Message, _fds: list[int]) -> None:
+        data = base64.b64decode(request["data"], validate=True)
+        self._live_stdio().write(data, lambda: client.answer(request))
+
+    def _close_stdin(self, client: Client, request: Message, _fds: list[int]) -> None:
+        self._live_stdio().close_input()
+        client.answer(request)
+
+    def _resize(self, client: Client, request: Message, _fds: list[int]) -> None:
+        self._live_stdio().resize(int(request["rows"]), int(request["columns"]))
+        client.answer(request)
+
+    def _stdio(self, client: Client, request: Message, _fds: list[int]) -> None:
+        client.answer(request, self._live_stdio().read_ends())
+
+    def _discard(self, client: Client, request: Message, _fds: list[int]) -> None:
+        self.on_init_exit = lambda _code: None
+        if self.plan:
+            self.end_tasks()
+            self.release_root()
+        client.answer(request)
+        self.end()
+
+    # ------------------------------------------------------------ the end
+
+    def _init_exited(self, code: int) -> None:
+        if self._birth:
+            self._birth.drain()  # its last words may say why
+        self.on_init_exit(code)
+
+    def _abandon(self) -> None:
+        """The creation failed and its client knows: nothing of it may stay."""
+        self.on_init_exit = lambda _code: None
+        try:
+            if self.plan:
+                self.end_tasks()
+                self.release_root()
+        except (AgentError, OSError) as exc:
+            _say(f"clean-up after a failed creation: {exc}")
+        self.end()
+
+    def _end_tasks_then(self, after: Callable[[], None]) -> None:
+        try:
+            self.end_tasks()
+        except (AgentError, OSError) as exc:
+            _say(str(exc))  # the exit status matters more; the agent sees the tasks in the cgroup
+        deadline = time.monotonic() + DRAIN_LIMIT_S
+
+        def wait_for_output() -> None:
+            # The tasks are dead, so the pipes end at once unless a process outside the cgroup holds one.
+            if self.stdio and not self.stdio.ended and time.monotonic() < deadline:
+                self.loop.call_later(0.01, wait_for_output)
+                return
+            self.release_root()
+            after()
+
+        wait_for_output()
+
+    def _write_exit(self, error: str) -> None:
+        assert self.exit_code is not None
+        status = store.ExitStatus(exit_code=self.exit_code, finished_unix_ns=time.time_ns(), error=error)
+        try:
+            store.write_exit(Path(self.plan["exit"]), status)
+        except OSError as exc:
+            _say(f"cannot write exit.json: {exc}")
+        self._server.broadcast("exit", exit_code=self.exit_code)
+        self.end()
+
+    def _output(self, stream: str, data: bytes) -> None:
+        if any(client.attached for client in self._server.clients):
+            for start in range(0, len(data), 32768):  # a packet has room for 64 KiB of JSON
+                text = base64.b64encode(data[start : start + 32768]).decode()
+                self._server.broadcast("output", attached_only=True, stream=stream, data=text)
+
+    def _live_stdio(self) -> Stdio:
+        if self.stdio is None:
+            raise OSError(errno.EBADF, f"the container is {self.state}")
+        return self.stdio
+
+    def _client_gone(self) -> None:
+        if self.state == "idle":
+            self.loop.call_later(IDLE_LIMIT_S, self._end_if_forgotten)
+
+    def _end_if_forgotten(self) -> None:
+        """The agent that started us died before it said what for."""
+        if self.state == "idle" and not self._server.clients:
+            self.end()
+
+
+def _say(text: str) -> None:
+    """Into monitor.log."""
+    os.write(2, f"monitor: {text}\n".encode())
+
+
+def _protect_from_oom() -> None:
+    """The monitor is small and the container's fate: it goes last. Children take their own value (init.py)."""
+    for value in ("-999", "-500", "0"):
+        try:
+            Path("/proc/self/oom_score_adj").write_text(value)
+        except OSError:
+            continue  # lowering it needs CAP_SYS_RESOURCE
+        return
+
+
+def main(runtime_dir: Path) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it ends with its container, not before
+    process.set_child_subreaper()
+    _protect_from_oom()
+    monitor = Monitor(runtime_dir)
+    os.write(1, b"ready\n")  # the agent waits for it; from here on nothing is said on stdout
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    monitor.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[2]))

@@ -1,0 +1,200 @@
+"""A container's eth0: a veth pair with one end on the host's bridge. Everything goes through iproute2, as text that
+can be typed again.
+
+    host: vm<id> on the bridge ═══ container: eth0 (made under the name vp<id> where CRIU is to take it in)
+
+The agent stays in its own namespaces: `nsenter` enters the container's for the lines that must run there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+
+from agent.engine.spec import ContainerSpec, Network
+from agent.errors import AgentError
+
+COMMAND_LIMIT_S = 20.0
+_ETH_P_ARP = 0x0806
+_BROADCAST = b"\xff" * 6
+
+
+class NetworkError(AgentError):
+    """iproute2 refused; the message carries its own words and the line."""
+
+    code = "network"
+
+
+def host_end(container_id: str) -> str:
+    """The host's end of the pair: 13 characters, of the 15 that an interface name may have."""
+    return f"vm{container_id[:11]}"
+
+
+def peer_end(container_id: str) -> str:
+    """What the container's end is called on the host before CRIU takes it in."""
+    return f"vp{container_id[:11]}"
+
+
+def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
+    """Give the network namespace of `pid` lo and, unless spec.network.address is "", eth0 with its address; the
+    host's end goes up.
+
+    A pair that an earlier attempt left goes first. Raises NetworkError; what was made then goes with the namespace.
+    """
+    network = spec.network
+    inside = ["link set dev lo up"]
+    if network.address:
+        host = host_end(spec.id)
+        remove(spec.id)
+        mtu = network.mtu or bridge_mtu(bridge)
+        batch(
+            [
+                f"link add {host} mtu {mtu} type veth peer name eth0 address {network.mac} mtu {mtu} netns {pid}",
+                f"link set dev {host} master {bridge} up",
+            ]
+        )
+        inside += _inside_lines(network)
+    batch(inside, netns_of=pid)
+
+
+def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
+    """For a restore: the pair, its host end on the bridge but down; returns the peer's name, for CRIU's
+    `netdev[eth0]:NAME`.
+
+    Down until the move is decided: a host that has the address but not the sockets answers the container's clients
+    with RST.
+    """
+    host, peer = host_end(spec.id), peer_end(spec.id)
+    remove(spec.id)
+    mtu = spec.network.mtu or bridge_mtu(bridge)
+    batch(
+        [
+            f"link add {host} mtu {mtu} type veth peer name {peer} address {spec.network.mac} mtu {mtu}",
+            f"link set dev {host} master {bridge}",
+        ]
+    )
+    return peer
+
+
+def detach(container_id: str) -> None:
+    """Take the host's end off the bridge; it stays up, for routes dumped with the link down do not restore."""
+    batch([f"link set dev {host_end(container_id)} nomaster"])
+
+
+def reattach(container_id: str, bridge: str) -> None:
+    """Undo detach."""
+    batch([f"link set dev {host_end(container_id)} master {bridge}"])
+
+
+def remove(container_id: str) -> None:
+    """Delete the pair. No error where there is none: it goes with the container's namespace by itself, only later."""
+    result = _run(["ip", "link", "del", "dev", host_end(container_id)])
+    if result.returncode and "Cannot find device" not in result.stderr:
+        raise NetworkError(f"ip link del dev {host_end(container_id)}: {result.stderr.strip()}")
+
+
+def resume_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
+    """What makes a restored container reachable, for the monitor to run at the last instant: link up, and the
+    bridge's own table.
+
+    `dynamic`: without it the entry is permanent, which tells the bridge that the address is its own: stalls of half a
+    minute.
+    """
+    if not spec.network.address:
+        return []
+    host = host_end(spec.id)
+    return [
+        ["ip", "link", "set", "dev", host, "master", bridge, "up"],
+        ["bridge", "fdb", "replace", spec.network.mac, "dev", host, "master", "dynamic"],
+    ]
+
+
+def fdb_replace(container_id: str, mac: str) -> None:
+    """Tell the bridge that `mac` is behind the container's port now, as if it had just been heard there."""
+    command = ["bridge", "fdb", "replace", mac, "dev", host_end(container_id), "master", "dynamic"]
+    result = _run(command)
+    if result.returncode:
+        raise NetworkError(f"{' '.join(command)}: {result.stderr.strip()}")
+
+
+def uplinks(bridge: str, uplink: str = "") -> list[str]:
+    """Where a moved address is announced: `uplink`, or every port of the bridge that is no container's."""
+    if uplink:
+        return [uplink]
+    return [name for name in _ports(bridge) if not name.startswith(("vm", "vp"))]
+
+
+def announce(interfaces: Sequence[str], mac: str, address: str) -> None:
+    """Send a gratuitous ARP (request and reply) for `address` ("10.88.1.2" or with "/16") out of each interface:
+    switches and neighbours learn.
+
+    IPv4 only. Raises NetworkError naming the interface.
+    """
+    hardware = bytes.fromhex(mac.replace(":", ""))
+    protocol = ipaddress.IPv4Interface(address).ip.packed
+    ethernet = _BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP)
+    frames = [
+        ethernet + struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + hardware + protocol + target + protocol
+        for operation, target in ((1, bytes(6)), (2, _BROADCAST))
+    ]
+    for interface in interfaces:
+        try:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+                wire.bind((interface, 0))
+                for frame in frames:
+                    wire.send(frame)
+        except OSError as exc:
+            raise NetworkError(f"cannot announce {address} on {interface}: {exc.strerror}") from exc
+
+
+def bridge_mtu(bridge: str) -> int:
+    """Bytes. Raises NetworkError where the bridge does not exist."""
+    result = _run(["ip", "-json", "link", "show", "dev", bridge])
+    if result.returncode:
+        raise NetworkError(
+            f"bridge {bridge}: {result.stderr.strip()}",
+            hint=f"ip link add {bridge} type bridge && ip link set {bridge} up",
+        )
+    return int(json.loads(result.stdout)[0]["mtu"])
+
+
+def batch(lines: Sequence[str], *, netns_of: int = 0) -> None:
+    """Run `ip -batch` on `lines`, in the network namespace of the process `netns_of` if given. Raises
+    NetworkError with ip's words.
+    """
+    command = ["ip", "-batch", "-"]
+    if netns_of:
+        command = ["nsenter", f"--net=/proc/{netns_of}/ns/net", *command]
+    result = _run(command, "\n".join(lines) + "\n")
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line and not line.startswith("Command failed")]
+        failed = result.stderr.rpartition("Command failed -:")[2].strip()
+        line = lines[int(failed) - 1] if failed.isdigit() and 0 < int(failed) <= len(lines) else "; ".join(lines)
+        raise NetworkError(f"ip {line}: {' '.join(said) or f'exit status {result.returncode}'}")
+
+
+def _inside_lines(network: Network) -> list[str]:
+    lines = [f"address add {network.address} dev eth0", "link set dev eth0 up"]
+    if network.gateway:
+        lines.append(f"route add default via {network.gateway} dev eth0")
+    return lines
+
+
+def _ports(bridge: str) -> list[str]:
+    result = _run(["ip", "-json", "link", "show", "master", bridge])
+    if result.returncode:
+        raise NetworkError(f"ip link show master {bridge}: {result.stderr.strip()}")
+    return [port["ifname"] for port in json.loads(result.stdout or "[]") if port]
+
+
+def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
+    except FileNotFoundError as exc:
+        raise NetworkError(f"{command[0]} is not installed", hint="install iproute2 and util-linux") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise NetworkError(f"{' '.join(command)} did not end in {COMMAND_LIMIT_S:g} s") from exc

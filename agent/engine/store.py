@@ -1,0 +1,221 @@
+"""A container's files on disk: spec.json, state.json, exit.json, and the lock of its directory. Standard library only
+(the monitor uses it).
+
+    temp in the same directory -> fsync -> rename -> fsync of the directory
+
+A reader therefore sees the old file or the new one, also after a power cut. See docs/formats.md for what the files
+hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.engine.spec import ContainerSpec
+from agent.errors import AlreadyExists, NotFound, StorageError
+
+
+def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` as a whole; the directory must exist. On failure the old file is as it was. Raises OSError."""
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        try:
+            view = memoryview(raw)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """fsync of a directory: the names in it survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """state.json: what of a container is not in its spec. pid 0: never started, or known to have ended."""
+
+    epoch: int = 0
+    pid: int = 0
+    start_ticks: int = 0  # field 22 of /proc/PID/stat: with the pid, one process and no other until the next boot
+    started_unix_ns: int = 0
+    migration_id: str = ""  # the move under way, or ""
+    role: str = ""  # "source", "target" or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitStatus:
+    """exit.json. exit_code 128+n: killed by signal n."""
+
+    exit_code: int
+    finished_unix_ns: int
+    error: str = ""
+
+
+_Parsed = TypeVar("_Parsed", Record, ExitStatus)
+
+
+def write_exit(path: Path, status: ExitStatus) -> None:
+    write_atomic(path, json.dumps(dataclasses.asdict(status)))
+
+
+def read_exit(path: Path) -> ExitStatus | None:
+    """None without the file. Raises StorageError when it is not what write_exit wrote."""
+    raw = _read_json(path)
+    return None if raw is None else _parse(path, ExitStatus, raw)
+
+
+class Store:
+    """The directory of all containers of a host; one instance an agent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.RLock] = {}
+        self._depth: dict[str, int] = {}
+
+    def directory(self, container_id: str) -> Path:
+        return self.root / container_id
+
+    def ids(self) -> list[str]:
+        """Every container that is complete: a directory with a spec."""
+        try:
+            return sorted(entry.name for entry in self.root.iterdir() if (entry / "spec.json").exists())
+        except FileNotFoundError:
+            return []
+
+    def add(self, spec: ContainerSpec, record: Record) -> Path:
+        """Make the directory and write both files, the spec last: it is what makes the container exist.
+        Raises AlreadyExists.
+        """
+        directory = self.directory(spec.id)
+        if (directory / "spec.json").exists():
+            raise AlreadyExists(f"container {spec.id} exists already", hint=f"remove it first: migrate rm {spec.name}")
+        shutil.rmtree(directory, ignore_errors=True)  # what a creation left that never came to its spec
+        directory.mkdir(mode=0o700, parents=True)
+        self.write_record(spec.id, record)
+        write_atomic(directory / "spec.json", spec.to_json())
+        sync_directory(self.root)
+        return directory
+
+    def spec(self, container_id: str) -> ContainerSpec:
+        path = self.directory(container_id) / "spec.json"
+        try:
+            return ContainerSpec.from_json(path.read_text())
+        except FileNotFoundError:
+            raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all") from None
+        except (KeyError, TypeError, ValueError) as exc:
+            raise StorageError(f"{path} is not a container spec: {exc!r}") from exc
+
+    def record(self, container_id: str) -> Record:
+        path = self.directory(container_id) / "state.json"
+        raw = _read_json(path)
+        if raw is None:
+            raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all")
+        return _parse(path, Record, raw)
+
+    def write_record(self, container_id: str, record: Record) -> None:
+        write_atomic(self.directory(container_id) / "state.json", json.dumps(dataclasses.asdict(record)))
+
+    def exit_status(self, container_id: str) -> ExitStatus | None:
+        return read_exit(self.exit_path(container_id))
+
+    def exit_path(self, container_id: str) -> Path:
+        return self.directory(container_id) / "exit.json"
+
+    def forget_exit(self, container_id: str) -> None:
+        self.exit_path(container_id).unlink(missing_ok=True)
+        sync_directory(self.directory(container_id))
+
+    def delete(self, container_id: str) -> None:
+        """Remove the directory. The spec goes first: a half-removed container no longer exists. No error
+        without one.
+        """
+        directory = self.directory(container_id)
+        (directory / "spec.json").unlink(missing_ok=True)
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            pass  # somebody was faster
+        except OSError as exc:
+            raise StorageError(f"cannot remove {directory}: {exc.strerror} ({exc.filename})") from exc
+        sync_directory(self.root)
+
+    @contextmanager
+    def lock(self, container_id: str) -> Iterator[None]:
+        """Hold the container: against other threads, and by flock on its directory against another agent. Re-entrant
+        in a thread.
+
+        Raises NotFound where the container has no directory (any more).
+        """
+        with self._guard:
+            lock = self._locks.setdefault(container_id, threading.RLock())
+        with lock:
+            if self._depth.get(container_id, 0):
+                self._depth[container_id] += 1
+                try:
+                    yield
+                finally:
+                    self._depth[container_id] -= 1
+                return
+            fd = self._flock(container_id)
+            self._depth[container_id] = 1
+            try:
+                yield
+            finally:
+                del self._depth[container_id]
+                os.close(fd)
+
+    def _flock(self, container_id: str) -> int:
+        directory = self.directory(container_id)
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all") from None
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink == 0:  # removed while we waited
+            os.close(fd)
+            raise NotFound(f"container {container_id} has just been removed")
+        return fd
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise StorageError(f"cannot read {path}: {exc}") from exc
+    if not isinstance(raw, dict):
+        raise StorageError(f"{path} holds no JSON object")
+    return raw
+
+
+def _parse(path: Path, kind: type[_Parsed], raw: dict[str, Any]) -> _Parsed:
+    try:
+        return kind(**raw)
+    except TypeError as exc:
+        raise StorageError(f"{path}: {exc}") from exc
