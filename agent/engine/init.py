@@ -94,7 +94,7 @@ def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
             _run_init(plan, channel, stdio)
         except program.StepError as exc:
             sync.send_error(channel, exc.step, exc)
-        except (OSError, ValueError, KeyError, TypeError) as exc:  # a plan that is not one; anything without a step
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:  # a plan that is not one
             sync.send(channel, {"type": "error", "step": "plan", "errno": errno.EINVAL, "text": repr(exc)})
     finally:
         os._exit(1)  # whatever happened: a child never returns into the monitor's code
