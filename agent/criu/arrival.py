@@ -1,0 +1,187 @@
+"""The target's half of a handover, in the monitor: restore up to pre-resume, freeze there, and run only when told.
+
+    idle ─ prepare ─► idle ─ restore ─► restoring ─ pre-resume ─► restored ─ resume ─► running
+                                           └─ error ─► (discard)     └──── discard ─► gone
+
+CRIU is refused at post-restore at the latest: at pre-resume it ignores the answer, so there the version 2 freezer is on before
+CRIU gets its answer and lets the tasks go. Standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.criu import sysctl
+from agent.criu.departure import run
+from agent.criu.rpc import Response
+from agent.criu.swrk import Swrk
+from agent.engine.monitor import Monitor
+from agent.engine.monitor_clients import Client, Message
+from agent.errors import AgentError
+
+FILLER = Path(__file__).with_name("filler.py")
+
+
+class Arrival:
+    """Registers the commands prepare, restore and resume; adds to discard."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._plan: dict[str, Any] = {}
+        self._criu: Swrk | None = None
+        self._filler: subprocess.Popen[bytes] | None = None
+        self._marks: list[dict[str, Any]] = []
+        self._waiting: tuple[Client, Message] | None = None
+        self._error = ""
+        self._window = sysctl.UserfaultWindow()
+        self._discard_rest = monitor.commands["discard"]
+        monitor.commands |= {"prepare": self._prepare, "restore": self._restore, "resume": self._resume, "discard": self._discard}
+
+    def _prepare(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Start what takes a while before anything is frozen: the process that will fill the memory."""
+        if self._filler is None and request.get("memory_dir"):
+            root, images, memory = str(FILLER.parents[2]), request["images_dir"], request["memory_dir"]
+            self._filler = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(FILLER), root, images, memory],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            assert self._filler.stdout is not None
+            said = self._filler.stdout.readline()
+            self._filler.stdout.close()
+            if not said:
+                raise AgentError("the process that fills memory did not start; monitor.log has its words")
+            self._monitor.loop.on_exit(self._filler.pid, self._filler_ended)
+        client.answer(request)
+
+    def _restore(self, client: Client, request: Message, _fds: list[int]) -> None:
+        if self._monitor.state != "idle":
+            client.fail(request, "restore", 0, f"this monitor is {self._monitor.state}")
+            return
+        self._plan = request["plan"]
+        self._waiting = (client, request)
+        self._monitor.state = "restoring"
+        self._mark("restore")
+        try:
+            self._monitor.take_plan(self._plan["container"])
+            self._monitor.mount_root()
+            ends = self._monitor.make_stdio()
+            self._monitor.load_stdin(Path(self._plan["stdin"]))
+            streams = {"stdin": ends.stdin, "stdout": ends.stdout, "stderr": ends.stderr}
+            self._criu = Swrk(
+                self._monitor.loop,
+                self._plan["binary"],
+                base64.b64decode(self._plan["request"]),
+                inherit={number: streams[name] for name, number in self._plan["inherit"].items()},
+                on_notify=self._notified,
+                on_end=self._criu_ended,
+            )
+        except (OSError, AgentError):
+            self._monitor.state = "failed"
+            raise
+        finally:
+            if self._monitor.stdio:
+                self._monitor.stdio.close_container_ends()
+
+    def _notified(self, script: str, pid: int, fds: list[int]) -> None:
+        assert self._criu is not None
+        for fd in fds:
+            os.close(fd)
+        try:
+            if script == "setup-namespaces":
+                if self._plan["lazy"]:
+                    self._window.open()
+            elif script == "post-restore":
+                self._window.close()
+                self._mark("created")
+                self._bring_neighbours(pid)
+            elif script == "pre-resume":
+                self._monitor.tasks().freeze(True)
+                self._mark("frozen")
+        except (AgentError, OSError) as exc:
+            self._error = f"{script}: {exc}"
+            if script == "pre-resume":
+                self._monitor.tasks().kill()  # CRIU ignores a refusal here and would let them run
+            self._criu.answer(False)
+            return
+        self._criu.answer(True)
+
+    def _bring_neighbours(self, pid: int) -> None:
+        neighbours = [n for n in json.loads(Path(self._plan["neighbours"]).read_text()) if "lladdr" in n and "dst" in n]
+        if neighbours:
+            lines = "".join(f"neigh replace {n['dst']} lladdr {n['lladdr']} dev {n['dev']} nud stale\n" for n in neighbours)
+            command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-batch", "-"]
+            subprocess.run(command, input=lines, capture_output=True, text=True, timeout=10, check=False)
+
+    def _criu_ended(self, response: Response | None) -> None:
+        self._criu = None
+        self._window.close()
+        client, request = self._waiting or (None, {})
+        self._waiting = None
+        if response is not None and response.success and response.pid and not self._error:
+            self._monitor.state = "restored"
+            self._monitor.watch_init(response.pid)
+            self._mark("restored")
+            if client:
+                client.answer(request, pid=response.pid, marks=self._marks)
+            return
+        # Nothing of a failed restore may run: kill before anybody looks at the reason.
+        self._monitor.state = "failed"
+        self._monitor.tasks().kill()
+        if client:
+            died = "CRIU died in the middle of the restore" if response is None else "CRIU refused the restore"
+            message = self._error or (response.message if response else "") or died
+            client.fail(request, "restore", response.errno if response else 0, message)
+
+    def _resume(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Link up, thaw. Idempotent: it is retried until it works, for there is no way back."""
+        if self._monitor.state == "running":
+            client.answer(request, marks=self._marks)
+            return
+        if self._monitor.state != "restored":
+            client.fail(request, "resume", 0, f"the container is {self._monitor.state}")
+            return
+        run(request["commands"])
+        self._mark("linked")
+        self._monitor.tasks().freeze(False)
+        self._monitor.state = "running"
+        self._mark("running")
+        client.answer(request, marks=self._marks)
+
+    def _discard(self, client: Client, request: Message, fds: list[int]) -> None:
+        self._waiting = None
+        if self._criu:
+            self._monitor.tasks().kill()
+            self._criu.kill()
+        if self._filler and self._filler.returncode is None:
+            self._filler.kill()
+        self._window.close()
+        self._discard_rest(client, request, fds)
+
+    def _filler_ended(self, code: int) -> None:
+        """Status 0: all memory is there. Else the tasks must not run on: what is missing would read as zeros."""
+        assert self._filler is not None
+        self._filler.returncode = code
+        self._mark("filled" if code == 0 else "filler-died")
+        self._monitor.status_extras["marks"] = self._marks
+        if code and self._monitor.state in ("restoring", "restored"):
+            self._error = "the process that fills memory died"
+            self._monitor.tasks().kill()
+            self._monitor.state = "failed"
+        elif code and self._monitor.state == "running":
+            self._monitor.tasks().freeze(True)
+            self._monitor.status_extras["error"] = (
+                f"the process that fills memory died (status {code}) before it was done: the container is frozen, "
+                "for the memory that it lacks would read as zeros"
+            )
+
+    def _mark(self, name: str) -> None:
+        self._marks.append({"name": name, "unix_ns": time.time_ns()})

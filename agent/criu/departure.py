@@ -1,0 +1,220 @@
+"""The source's half of a handover, in the monitor: dump up to post-dump, hold the tasks frozen, then go back or go through with it.
+
+    running ─ dump ─► dumping ─ post-dump ─► held ─ rollback ─► running
+                                               └──── release ─► gone
+
+"Held" is a state of the kernel, not only of CRIU: the version 2 freezer is on and the interface is off the bridge, so whoever dies
+now, CRIU and this monitor included, the tasks do not run and nothing answers for them. Order and reasons: docs/migration.md.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.criu import fixup
+from agent.criu.rpc import Response
+from agent.criu.swrk import Swrk
+from agent.engine.monitor import Monitor
+from agent.engine.monitor_clients import Client, Message
+from agent.errors import AgentError
+
+COMMAND_LIMIT_S = 10.0
+CRIU_END_LIMIT_S = 10.0
+
+
+class Departure:
+    """Registers the commands dump, rollback and release."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._plan: dict[str, Any] = {}
+        self._criu: Swrk | None = None
+        self._marks: list[dict[str, Any]] = []
+        self._waiting: tuple[Client, Message] | None = None
+        self._unlinked = False
+        self._rolling_back = False
+        monitor.commands |= {"dump": self._dump, "rollback": self._rollback, "release": self._release}
+
+    # ------------------------------------------------------------ dump
+
+    def _dump(self, client: Client, request: Message, _fds: list[int]) -> None:
+        if self._monitor.state != "running":
+            client.fail(request, "dump", 0, f"the container is {self._monitor.state}")
+            return
+        self._plan = request["plan"]
+        self._marks = []
+        self._unlinked = self._rolling_back = False
+        self._waiting = (client, request)
+        self._monitor.state = "dumping"
+        self._mark("dump")
+        try:
+            self._criu = Swrk(
+                self._monitor.loop,
+                self._plan["binary"],
+                base64.b64decode(self._plan["request"]),
+                inherit={},
+                on_notify=self._notified,
+                on_end=self._criu_ended,
+            )
+        except OSError:
+            self._monitor.state = "running"
+            raise
+
+    def _notified(self, script: str, _pid: int, _fds: list[int]) -> None:
+        assert self._criu is not None
+        if self._rolling_back:
+            self._criu.answer(True)
+            return
+        try:
+            if script == "pre-dump":
+                self._save_neighbours()
+            elif script == "network-lock":
+                self._mark("frozen")
+                self._unlinked = True  # before the effect: an undo of what was never done does no harm
+                run(self._plan["unlink"])
+            elif script == "post-dump":
+                self._mark("dumped")
+                self._monitor.tasks().freeze(True)
+                self._hold()
+                return  # the answer is rollback's or nobody's
+        except (AgentError, OSError) as exc:
+            self._monitor.status_extras["error"] = f"{script}: {exc}"
+            self._criu.answer(False)
+            return
+        self._criu.answer(True)
+
+    def _save_neighbours(self) -> None:
+        """CRIU does not carry them, and an address that must be asked for first costs the client a second."""
+        command = ["nsenter", f"--net=/proc/{self._monitor.pid}/ns/net", "ip", "-json", "neigh", "show"]
+        Path(self._plan["neighbours"]).write_text(run([command])[0] or "[]")
+
+    def _hold(self) -> None:
+        self._monitor.state = "held"
+        self._mark("held")
+        if self._plan.get("stdin"):
+            self._monitor.save_stdin(Path(self._plan["stdin"]))
+        if self._waiting:
+            client, request = self._waiting
+            self._waiting = None
+            client.answer(request, marks=self._marks, pid=self._monitor.pid)
+
+    def _criu_ended(self, response: Response | None) -> None:
+        """Before the hold: the dump failed and CRIU has let the tasks go, or died and could not. In the hold: frozen stays frozen."""
+        self._criu = None
+        if self._monitor.state != "dumping":
+            return
+        error = self._monitor.status_extras.pop("error", "")
+        if response is None:
+            error = "CRIU died in the middle of the dump"
+            fixup.free_after_criu(self._monitor.pid, self._monitor.tasks().procs())
+        self._relink()
+        self._monitor.state = "running"
+        if self._waiting:
+            client, request = self._waiting
+            self._waiting = None
+            message = error or (response.message if response else "") or "CRIU refused the dump"
+            client.fail(request, "dump", response.errno if response else 0, message)
+
+    # ------------------------------------------------------------ the end of the hold
+
+    def _rollback(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """The tasks run on as if nothing had happened. Idempotent. A dump under way is refused at its next notification."""
+        state = self._monitor.state
+        if state == "running":
+            self._relink()
+            self._monitor.tasks().freeze(False)
+            client.answer(request, marks=[])
+            return
+        if state == "dumping":
+            self._monitor.status_extras["error"] = "the move was called off"
+            self._refuse_when_asked(client, request)
+            return
+        if state != "held":
+            client.fail(request, "rollback", 0, f"the container is {state}")
+            return
+        self._relink()
+        if self._criu is None:
+            fixup.free_after_criu(self._monitor.pid, self._monitor.tasks().procs())
+            self._thaw(client, request)
+            return
+        self._rolling_back = True
+        self._monitor.state = "rolling-back"
+        self._criu.answer(False)
+        self._when_criu_ended(lambda: self._thaw(client, request))
+
+    def _refuse_when_asked(self, client: Client, request: Message) -> None:
+        """CRIU cannot be interrupted safely, only refused: let the dump reach its end, then undo it."""
+        if self._monitor.state == "dumping":
+            self._monitor.loop.call_later(0.01, lambda: self._refuse_when_asked(client, request))
+        else:
+            self._rollback(client, request, [])
+
+    def _thaw(self, client: Client, request: Message) -> None:
+        self._monitor.tasks().freeze(False)
+        self._monitor.state = "running"
+        self._mark("thawed")
+        client.answer(request, marks=self._marks[-1:])
+
+    def _release(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """The container lives on the target: end what is frozen here, say nothing to anybody, leave no exit status."""
+        if self._monitor.state != "held":
+            client.fail(request, "release", 0, f"the container is {self._monitor.state}, not held: it is not killed")
+            return
+        self._monitor.on_init_exit = lambda _code: None
+        self._monitor.tasks().kill()  # works on frozen tasks, and on those that CRIU traces
+        if self._criu:
+            self._criu.kill()
+        self._when_criu_ended(lambda: self._released(client, request))
+
+    def _released(self, client: Client, request: Message) -> None:
+        try:
+            self._monitor.end_tasks()
+        except AgentError as exc:
+            client.fail(request, "release", 0, exc.message)
+            return
+        self._monitor.release_root()
+        self._mark("released")
+        client.answer(request, marks=self._marks[-1:])
+        self._monitor.end()
+
+    # ------------------------------------------------------------ parts
+
+    def _relink(self) -> None:
+        if self._unlinked:
+            run(self._plan["relink"])
+            self._unlinked = False
+
+    def _when_criu_ended(self, then: Any) -> None:
+        deadline = time.monotonic() + CRIU_END_LIMIT_S
+
+        def look() -> None:
+            if self._criu is None:
+                then()
+                return
+            if time.monotonic() > deadline:
+                self._criu.kill()  # the tasks are frozen or dead: nothing runs because of it
+            self._monitor.loop.call_later(0.002, look)
+
+        look()
+
+    def _mark(self, name: str) -> None:
+        self._marks.append({"name": name, "unix_ns": time.time_ns()})
+
+
+def run(commands: list[list[str]]) -> list[str]:
+    """Run each command; returns what they said. Raises AgentError with the words of the first that fails."""
+    said: list[str] = []
+    for command in commands:
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
+        except subprocess.TimeoutExpired as exc:
+            raise AgentError(f"{' '.join(command)} did not end in {COMMAND_LIMIT_S:g} s") from exc
+        if result.returncode:
+            raise AgentError(f"{' '.join(command)}: {result.stderr.strip()}")
+        said.append(result.stdout)
+    return said

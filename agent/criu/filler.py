@@ -1,0 +1,243 @@
+"""Fill the memory of a restored process tree while it already runs: the other end of CRIU's `--lazy-pages`.
+
+    python -I -S filler.py PACKAGE_ROOT WORK_DIR MEMORY_DIR
+
+CRIU connects to WORK_DIR/lazy-pages.socket and sends, for each task, its pid (int32), then one byte with the task's userfaultfd;
+a negative pid is a zombie; at the end of the restore it sends 0x52535446 (criu/uffd.c). MEMORY_DIR/PID.mem is a sparse file in which the
+page of address A lies at offset A (a hole is a zero page), MEMORY_DIR/PID.ranges lists what is lazy: little-endian u64 pairs
+start, end. CRIU's own daemon needs the pages in the order of its page map, which is known only once the tasks are frozen; ours
+takes pages that arrived at any time before.
+
+Faults are served first, then the rest is filled from low to high addresses. Fork, mremap, munmap and MADV_DONTNEED of the
+process arrive as events on the same descriptor; the kernel refuses copies (EAGAIN) until they have been read. Exit status 0: all is filled.
+Standard library only, single thread.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import select
+import socket
+import struct
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+
+from agent.criu.spaces import PAGE, Missing, Space
+
+# linux/userfaultfd.h
+UFFDIO_UNREGISTER = 0x8010AA01
+UFFDIO_WAKE = 0x8010AA02
+UFFDIO_COPY = 0xC028AA03
+UFFDIO_ZEROPAGE = 0xC020AA04
+EVENT_PAGEFAULT, EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP = 0x12, 0x13, 0x14, 0x15, 0x16
+MESSAGE_BYTES = 32
+
+RESTORE_FINISHED = 0x52535446
+FAULT_WINDOW = 64 * 1024  # what one fault brings along: neighbours are likely next
+FILL_CHUNK = 1024 * 1024
+MAP_WINDOW = 64 * 1024 * 1024
+
+
+class Memory:
+    """One process's memory file, mapped a window at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
+        self._low = -1
+        self._map: mmap.mmap | None = None
+        self._address = 0
+
+    def address_of(self, piece: Missing) -> tuple[int, int]:
+        """Where `piece` lies in our memory and how many bytes of it from there; past the end of the file: (0, its size)."""
+        offset, length = piece.offset, piece.end - piece.start
+        if offset >= self._size:
+            return 0, length
+        length = min(length, self._size - offset)
+        low = offset - offset % MAP_WINDOW
+        if low != self._low:
+            self._map = None  # the old window is unmapped once nothing points into it
+            self._map = mmap.mmap(self._fd, min(MAP_WINDOW, self._size - low), mmap.MAP_SHARED, offset=low)
+            self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+            self._low = low
+        return self._address + offset - low, min(length, low + MAP_WINDOW - offset)
+
+
+class Task:
+    """One address space: its userfaultfd, its memory file, what is still missing."""
+
+    def __init__(self, uffd: int, memory: Memory, space: Space) -> None:
+        self.uffd, self.memory, self.space = uffd, memory, space
+        self.gone = False
+
+    def events(self) -> list[Task]:
+        """Read and act on what has arrived; returns tasks that were forked."""
+        children: list[Task] = []
+        while True:
+            try:
+                message = os.read(self.uffd, MESSAGE_BYTES)
+            except BlockingIOError:
+                return children
+            if len(message) < MESSAGE_BYTES:
+                self.gone = True
+                return children
+            event = message[0]
+            first, second, third = struct.unpack_from("<QQQ", message, 8)
+            if event == EVENT_PAGEFAULT:
+                self._fault(second - second % PAGE)
+            elif event == EVENT_FORK:
+                children.append(Task(first & 0xFFFFFFFF, self.memory, self.space.copy()))
+            elif event == EVENT_REMAP:
+                self.space.move(first, second, third)
+            elif event in (EVENT_REMOVE, EVENT_UNMAP):
+                self.space.drop(first, second)  # a later fault in it gets a zero page, as the process expects
+
+    def _fault(self, address: int) -> None:
+        piece = self.space.around(address, FAULT_WINDOW)
+        if piece is None:
+            self._zero(Missing(address, address + PAGE))
+        elif not self._fill_at(piece, address):
+            self._wake(Missing(address, address + PAGE))
+
+    def _fill_at(self, piece: Missing, address: int) -> bool:
+        """Fill `piece`; False when the page at `address` was there already, so that its waiter must be woken by hand."""
+        self.fill(piece)
+        return self.space.around(address, PAGE) is not None
+
+    def fill(self, piece: Missing) -> bool:
+        """Copy `piece` into the process, as far as the kernel lets us; False when it says: read your events first."""
+        while piece.start < piece.end and not self.gone:
+            source, length = self.memory.address_of(piece)
+            if source:
+                request = bytearray(struct.pack("<QQQQq", piece.start, source, length, 0, 0))
+                done, code = self._ioctl(UFFDIO_COPY, request, 32)
+            else:
+                request = bytearray(struct.pack("<QQQq", piece.start, length, 0, 0))
+                done, code = self._ioctl(UFFDIO_ZEROPAGE, request, 24)
+            if code == errno.EEXIST:
+                self._wake(Missing(piece.start, piece.start + PAGE))
+                done = PAGE
+            elif code == errno.ENOENT:
+                done = PAGE  # unmapped: its event is on the way or was read already
+            elif code == errno.EAGAIN and done <= 0:
+                return False
+            elif code == errno.ESRCH:
+                self.gone = True
+                return True
+            elif code not in (0, errno.EAGAIN):
+                raise OSError(code, f"userfaultfd copy of {piece.end - piece.start} bytes to {piece.start:#x}: {os.strerror(code)}")
+            self.space.drop(piece.start, piece.start + done)
+            piece = Missing(piece.start + done, piece.end, piece.shift)
+        return True
+
+    def _zero(self, piece: Missing) -> None:
+        request = bytearray(struct.pack("<QQQq", piece.start, piece.end - piece.start, 0, 0))
+        _, code = self._ioctl(UFFDIO_ZEROPAGE, request, 24)
+        if code in (errno.EEXIST, errno.EAGAIN):
+            self._wake(piece)  # EAGAIN: the waiter faults again after the event has been read
+        elif code == errno.ESRCH:
+            self.gone = True
+        elif code not in (0, errno.ENOENT):
+            raise OSError(code, f"userfaultfd zero page at {piece.start:#x}: {os.strerror(code)}")
+
+    def _wake(self, piece: Missing) -> None:
+        self._ioctl(UFFDIO_WAKE, bytearray(struct.pack("<QQ", piece.start, piece.end - piece.start)), None)
+
+    def _ioctl(self, request: int, argument: bytearray, result_at: int | None) -> tuple[int, int]:
+        """(bytes done, errno). The kernel reports partial work in the argument and EAGAIN at once."""
+        code = 0
+        try:
+            fcntl.ioctl(self.uffd, request, argument)
+        except OSError as exc:
+            code = exc.errno or errno.EIO
+        done = 0 if result_at is None else struct.unpack_from("<q", argument, result_at)[0]
+        return max(done, 0), code
+
+    def close(self) -> None:
+        os.close(self.uffd)
+
+
+class Filler:
+    """All tasks of one restore."""
+
+    def __init__(self, connection: socket.socket, memory_dir: Path) -> None:
+        self._connection, self._memory_dir = connection, memory_dir
+        self._tasks: dict[int, Task] = {}
+        self._poll = select.poll()
+        self._poll.register(connection.fileno(), select.POLLIN)
+        self._finished = False
+
+    def run(self) -> int:
+        while not self._finished or self._tasks:
+            filling = self._finished and bool(self._tasks)
+            ready = self._poll.poll(0 if filling else None)
+            for fd, _ in ready:
+                if fd == self._connection.fileno():
+                    if not self._receive():
+                        return 1
+                elif fd in self._tasks:
+                    for child in self._tasks[fd].events():
+                        self._add(child)
+            if not ready and filling:
+                self._fill_some()
+            for task in [t for t in self._tasks.values() if t.gone or (self._finished and not t.space)]:
+                self._remove(task)
+        return 0
+
+    def _receive(self) -> bool:
+        """One message of CRIU; False when it went away before the restore was finished."""
+        raw = self._connection.recv(4, socket.MSG_WAITALL)
+        if len(raw) < 4:
+            return False
+        (pid,) = struct.unpack("<i", raw)
+        if pid == RESTORE_FINISHED:
+            self._finished = True
+            self._poll.unregister(self._connection.fileno())
+        elif pid > 0:
+            _, ancillary, _, _ = self._connection.recvmsg(1, socket.CMSG_SPACE(4))
+            fds = array.array("i")
+            for _, _, data in ancillary:
+                fds.frombytes(data)
+            ranges = array.array("Q", (self._memory_dir / f"{pid}.ranges").read_bytes())
+            missing = [Missing(ranges[i], ranges[i + 1]) for i in range(0, len(ranges), 2)]
+            self._add(Task(fds[0], Memory(self._memory_dir / f"{pid}.mem"), Space(missing)))
+        return True
+
+    def _fill_some(self) -> None:
+        task = next(iter(self._tasks.values()))
+        piece = task.space.first(FILL_CHUNK)
+        if piece is not None:
+            task.fill(piece)
+
+    def _add(self, task: Task) -> None:
+        os.set_blocking(task.uffd, False)
+        self._tasks[task.uffd] = task
+        self._poll.register(task.uffd, select.POLLIN)
+
+    def _remove(self, task: Task) -> None:
+        self._poll.unregister(task.uffd)
+        del self._tasks[task.uffd]
+        task.close()  # unregisters: from here the kernel serves its faults as for any process
+
+
+def main() -> int:
+    work_dir, memory_dir = Path(sys.argv[2]), Path(sys.argv[3])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(work_dir / "lazy-pages.socket"))
+        listener.listen(1)
+        print("listening", flush=True)  # noqa: T201  # the monitor waits for this line before it starts the restore
+        connection, _ = listener.accept()
+    with connection:
+        return Filler(connection, memory_dir).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
