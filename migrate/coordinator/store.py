@@ -59,8 +59,7 @@ SCHEMA = (
             request_id text,
             started_unix_ns integer not null,
             finished_unix_ns integer not null default 0,
-            error text,
-            facts text not null default '{}'
+            error text
         )""",
         "create unique index one_move_a_container on migrations(container_id)"
         " where state in ('running','waiting','needs-attention')",
@@ -148,7 +147,6 @@ class Migration:
     started_unix_ns: int
     finished_unix_ns: int
     error: ErrorRecord | None
-    facts: dict[str, Any]
 
 
 class Store:
@@ -197,7 +195,9 @@ class Store:
                 raise WrongState(f"{name} still has {names}", hint="move or remove these first")
             query = "select id from active_migrations where source=? or target=?"
             if moving := db.execute(query, (name, name)).fetchone():
-                raise WrongState(f"{name} takes part in move {moving['id']}", hint=f"migrate watch {moving['id']}")
+                raise WrongState(
+                    f"{name} takes part in move {moving['id']}", hint=f"migrate migrations show {moving['id']}"
+                )
             db.execute("delete from hosts where name=?", (name,))
 
     def host(self, name: str) -> Host:
@@ -244,7 +244,7 @@ class Store:
         with self.database.transaction() as db:
             query = "select id, state from active_migrations where container_id=?"
             if row := db.execute(query, (container_id,)).fetchone():
-                raise WrongState(f"move {row['id']} is {row['state']}", hint=f"migrate watch {row['id']}")
+                raise WrongState(f"move {row['id']} is {row['state']}", hint=f"migrate migrations show {row['id']}")
             db.execute("delete from containers where id=?", (container_id,))
 
     # ------------------------------------------------------------ moves
@@ -261,7 +261,7 @@ class Store:
                     return _migration(row)
             query = "select id, state from active_migrations where container_id=?"
             if row := db.execute(query, (migration.container_id,)).fetchone():
-                hint = "repair" if row["state"] == MoveState.NEEDS_ATTENTION else "watch"
+                hint = "repair" if row["state"] == MoveState.NEEDS_ATTENTION else "migrations show"
                 raise WrongState(
                     f"{migration.container} has a move already: {row['id']} is {row['state']}",
                     hint=f"migrate {hint} {row['id']}",
@@ -295,8 +295,12 @@ class Store:
         if len(rows) > 1 and migration_id:
             raise InvalidArgument(f"{migration_id!r} is the beginning of {len(rows)} ids", hint="give more digits")
         if not rows or not migration_id:
-            raise NotFound(f"no move {migration_id!r}", hint="migrate history", code="migration.not_found")
+            raise NotFound(f"no move {migration_id!r}", hint="migrate migrations", code="migration.not_found")
         return _migration(rows[0])
+
+    def migration_of_request(self, request_id: str) -> Migration | None:
+        row = self._one("select * from migrations where request_id=?", request_id)
+        return None if row is None else _migration(row)
 
     def migrations(self, *, container_id: str = "", active: bool = False, limit: int = 0) -> list[Migration]:
         """Newest first; limit 0 = all."""
@@ -315,10 +319,6 @@ class Store:
         with self.database.transaction() as db:
             query = "update migrations set state=?, error=?, finished_unix_ns=? where id=?"
             db.execute(query, (state, text, finished, migration_id))
-
-    def set_migration_facts(self, migration_id: MigrationId, facts: dict[str, Any]) -> None:
-        with self.database.transaction() as db:
-            db.execute("update migrations set facts=? where id=?", (json.dumps(facts), migration_id))
 
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.database.connection.execute(query, values).fetchone()
@@ -388,5 +388,4 @@ def _migration(row: sqlite3.Row) -> Migration:
         started_unix_ns=row["started_unix_ns"],
         finished_unix_ns=row["finished_unix_ns"],
         error=None if row["error"] is None else ErrorRecord.from_json(json.loads(row["error"])),
-        facts=json.loads(row["facts"]),
     )

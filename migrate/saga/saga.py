@@ -27,13 +27,17 @@ C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
 
 
-class Step(Protocol[C_contra]):
-    """One journalled action. Both methods must be idempotent: a crash can make either run twice."""
+class Action(Protocol[C_contra]):
+    """One journalled action. Must be idempotent: a crash can make it run twice."""
 
     name: str
 
     def do(self, context: C_contra, done: Results) -> Facts:
         """`done`: what the steps before this one found out, by name. Raises NeedsAttention to stop retrying."""
+
+
+class Step(Action[C_contra], Protocol[C_contra]):
+    """An action with a way back, idempotent too."""
 
     def undo(self, context: C_contra) -> None:
         """Must also succeed when `do` never began or stopped half way."""
@@ -89,7 +93,11 @@ class Saga(Generic[C]):
     """`pivot` changes what is true, inside the transaction that it is given."""
 
     def __init__(
-        self, *, before: Sequence[Step[C]], pivot: Callable[[C, sqlite3.Connection], None], after: Sequence[Step[C]]
+        self,
+        *,
+        before: Sequence[Step[C]],
+        pivot: Callable[[C, sqlite3.Connection], None],
+        after: Sequence[Action[C]],
     ) -> None:
         self.before = before
         self.pivot = pivot
@@ -120,9 +128,8 @@ class Saga(Generic[C]):
             pace.wait(0)
             journal.commit(lambda db: self.pivot(context, db))
         except Exception as exc:  # noqa: BLE001  whatever it was: what has been started must be undone
-            journal.abort(
-                {"step": step, "error": ErrorRecord.of(exc).to_json(), "cancelled": isinstance(exc, Cancelled)}
-            )
+            asked = isinstance(exc, Cancelled) and journal.has(SAGA, Event.CANCEL_REQUESTED)
+            journal.abort({"step": step, "error": ErrorRecord.of(exc).to_json(), "cancelled": asked})
 
     def _do(self, step: Step[C], context: C, journal: Journal, pace: Pace) -> None:
         if journal.has(step.name, Event.DONE):
@@ -171,7 +178,7 @@ class Saga(Generic[C]):
             if not journal.has(step.name, Event.DONE):
                 self._until_done(step, context, journal, pace)
 
-    def _until_done(self, step: Step[C], context: C, journal: Journal, pace: Pace) -> None:
+    def _until_done(self, step: Action[C], context: C, journal: Journal, pace: Pace) -> None:
         journal.append(step.name, Event.STARTED)
         results = journal.results()
         said = ""  # a step that fails for hours in the same way needs one row, not one a try

@@ -1,0 +1,289 @@
+"""The steps of a move: one class each, `do` and `undo` side by side.
+
+Every call to an agent has a deadline and carries the move's id and the epoch from before the pivot; every call is
+idempotent on the agent's side, so a step that a crash cut in two is simply done again.
+"""
+# ruff: noqa: ARG002  every step gets the results of those before it, whether it needs them or not
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from migrate.coordinator.checks import describe, examine, refuse, state_name, where
+from migrate.coordinator.events import Progress
+from migrate.coordinator.move import Move
+from migrate.errors import MigrateError, NeedsAttention, StepError, Unreachable
+from migrate.saga.journal import SAGA, Event, Facts, Results
+from protos import agent_pb2, types_pb2
+
+SHORT_S = 30.0  # deadline of what moves no bulk data
+RESTORE_S = 120.0
+BULK_S = 120.0  # of a stream, besides the time for its bytes ...
+SLOWEST_BYTES_PER_S = 2 << 20  # ... at the speed below which a move makes no sense
+MAX_ROUNDS = (
+    30  # the policy on the source ends precopy long before, except for a container that changes faster than it sends
+)
+
+
+class Precheck:
+    """Say no while saying no costs nothing."""
+
+    name = "precheck"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        examination = examine(move)
+        if examination.findings:
+            raise refuse(move, examination.findings)
+        seen = examination.description
+        return {"memory_bytes": seen.memory_bytes, "layer_bytes": seen.layer_bytes, "tasks": seen.tasks}
+
+    def undo(self, move: Move) -> None:
+        """It has only looked."""
+
+
+class Reserve:
+    """The target keeps id, address, memory and disk for the container."""
+
+    name = "reserve"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        seen = describe(move)
+        request = agent_pb2.AcceptRequest(
+            migration_id=move.id,
+            epoch=move.epoch,
+            spec=seen.spec,
+            image=seen.image,
+            memory_bytes=seen.memory_bytes,
+            layer_bytes=seen.layer_bytes,
+            source_host=move.source,
+        )
+        accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
+        return {
+            "missing_layers": list(accepted.missing_layers),
+            "restore_mode": accepted.restore_mode,
+            "image_bytes": seen.image.size_bytes,
+        }
+
+    def undo(self, move: Move) -> None:
+        _discard_at_target(move)
+
+
+class Tunnel:
+    """A warm ssh from source to target; the private key never leaves the source, the certificate lives minutes."""
+
+    name = "tunnel"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        key = move.call(
+            move.source,
+            "PrepareTunnel",
+            agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
+            timeout_s=SHORT_S,
+        ).public_key
+        target = move.agents.address(move.target)
+        request = agent_pb2.OpenTunnelRequest(
+            migration_id=move.id,
+            epoch=move.epoch,
+            container_id=move.container_id,
+            certificate=move.signer.sign_bulk(key, move.id, move.agents.address(move.source).address),
+            address=target.address,
+            port=target.port,
+            user=target.user,
+            host_keys=target.host_keys,
+        )
+        opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
+        return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
+
+    def undo(self, move: Move) -> None:
+        _run_on_at_source(move)
+
+
+class Layers:
+    """Image layers that the target said it lacks, by digest."""
+
+    name = "layers"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        missing = done["reserve"]["missing_layers"]
+        if not missing:
+            return {"layers": 0, "done_bytes": 0}
+        request = agent_pb2.SendLayersRequest(migration_id=move.id, epoch=move.epoch, layers=missing)
+        deadline_s = _deadline_s(done["reserve"]["image_bytes"])
+        done_bytes = 0
+        for progress in move.stream(move.source, "SendLayers", request, timeout_s=deadline_s):
+            done_bytes = progress.done_bytes
+            move.pass_on(progress)
+        return {"layers": len(missing), "done_bytes": done_bytes}
+
+    def undo(self, move: Move) -> None:
+        """The sender stops; layers that have arrived may stay, they are named by their content."""
+        _run_on_at_source(move)
+
+
+class Precopy:
+    """Rounds of what has changed, while the container runs, until what is left fits the downtime wanted."""
+
+    name = "precopy"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        request = agent_pb2.PrecopyRequest(
+            migration_id=move.id, epoch=move.epoch, max_downtime_s=move.max_downtime_s, max_rounds=MAX_ROUNDS
+        )
+        facts: dict[str, float] = {}
+        deadline_s = _deadline_s(_container_bytes(done) * MAX_ROUNDS)
+        for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
+            facts = dict(progress.facts)
+            move.pass_on(progress)
+        return facts
+
+    def undo(self, move: Move) -> None:
+        _run_on_at_source(move)
+
+
+class Freeze:
+    """The container stops, frozen in the source's kernel, and the target gets all that it does not have yet."""
+
+    name = "freeze"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch)
+        result = None
+        for event in move.stream(move.source, "Freeze", request, timeout_s=_deadline_s(_container_bytes(done))):
+            if event.HasField("progress"):
+                move.pass_on(event.progress)
+            else:
+                result = event.result
+        if result is None:
+            raise StepError(f"{move.source} ended the freeze without a result")
+        return {
+            "marks": _marks(result.marks),
+            "sent_bytes": dict(result.sent_bytes),
+            "memory_pages": result.memory_pages,
+            "criu_stats": dict(result.criu_stats),
+            "digest": result.digest,
+        }
+
+    def undo(self, move: Move) -> None:
+        _run_on_at_source(move)
+
+
+class Restore:
+    """The container's tasks exist on the target, frozen, link down. Nothing runs there yet."""
+
+    name = "restore"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        request = agent_pb2.RestoreRequest(migration_id=move.id, epoch=move.epoch, digest=done["freeze"]["digest"])
+        restored = move.call(move.target, "Restore", request, timeout_s=RESTORE_S)
+        return {
+            "pid": restored.pid,
+            "marks": _marks(restored.marks),
+            "criu_stats": dict(restored.criu_stats),
+            "mode": restored.mode,
+        }
+
+    def undo(self, move: Move) -> None:
+        _discard_at_target(move)
+
+
+class Resume:
+    """The target's copy runs: the only one that may."""
+
+    name = "resume"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        try:
+            return _finish(move, move.target, "target", committed=True)
+        except Unreachable:
+            raise
+        except MigrateError as exc:
+            here = where(move, move.target)
+            if here.epoch > move.epoch and here.state in _WAS_RESUMED:
+                return {"marks": [], "left_over": []}  # an earlier try has done it and its answer was lost
+            if here.present and here.state == types_pb2.CONTAINER_STATE_FROZEN:
+                raise
+            raise NeedsAttention(
+                f"{move.target} has lost {move.container} before it ran there: {_seen(here)}; {exc.message}",
+                hint=f"the container is still frozen on {move.source}; to let it run on there: "
+                f"migrate repair {move.id} --keep source",
+            ) from exc
+
+
+class Release:
+    """The source's frozen tasks die and nothing of the container is left there."""
+
+    name = "release"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        try:
+            return _finish(move, move.source, "source", committed=True)
+        except Unreachable:
+            raise
+        except MigrateError:
+            if where(move, move.source).present:
+                raise
+            return {"marks": [], "left_over": []}  # nothing is left: released before, or the host was set up anew
+
+
+_WAS_RESUMED = (types_pb2.CONTAINER_STATE_RUNNING, types_pb2.CONTAINER_STATE_EXITED)
+_HAS_TASKS = (types_pb2.CONTAINER_STATE_RUNNING, types_pb2.CONTAINER_STATE_FROZEN)
+
+
+def _finish(move: Move, host: str, role: str, *, committed: bool) -> Facts:
+    request = agent_pb2.FinishRequest(
+        migration_id=move.id, epoch=move.epoch, container_id=move.container_id, committed=committed, role=role
+    )
+    reply = move.call(host, "Finish", request, timeout_s=SHORT_S)
+    left_over = list(reply.left_over)
+    if left_over:
+        text = f"left over on {host}: {', '.join(left_over)}"
+        move.report(Progress(phase="finish", text=text, done_bytes=0, total_bytes=0, facts={}, unix_ns=time.time_ns()))
+    return {"marks": _marks(reply.marks), "left_over": left_over}
+
+
+def _run_on_at_source(move: Move) -> None:
+    """The source forgets the move: nothing is sent any more and the container runs as before."""
+    _finish(move, move.source, "source", committed=False)
+
+
+def _discard_at_target(move: Move) -> None:
+    """The target forgets the move. Raises NeedsAttention rather than kill the only copy.
+
+    The target's copy is frozen and only a commit lets it run, so keeping it for a while is safe.
+    """
+    here = where(move, move.target)
+    if here.migration_id == move.id and here.state in _HAS_TASKS:
+        _refuse_to_kill_the_only_copy(move, here)
+    _finish(move, move.target, "target", committed=False)
+
+
+def _refuse_to_kill_the_only_copy(move: Move, here: agent_pb2.WhereResponse) -> None:
+    decision = move.journal.last(SAGA, Event.ABORTING)
+    if decision is not None and decision.data.get("keep") == "source":
+        return  # an operator has said so
+    if move.journal.has(Freeze.name, Event.UNDONE):
+        return  # the source has run since: the target's copy is of the past
+    there = where(move, move.source)  # Unreachable: it may be the only copy
+    if not there.present or there.state not in _HAS_TASKS:
+        raise NeedsAttention(
+            f"the only copy of {move.container} may be the one on {move.target}, which is {state_name(here.state)}: "
+            f"on {move.source} it is {_seen(there)}",
+            hint=f"migrate repair {move.id} --keep target, or --keep source to discard that copy",
+        )
+
+
+def _seen(answer: agent_pb2.WhereResponse) -> str:
+    return state_name(answer.state) if answer.present else "absent"
+
+
+def _marks(marks: Any) -> list[dict[str, Any]]:
+    return [{"name": mark.name, "unix_ns": mark.unix_ns} for mark in marks]
+
+
+def _container_bytes(done: Results) -> int:
+    return int(done["precheck"]["memory_bytes"]) + int(done["precheck"]["layer_bytes"])
+
+
+def _deadline_s(size_bytes: int) -> float:
+    return BULK_S + size_bytes / SLOWEST_BYTES_PER_S
