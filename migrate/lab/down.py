@@ -84,8 +84,13 @@ def members(lab: Lab) -> dict[int, Process]:
 
 def mounts_below(directory: Path) -> list[str]:
     """Mount points below a directory in this mount namespace."""
+    return mounts_starting(f"{directory}/")
+
+
+def mounts_starting(text: str) -> list[str]:
+    """Mount points in this mount namespace whose path starts so."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [point for line in lines if (point := line.split(" ")[4]).startswith(f"{directory}/")]
+    return [point for line in lines if (point := line.split(" ")[4]).startswith(text)]
 
 
 def _ask_to_end(lab: Lab) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from migrate.errors import MigrateError
-from migrate.lab import layout, nodes, processes
+from migrate.lab import layout, nodes, observe, processes
 from migrate.lab.layout import Lab, LabError
 
 
@@ -52,7 +52,9 @@ def status(prefix: str) -> LabStatus:
     """Look at everything; changes nothing. Raises LabError when there is no lab."""
     lab = layout.load(prefix)
     if lab is None:
-        raise LabError("there is no lab", hint="build one: migrate lab up")
+        left = observe.snapshot(prefix).describe()
+        hint = "remove what is left of one: migrate lab down" if left else "build one: migrate lab up"
+        raise LabError("there is no lab", detail="\n".join(left), hint=hint)
     states = nodes.states(lab.state_dir)
     containers, problems = _containers(lab)
     found: list[NodeStatus] = []
