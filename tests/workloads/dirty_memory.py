@@ -5,8 +5,8 @@ Proves: private anonymous memory, page by page, while it changes. Each page begi
 the write that was its last; a page that lost a write, or has another's contents, is a problem. Half of each page is
 random, so that it does not compress. RATE_MB_S 0 = as fast as it can.
 """
-
-# ruff: noqa: PTH, SIM115, PLW0603  descriptors that stay open are the point; one small program, no library
+# ruff: noqa: PTH105
+# One small program with descriptors that stay open: os, not pathlib.
 
 import json
 import mmap

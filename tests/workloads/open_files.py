@@ -5,8 +5,8 @@ Proves: file positions, a deleted file, append mode, file locks, a pipe and a un
 them, memfd, epoll, a shared mapping of a file, a directory, signals that are blocked, the working directory, umask
 and nice value.
 """
-
-# ruff: noqa: PTH, SIM115, PLW0603  descriptors that stay open are the point; one small program, no library
+# ruff: noqa: PTH103, PTH105, PTH108, PTH109, PTH116, PTH208, SIM115
+# One small program with descriptors that stay open: os, not pathlib.
 
 import fcntl
 import json
