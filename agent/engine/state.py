@@ -74,9 +74,7 @@ def why_not_start(status: ContainerStatus) -> str:
 def why_not_stop(status: ContainerStatus) -> str:
     if status.state == State.FROZEN:
         return _moving(status) or "it is frozen"
-    return _moving(status) or (
-        "" if status.state in (State.RUNNING, State.LOST, State.EXITED) else f"it is {status.state}"
-    )
+    return _moving(status) or ("" if status.state != State.ARRIVING else f"it is {status.state}")
 
 
 def why_not_kill(status: ContainerStatus) -> str:
@@ -88,6 +86,12 @@ def why_not_kill(status: ContainerStatus) -> str:
 
 def why_not_exec(status: ContainerStatus) -> str:
     return _moving(status) or ("" if status.state == State.RUNNING else f"it is {status.state}")
+
+
+def why_not_attach(status: ContainerStatus) -> str:
+    if moving := _moving(status):
+        return moving
+    return "" if status.state in (State.CREATED, State.RUNNING, State.EXITED) else f"it is {status.state}"
 
 
 def why_not_remove(status: ContainerStatus, *, force: bool) -> str:

@@ -1,0 +1,448 @@
+"""The agent's main path: what it does to containers, verb by verb.
+
+    create ─► created ─ start ─► running ─ (exit, stop, kill) ─► exited ─ start ─► running ...; remove
+    start:  cgroup ─► monitor ─► "create": root, namespaces, init waits ─► network ─► "start": execve
+
+Threaded: a lock a container (store.py), held for the short decisions and for start; never while waiting for an end.
+While a move is under way only the handover acts on the container; the predicates of state.py refuse the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import resource
+import shutil
+import signal as signals
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.config import AgentConfig
+from agent.engine import hostfiles, logs, network, state
+from agent.engine.attach import Attachment
+from agent.engine.cgroup import Cgroup
+from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
+from agent.engine.spec import ContainerSpec
+from agent.engine.state import ContainerStatus, Seen, State
+from agent.engine.store import Record, Store
+from agent.engine.supervise import Live, Supervisor
+from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, WrongState
+
+SHM_BYTES = 64 << 20
+NOFILE = (1024, 524288)  # soft, hard; the hard one no higher than the agent's own
+KILL_LIMIT_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+class ImageStore(Protocol):
+    """What the engine needs of agent.storage.images."""
+
+    def layer_path(self, diff_id: str) -> Path:
+        """The unpacked layer. Raises NotFound."""
+
+
+class WritableLayer(Protocol):
+    """What the engine needs of agent.storage.layers."""
+
+    def create(self) -> None: ...
+
+    def seed(self, files: Mapping[str, bytes]) -> None: ...
+
+
+class Engine:
+    """One a host. `writable_layer` makes the object for a container's `layer` directory."""
+
+    def __init__(
+        self, config: AgentConfig, images: ImageStore, writable_layer: Callable[[Path], WritableLayer]
+    ) -> None:
+        self.store = Store(config.containers_dir)
+        self._config = config
+        self._images = images
+        self._writable_layer = writable_layer
+        self._supervisor = Supervisor(config, self.store)
+        self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
+        self._empty_dir = config.run_dir / "empty"
+        for directory in (config.containers_dir, config.runtime_dir):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._empty_dir.mkdir(mode=0o555, exist_ok=True)
+
+    # ------------------------------------------------------------ verbs
+
+    def create(self, spec: ContainerSpec, epoch: int, *, migration_id: str = "", role: str = "") -> ContainerStatus:
+        """Make the container, with no process yet; with role "target", the place where one will arrive.
+
+        Raises AlreadyExists, InvalidArgument, NotFound for a layer that this host lacks (a target may still get them).
+        """
+        if not spec.argv:
+            raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
+        if role != "target":
+            for diff_id in spec.layers:
+                self._images.layer_path(diff_id)
+        directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
+        try:
+            (directory / "rootfs").mkdir(mode=0o755)
+            layer = self._writable_layer(directory / "layer")
+            layer.create()
+            if role != "target":  # there it comes with the files in it
+                layer.seed(hostfiles.make(spec))
+        except (AgentError, OSError):
+            self.store.delete(spec.id)
+            raise
+        return self.inspect(spec.id)
+
+    def start(self, container_id: str) -> ContainerStatus:
+        """Run it. Raises WrongState, ContainerStartError with the step that failed (exit code 127 or 126 is then
+        stored when the program could not be run), NetworkError; the container is not running then.
+        """
+        with self.store.lock(container_id):
+            self._refuse("start", container_id, state.why_not_start)
+            self._start(self.store.spec(container_id))
+            return self.inspect(container_id)
+
+    def stop(self, container_id: str, timeout_s: float | None = None, signal: str = "") -> ContainerStatus:
+        """Stop signal, wait, SIGKILL, wait. Defaults from the spec. Returns the status of the ended
+        container; no error on one that has.
+        """
+        spec = self.store.spec(container_id)
+        number = signal_number(signal or spec.stop_signal)
+        live = self._live_for("stop", container_id, state.why_not_stop)
+        if live is not None:
+            self._signal(live, number)
+            if not live.gone.wait(spec.stop_timeout_s if timeout_s is None else timeout_s):
+                live = self._live_for("stop", container_id, state.why_not_stop)  # a move may have begun
+                if live is not None:
+                    self._signal(live, signals.SIGKILL)
+                    if not live.gone.wait(KILL_LIMIT_S):
+                        raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
+        return self.inspect(container_id)
+
+    def kill(self, container_id: str, signal: str = "SIGKILL") -> None:
+        """Send a signal to init. SIGKILL ends a lost container too."""
+        number = signal_number(signal)
+        with self.store.lock(container_id):
+            status = self._refuse("kill", container_id, state.why_not_kill)
+            live = self._supervisor.get(container_id)
+            if live is not None:
+                self._signal(live, number)
+            elif number == signals.SIGKILL:
+                self._kill_lost(status.spec)
+            else:
+                raise WrongState(
+                    f"container {status.spec.name} has lost its monitor: it can only be killed",
+                    hint=f"migrate kill --signal KILL {status.spec.name}",
+                )
+
+    def remove(self, container_id: str, force: bool = False) -> None:
+        """Delete the container with its writable layer and log; with `force`, kill it first. Raises WrongState."""
+        while True:
+            with self.store.lock(container_id):
+                status = self._refuse("remove", container_id, lambda s: state.why_not_remove(s, force=force))
+                live = self._supervisor.get(container_id)
+                if live is None:
+                    if status.state == State.LOST:
+                        self._kill_lost(status.spec)
+                    self._delete(container_id)
+                    return
+                self._signal(live, signals.SIGKILL)
+            if not live.gone.wait(KILL_LIMIT_S):
+                raise AgentError(f"container {status.spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
+
+    def inspect(self, container_id: str) -> ContainerStatus:
+        """What is true now. Raises NotFound."""
+        spec = self.store.spec(container_id)
+        cgroup = self.cgroup(container_id)
+        seen = Seen(
+            monitor=self._supervisor.get(container_id) is not None, tasks=cgroup.populated(), frozen=cgroup.frozen()
+        )
+        record, exit_status = self.store.record(container_id), self.store.exit_status(container_id)
+        now = state.derive(record, exit_status, seen)
+        ended = exit_status if now == State.EXITED else None
+        return ContainerStatus(
+            spec=spec,
+            state=now,
+            pid=record.pid if now in (State.RUNNING, State.FROZEN, State.LOST) else 0,
+            started_unix_ns=record.started_unix_ns,
+            finished_unix_ns=ended.finished_unix_ns if ended else 0,
+            exit_code=ended.exit_code if ended else None,
+            error=ended.error if ended else "",
+            host=self._config.host,
+            epoch=record.epoch,
+            migration_id=record.migration_id,
+            role=record.role,
+        )
+
+    def list(self) -> list[ContainerStatus]:
+        """Every container of this host."""
+        found = []
+        for container_id in self.store.ids():
+            try:
+                found.append(self.inspect(container_id))
+            except NotFound:
+                continue  # removed while we looked
+        return found
+
+    def wait(self, container_id: str, timeout_s: float | None = None) -> ContainerStatus:
+        """Return when the container has ended, or at the time limit, with its status. Raises WrongState when
+        it never ran or is lost.
+        """
+        if not self._supervisor.wait_gone(container_id, timeout_s):
+            return self.inspect(container_id)
+        status = self.inspect(container_id)
+        if status.state in (State.CREATED, State.LOST):
+            raise WrongState(
+                f"container {status.spec.name} cannot be waited for: it is {status.state}",
+                hint="start it first" if status.state == State.CREATED else "remove it: migrate rm --force",
+            )
+        return status
+
+    def logs(
+        self, container_id: str, *, follow: bool = False, tail: int | None = None, since_unix_ns: int = 0
+    ) -> Iterator[logs.LogEntry]:
+        """Entries oldest first; `tail` None: all of them. With `follow`, up to the container's end."""
+        self.store.spec(container_id)
+        path = self.store.directory(container_id) / "container.log"
+
+        def alive() -> bool:
+            return self._supervisor.get(container_id) is not None
+
+        return logs.read_log(path, tail=tail, since_unix_ns=since_unix_ns, follow=alive if follow else None)
+
+    def attach(self, container_id: str) -> Attachment:
+        """Connected now if it runs, else by its next start, before its program runs. Raises WrongState in a move."""
+        with self.store.lock(container_id):
+            status = self._refuse("attach to", container_id, state.why_not_attach)
+            attachment = Attachment()
+            if status.state == State.RUNNING:
+                attachment.connect(self._supervisor.runtime_dir(container_id))
+            else:
+                self._waiting.setdefault(container_id, []).append(attachment)
+            return attachment
+
+    def running_pid(self, container_id: str) -> int:
+        """Init's pid on the host, for `exec`. Raises WrongState while it does not run or a move is under way."""
+        return self._refuse("exec in", container_id, state.why_not_exec).pid
+
+    # ------------------------------------------------------------ for the handover
+
+    def set_role(self, container_id: str, migration_id: str, role: str, epoch: int) -> None:
+        """Begin (or, with "" and "", end) this host's part in a move. Raises StaleEpoch for an epoch below
+        the known one.
+        """
+        with self.store.lock(container_id):
+            record = self.store.record(container_id)
+            if epoch < record.epoch:
+                raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
+            record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
+            self.store.write_record(container_id, record)
+
+    def monitor(self, container_id: str) -> MonitorClient:
+        """The connection to its monitor. Raises WrongState without one."""
+        client = self._supervisor.require(container_id).client
+        assert client is not None
+        return client
+
+    def spawn_monitor(self, container_id: str) -> MonitorClient:
+        """For a restore: the cgroup with its limits, and an idle monitor outside it. Ends with discard(), or
+        with the container.
+        """
+        with self.store.lock(container_id):
+            self.cgroup(container_id).create(self.store.spec(container_id).limits)
+            self._supervisor.spawn(container_id)
+        return self.monitor(container_id)
+
+    def set_process(self, container_id: str, pid: int) -> None:
+        """A restore has made `pid` this container's init."""
+        with self.store.lock(container_id):
+            record = self.store.record(container_id)
+            record = dataclasses.replace(
+                record, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=record.started_unix_ns or time.time_ns()
+            )
+            self.store.write_record(container_id, record)
+            self._supervisor.require(container_id).hold_outputs()
+
+    def forget(self, container_id: str, *, discard: bool = False) -> None:
+        """The container is not, or no longer, this host's: delete it, whatever its role. With `discard`, kill its
+        tasks first.
+
+        Idempotent. Raises WrongState when tasks are left.
+        """
+        try:
+            with self.store.lock(container_id):
+                self._supervisor.drop(container_id, discard=discard)
+                cgroup = self.cgroup(container_id)
+                if discard and cgroup.populated():
+                    cgroup.kill()
+                    cgroup.wait_empty(KILL_LIMIT_S)
+                if not self._supervisor.settle(container_id):
+                    raise WrongState(f"container {container_id} still has tasks here: {cgroup.procs()}")
+                self._delete(container_id)
+        except NotFound:
+            return
+
+    def plan(self, spec: ContainerSpec) -> dict[str, Any]:
+        """Everything the monitor and init need: the spec and what follows from this host. See init.Plan."""
+        directory = self.store.directory(spec.id)
+        cgroup = self.cgroup(spec.id)
+        soft, hard = NOFILE
+        own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if own_hard != resource.RLIM_INFINITY:
+            hard = min(hard, own_hard)
+        return {
+            "id": spec.id,
+            "root": str(directory / "rootfs"),
+            "layers": [str(self._images.layer_path(layer)) for layer in spec.layers],
+            "writable": str(directory / "layer"),
+            "ids_base": spec.ids.base,
+            "ids_count": spec.ids.count,
+            "cgroups": [str(path) for path in cgroup.dirs],
+            "freezer": str(cgroup.freezer),
+            "empty_dir": str(self._empty_dir),
+            "hostname": spec.hostname,
+            "argv": list(spec.argv),
+            "env": list(spec.env),
+            "cwd": spec.cwd,
+            "user": spec.user,
+            "capabilities": list(spec.capabilities),
+            "tty": spec.tty,
+            "stdin_open": spec.stdin_open,
+            "rlimits": {"RLIMIT_NOFILE": [min(soft, hard), hard]},
+            "shm_bytes": SHM_BYTES,
+            "log": str(directory / "container.log"),
+            "exit": str(self.store.exit_path(spec.id)),
+        }
+
+    def cgroup(self, container_id: str) -> Cgroup:
+        return Cgroup(self._config.cgroup_parent, container_id)
+
+    # ------------------------------------------------------------ the agent's own start and end
+
+    def recover(self) -> None:
+        """After the agent's start: take up living monitors again, put the host in order after dead ones.
+        Once, before anything else.
+        """
+        for entry in self._config.containers_dir.iterdir():
+            try:
+                if (entry / "spec.json").exists():
+                    with self.store.lock(entry.name):
+                        self._recover(entry.name)
+                else:
+                    log.warning("container %s is half made or half removed: removing it", entry.name)
+                    self._delete(entry.name)
+            except (AgentError, OSError) as exc:  # one bad container must not keep the agent from the others
+                log.error("container %s: recovery: %s", entry.name, exc)
+
+    def close(self) -> None:
+        """Let go of everything; the containers run on."""
+        self._supervisor.close()
+
+    def _recover(self, container_id: str) -> None:
+        live = self._supervisor.reconnect(container_id)
+        if live is None:
+            self._supervisor.settle(container_id)
+            return
+        monitor_state = live.ask("status")["state"]
+        if monitor_state in ("idle", "creating", "created"):  # the agent died between create and start
+            self._supervisor.drop(container_id, discard=True)
+            record = self.store.record(container_id)
+            self.store.write_record(container_id, dataclasses.replace(record, pid=0))
+            self._supervisor.settle(container_id)
+        elif monitor_state != "exited":
+            live.hold_outputs()
+
+    # ------------------------------------------------------------ parts
+
+    def _start(self, spec: ContainerSpec) -> None:
+        before = self.store.record(spec.id)
+        attachments = self._waiting.pop(spec.id, [])
+        plan = self.plan(spec)
+        self.cgroup(spec.id).create(spec.limits)
+        self.store.forget_exit(spec.id)
+        try:
+            live = self._supervisor.spawn(spec.id)
+            pid = int(live.ask("create", plan=plan)["pid"])
+            record = dataclasses.replace(before, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=time.time_ns())
+            self.store.write_record(spec.id, record)
+            network.attach(spec, pid, self._config.bridge)
+            live.hold_outputs()
+            for attachment in attachments:
+                attachment.connect(self._supervisor.runtime_dir(spec.id))
+            live.ask("start")
+        except (AgentError, OSError) as exc:
+            by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
+            # After a failed execve the monitor writes the exit status and ends by itself.
+            self._supervisor.drop(spec.id, discard=not by_program)
+            if not by_program:
+                self.store.write_record(spec.id, dataclasses.replace(before, pid=0))
+            self._supervisor.settle(spec.id)
+            for attachment in attachments:
+                attachment.end()
+            raise
+
+    def _kill_lost(self, spec: ContainerSpec) -> None:
+        cgroup = self.cgroup(spec.id)
+        cgroup.kill()
+        if not cgroup.wait_empty(KILL_LIMIT_S):
+            raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {cgroup.procs()}")
+        self._supervisor.settle(spec.id)
+
+    def _delete(self, container_id: str) -> None:
+        for attachment in self._waiting.pop(container_id, []):
+            attachment.end()
+        network.remove(container_id)
+        self.cgroup(container_id).remove()
+        shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)
+        self.store.delete(container_id)
+
+    def _live_for(self, verb: str, container_id: str, why_not: Callable[[ContainerStatus], str]) -> Live | None:
+        """The monitor to ask, or None when the container has ended. Raises WrongState as `why_not` says, and
+        for a lost one.
+        """
+        with self.store.lock(container_id):
+            status = self._refuse(verb, container_id, why_not)
+            live = self._supervisor.get(container_id)
+            if live is None and status.state == State.LOST:
+                raise WrongState(
+                    f"cannot {verb} container {status.spec.name}: its monitor is dead",
+                    hint=f"kill it: migrate kill --signal KILL {status.spec.name}",
+                )
+            return live
+
+    def _refuse(self, verb: str, container_id: str, why_not: Callable[[ContainerStatus], str]) -> ContainerStatus:
+        status = self.inspect(container_id)
+        if reason := why_not(status):
+            if status.migration_id:
+                hint = f"wait for the move, or cancel it: migrate cancel {status.migration_id}"
+            else:
+                hint = f"stop it first: migrate stop {status.spec.name}" if verb == "remove" else ""
+            raise WrongState(f"cannot {verb} container {status.spec.name}: {reason}", hint=hint)
+        return status
+
+    @staticmethod
+    def _signal(live: Live, number: int) -> None:
+        try:
+            live.ask("kill", signal=int(number))
+        except MonitorError as exc:
+            if exc.errno not in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET) and exc.step != "connect":
+                raise  # else it has ended by itself
+
+
+def signal_number(text: str) -> int:
+    """ "SIGTERM", "TERM", "term" or "15". Raises InvalidArgument."""
+    name = text.upper()
+    try:
+        number = int(name) if name.isdigit() else signals.Signals["SIG" + name.removeprefix("SIG")]
+        if number not in signals.valid_signals():
+            raise KeyError(name)
+    except KeyError:
+        raise InvalidArgument(f"unknown signal {text!r}", hint="give a name such as SIGTERM, or a number") from None
+    return int(number)
+
+
+def start_ticks(pid: int) -> int:
+    """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Raises OSError without the process."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[19])

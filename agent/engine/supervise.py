@@ -1,0 +1,190 @@
+"""The agent's hold on its monitors: who lives, what to do when one ends, and what to clean up after it.
+
+    spawn / reconnect ──► Live ── the connection closes ──► reap it ──► settle: unmount, veth, cgroup, exit status ──►
+    gone
+
+A connection that closes is the only signal needed: a monitor ends when its container is over, or was killed. settle()
+then looks at the cgroup: with tasks in it the container is lost, and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.config import AgentConfig
+from agent.engine import network, rootfs
+from agent.engine.cgroup import Cgroup
+from agent.engine.launch import MonitorClient, MonitorError, spawn_monitor
+from agent.engine.store import ExitStatus, Store, write_exit
+from agent.errors import AgentError, NotFound, WrongState
+
+UNKNOWN_EXIT_CODE = 255
+CLOSE_LIMIT_S = 30.0
+
+log = logging.getLogger(__name__)
+
+_outlive_us: list[
+    subprocess.Popen[bytes]
+] = []  # kept, for a Popen that is collected while it runs is a ResourceWarning
+
+
+@dataclass(kw_only=True)
+class Live:
+    """A monitor that this agent talks to. `process`: None when an earlier agent spawned it."""
+
+    client: MonitorClient | None = None
+    process: subprocess.Popen[bytes] | None = None
+    left_alone: bool = False  # the agent ends; the monitor does not
+    outputs: list[int] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)  # its process is reaped
+    gone: threading.Event = field(default_factory=threading.Event)  # and what it left is cleaned up
+
+    def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
+        """A request whose reply has no descriptors."""
+        assert self.client is not None
+        return self.client.request(cmd, **fields).fields
+
+    def hold_outputs(self) -> None:
+        """Keep the read ends of the container's output open here too: if the monitor is killed, writing tasks
+        do not get SIGPIPE.
+        """
+        assert self.client is not None
+        self.outputs = self.client.request("stdio").fds
+
+
+class Supervisor:
+    """Callers hold the container's lock (Store.lock) around every method but get() and wait_gone()."""
+
+    def __init__(self, config: AgentConfig, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._guard = threading.Lock()
+        self._live: dict[str, Live] = {}
+
+    def get(self, container_id: str) -> Live | None:
+        with self._guard:
+            return self._live.get(container_id)
+
+    def require(self, container_id: str) -> Live:
+        """Raises WrongState when the container has no monitor."""
+        live = self.get(container_id)
+        if live is None:
+            raise WrongState(f"no process of container {container_id} is watched here", hint="start it first")
+        return live
+
+    def spawn(self, container_id: str) -> Live:
+        """A new monitor, idle, in the cgroup of monitors. Raises ContainerStartError."""
+        monitors = Cgroup(self._config.cgroup_parent, "monitors")
+        monitors.create()
+        runtime_dir = self.runtime_dir(container_id)
+        process = spawn_monitor(runtime_dir, monitors)
+        return self._connect(container_id, process)
+
+    def reconnect(self, container_id: str) -> Live | None:
+        """The monitor that an earlier agent left; None when none answers."""
+        try:
+            return self._connect(container_id, None)
+        except MonitorError:
+            return None
+
+    def drop(self, container_id: str, *, discard: bool) -> None:
+        """End the monitor (with `discard`, its tasks too) and return when it is reaped. What it left is the
+        caller's to settle.
+        """
+        with self._guard:
+            live = self._live.pop(container_id, None)
+        if live is None or live.client is None:
+            return
+        if discard:
+            try:
+                live.client.request("discard")
+            except MonitorError as exc:
+                if not live.client.closed:
+                    log.warning("container %s: %s", container_id, exc.message)
+        if not live.closed.wait(CLOSE_LIMIT_S) and live.process is not None:
+            live.process.kill()
+
+    def wait_gone(self, container_id: str, timeout_s: float | None = None) -> bool:
+        """Wait until the container's monitor has ended and its traces are cleaned up; False at the time limit."""
+        live = self.get(container_id)
+        return live is None or live.gone.wait(timeout_s)
+
+    def settle(self, container_id: str) -> bool:
+        """Without a monitor: put the host in order after the container. False when tasks live on: lost, and left alone.
+
+        Writes an exit status where nobody could: the monitor, or the host, ended before init.
+        """
+        cgroup = Cgroup(self._config.cgroup_parent, container_id)
+        if cgroup.populated():
+            log.warning("container %s has lost its monitor; its tasks run on: %s", container_id, cgroup.procs())
+            return False
+        rootfs.unmount_root(self._store.directory(container_id) / "rootfs")
+        network.remove(container_id)
+        cgroup.remove()
+        record = self._store.record(container_id)
+        if record.pid and not record.migration_id and self._store.exit_status(container_id) is None:
+            error = "its monitor or its host ended first: the exit code is not known"
+            status = ExitStatus(exit_code=UNKNOWN_EXIT_CODE, finished_unix_ns=time.time_ns(), error=error)
+            write_exit(self._store.exit_path(container_id), status)
+        return True
+
+    def runtime_dir(self, container_id: str) -> Path:
+        return self._config.runtime_dir / container_id
+
+    def close(self) -> None:
+        """Let go of every monitor; they and their containers go on. For the end of the agent."""
+        with self._guard:
+            lives = list(self._live.values())
+            self._live.clear()
+        for live in lives:
+            live.left_alone = True
+            if live.process is not None:
+                _outlive_us.append(live.process)
+            if live.client is not None:
+                live.client.close()
+
+    def _connect(self, container_id: str, process: subprocess.Popen[bytes] | None) -> Live:
+        live = Live(process=process)
+        with self._guard:
+            self._live[container_id] = live
+        try:
+            live.client = MonitorClient.connect(
+                self.runtime_dir(container_id), on_close=lambda: self._closed(container_id, live)
+            )
+        except MonitorError:
+            with self._guard:
+                self._live.pop(container_id, None)
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise
+        return live
+
+    def _closed(self, container_id: str, live: Live) -> None:
+        """Runs in the thread that read the connection, once."""
+        if live.process is not None and not live.left_alone:
+            live.process.wait()
+        for fd in live.outputs:
+            os.close(fd)
+        live.outputs = []
+        live.closed.set()
+        try:
+            if self.get(container_id) is live:
+                with self._store.lock(container_id):
+                    if self.get(container_id) is live:
+                        with self._guard:
+                            del self._live[container_id]
+                        self.settle(container_id)
+        except NotFound:
+            pass  # removed meanwhile
+        except (AgentError, OSError) as exc:
+            log.error("container %s: cleaning up after its end: %s", container_id, exc)
+        finally:
+            live.gone.set()
