@@ -37,7 +37,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON,
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    (
+        "grpc.min_reconnect_backoff_ms",
+        10_000,
+    ),  # despite its name: how long one attempt may take; a tunnel's takes 0.5 s
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),  # a second channel to a path must not wait for the first one's backoff
     ("grpc.enable_http_proxy", 0),
