@@ -1,0 +1,82 @@
+"""CRIU's image files, as far as a move reads or writes them: page maps. pycriu is imported here and in `options.py` only.
+
+pagemap-N.img (N: the task's pid inside the container) lists runs of pages: PRESENT ones lie in pages-ID.img one after the other, LAZY ones
+without PRESENT were left in the task by a skeleton dump.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAGE = 4096
+LAZY, PRESENT = 2, 4
+_PAGEMAP = re.compile(r"pagemap-(\d+)\.img")
+
+
+@dataclass(frozen=True)
+class Run:
+    """`pages` pages from `start` on."""
+
+    start: int
+    pages: int
+    flags: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.pages * PAGE
+
+    @property
+    def left_behind(self) -> bool:
+        """The pages are in no image: a skeleton dump left them in the task."""
+        return bool(self.flags & LAZY) and not self.flags & PRESENT
+
+
+@dataclass(frozen=True)
+class PageMap:
+    """One task's page map. `task`: its pid inside the container; `pages_id` names pages-ID.img."""
+
+    task: int
+    pages_id: int
+    runs: tuple[Run, ...]
+
+    def left_behind(self) -> list[Run]:
+        return [run for run in self.runs if run.left_behind]
+
+
+def load(pycriu_path: Path) -> Any:
+    """pycriu.images. Its folder goes first: a distribution's older pycriu would shadow it."""
+    if str(pycriu_path) not in sys.path:
+        sys.path.insert(0, str(pycriu_path))
+    return importlib.import_module("pycriu.images")
+
+
+def page_maps(pycriu: Any, images_dir: Path) -> Iterator[PageMap]:
+    """Every task's page map in `images_dir`, in the order of their pids."""
+    found = ((int(m[1]), path) for path in images_dir.iterdir() if (m := _PAGEMAP.fullmatch(path.name)))
+    for task, path in sorted(found):
+        with path.open("rb") as file:
+            head, *entries = pycriu.load(file)["entries"]
+        yield PageMap(task, head["pages_id"], tuple(Run(e["vaddr"], _pages(e), e.get("flags", PRESENT)) for e in entries))
+
+
+def complete(pycriu: Any, images_dir: Path, page_map: PageMap) -> None:
+    """Rewrite the page map of a task whose lazy pages now lie in pages-ID.img, in order: they become PRESENT."""
+    path = images_dir / f"pagemap-{page_map.task}.img"
+    with path.open("rb") as file:
+        image = pycriu.load(file)
+    for entry in image["entries"][1:]:
+        if entry.get("flags", PRESENT) & LAZY:
+            entry["flags"] |= PRESENT
+    with path.open("wb") as file:
+        pycriu.dump(image, file)
+
+
+def _pages(entry: dict[str, Any]) -> int:
+    """CRIU 4.2 moved the count to a wider field; 4.1 knows the old one only."""
+    return int(entry.get("nr_pages") or entry.get("compat_nr_pages") or 0)

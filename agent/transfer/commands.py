@@ -1,0 +1,121 @@
+"""How an agent talks to its transfer process: JSON lines over a stream socket, one command at a time.
+
+    agent → process   {"command": NAME, ...}
+    process → agent   {"progress": {...}} any number of times, then {"ok": true, ...} or {"ok": false, "code", "message", "hint", "detail"}
+
+When the agent goes away the process sees the end of the stream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError, TransferError
+
+Progress = Callable[[Mapping[str, Any]], None]
+Handler = Callable[[dict[str, Any], Progress], Mapping[str, Any]]
+ROOT = Path(__file__).resolve().parents[2]
+STOP_LIMIT_S = 5.0
+
+
+def serve(connection: socket.socket, handlers: Mapping[str, Handler]) -> None:
+    """In the process: answer commands until the agent goes away."""
+    with connection.makefile("rwb") as stream:
+
+        def send(value: Mapping[str, Any]) -> None:
+            stream.write(json.dumps(value).encode() + b"\n")
+            stream.flush()
+
+        for line in stream:
+            command = json.loads(line)
+            try:
+                result = handlers[command["command"]](command, lambda facts: send({"progress": facts}))
+                send({"ok": True, **result})
+            except AgentError as exc:
+                send({"ok": False, "code": exc.code, "message": exc.message, "hint": exc.hint, "detail": exc.detail})
+            except OSError as exc:
+                send({"ok": False, "code": "transfer", "message": f"{exc}", "hint": "", "detail": ""})
+
+
+class TransferProcess:
+    """In the agent: a running transfer process. Thread-safe; one command at a time."""
+
+    def __init__(self, module: str, arguments: list[str], *, pass_fds: tuple[int, ...] = (), log: Path) -> None:
+        """Start `python -m MODULE --control-fd N ARGUMENTS`. It leads a session of its own, so that it can outlive us if it wants to."""
+        self._socket, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        with theirs, log.open("ab") as log_file:
+            argv = [sys.executable, "-m", module, "--control-fd", str(theirs.fileno()), *arguments]
+            self._process = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=(theirs.fileno(), *pass_fds),
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self._stream = self._socket.makefile("rwb")
+        self._log = log
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def request(self, command: str, on_progress: Progress = lambda facts: None, /, **fields: Any) -> dict[str, Any]:
+        """Run one command to its end. Raises the process's AgentError, or TransferError when it died."""
+        with self._lock:
+            try:
+                self._stream.write(json.dumps({"command": command, **fields}).encode() + b"\n")
+                self._stream.flush()
+                while line := self._stream.readline():
+                    answer: dict[str, Any] = json.loads(line)
+                    if "progress" in answer:
+                        on_progress(answer["progress"])
+                    elif answer["ok"]:
+                        return answer
+                    else:
+                        raise TransferError(answer["message"], hint=answer["hint"], detail=answer["detail"], code=answer["code"])
+            except (OSError, ValueError) as exc:
+                raise TransferError(f"the transfer process died: {exc}", detail=self._last_words()) from exc
+            raise TransferError("the transfer process died", detail=self._last_words())
+
+    def close(self) -> None:
+        """End it: first by the end of its stream, then by signals. Idempotent; a command under way fails."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it closed its end first
+        for stop in (None, self._process.terminate, self._process.kill):
+            if stop:
+                stop()
+            try:
+                self._process.wait(STOP_LIMIT_S if stop else 1.0)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        with self._lock:
+            try:
+                self._stream.close()
+            except OSError:
+                pass  # unsent bytes for a dead process
+            self._socket.close()
+
+    def _last_words(self) -> str:
+        try:
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+        except OSError:
+            return ""

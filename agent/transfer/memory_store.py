@@ -1,0 +1,105 @@
+"""Memory that arrives at the target: one sparse file a task on the move's tmpfs, the page of address A at offset A.
+
+So the order of arrival does not matter, a page that comes again replaces its older version, and nothing is copied when the final page
+map is known. The filler (agent/criu/filler.py) reads it as it is; a restore without userfaultfd needs CRIU's own order: `assemble`.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+from pathlib import Path
+from typing import Any
+
+from agent.criu import images
+from agent.errors import TransferError
+from agent.storage import rawfs
+
+_COPY_BYTES = 4 << 20
+_TOP = 1 << 47  # user addresses end here on x86-64 without 5-level paging; a page above is no page of a task
+
+
+class MemoryStore:
+    """`directory` must be on a tmpfs: other file systems have no room for such offsets."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._directory = directory
+        self._files: dict[int, int] = {}
+
+    def write(self, task: int, address: int, data: memoryview) -> None:
+        """Store whole pages. Raises TransferError for what cannot be memory of a task, OSError when the tmpfs is full."""
+        _check(address, len(data))
+        fd = self._file(task)
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], address + done)
+
+    def zero(self, task: int, address: int, size: int) -> None:
+        _check(address, size)
+        rawfs.punch_hole(self._file(task), address, size)
+
+    def seal_lazy(self, pycriu: Any, images_dir: Path) -> int:
+        """Write down, for the filler, which ranges each task lacks. Returns bytes."""
+        total = 0
+        for page_map in images.page_maps(pycriu, images_dir):
+            left = page_map.left_behind()
+            bounds = array.array("Q", [address for run in left for address in (run.start, run.end)])
+            (self._directory / f"{page_map.task}.ranges").write_bytes(bounds.tobytes())
+            self._file(page_map.task)
+            total += sum(run.end - run.start for run in left)
+        return total
+
+    def assemble(self, pycriu: Any, images_dir: Path) -> int:
+        """Complete the images so that CRIU restores without a filler: every page in pages-ID.img in its order. Returns bytes."""
+        total = 0
+        for page_map in images.page_maps(pycriu, images_dir):
+            if not page_map.left_behind():
+                continue
+            total += self._assemble_task(images_dir, page_map)
+            images.complete(pycriu, images_dir, page_map)
+        return total
+
+    def close(self) -> None:
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
+
+    def _assemble_task(self, images_dir: Path, page_map: images.PageMap) -> int:
+        target = images_dir / f"pages-{page_map.pages_id}.img"
+        present = target.with_suffix(".present")
+        if target.exists():
+            target.rename(present)
+        else:
+            present.touch()
+        total = 0
+        memory = self._file(page_map.task)
+        with present.open("rb") as old, target.open("wb") as new:
+            for run in page_map.runs:
+                if run.left_behind:
+                    total += run.end - run.start
+                    _copy_memory(memory, run.start, run.end, new.fileno())
+                elif run.flags & images.PRESENT:
+                    new.write(old.read(run.end - run.start))
+                    new.flush()
+        present.unlink()
+        return total
+
+    def _file(self, task: int) -> int:
+        if task not in self._files:
+            self._files[task] = os.open(self._directory / f"{task}.mem", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return self._files[task]
+
+
+def _copy_memory(memory: int, start: int, end: int, out: int) -> None:
+    while start < end:
+        data = os.pread(memory, min(_COPY_BYTES, end - start), start)
+        if not data:  # past the end of the file: zero pages that were never sent
+            data = bytes(min(_COPY_BYTES, end - start))
+        os.write(out, data)
+        start += len(data)
+
+
+def _check(address: int, size: int) -> None:
+    if address % images.PAGE or size % images.PAGE or size <= 0 or address + size > _TOP:
+        raise TransferError(f"{size} bytes at {address:#x} cannot be pages of a task")

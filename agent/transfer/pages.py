@@ -1,0 +1,147 @@
+"""Read the memory of tasks from outside and send what is not zero. One reused buffer, no work per page in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.transfer.frames import FRAME_BYTES, Kind, Writer
+
+PAGE = 4096
+_WORDS = PAGE // 8
+
+Ranges = NDArray[np.uint64]  # shape (n, 2): byte addresses [start, end), page aligned, sorted, disjoint
+
+NOTHING: Ranges = np.empty((0, 2), np.uint64)
+
+
+def ranges(pairs: Iterable[tuple[int, int]]) -> Ranges:
+    """From (start, end) pairs; sorted, neighbours joined."""
+    return _from_pages(_to_pages(np.array(sorted(pairs), np.uint64).reshape(-1, 2)))
+
+
+def subtract(a: Ranges, b: Ranges) -> Ranges:
+    return _from_pages(np.setdiff1d(_to_pages(a), _to_pages(b), assume_unique=True))
+
+
+def intersect(a: Ranges, b: Ranges) -> Ranges:
+    return _from_pages(np.intersect1d(_to_pages(a), _to_pages(b), assume_unique=True))
+
+
+def union(a: Ranges, b: Ranges) -> Ranges:
+    return _from_pages(np.union1d(_to_pages(a), _to_pages(b)))
+
+
+def total_bytes(of: Ranges) -> int:
+    return int((of[:, 1] - of[:, 0]).sum())
+
+
+class PageSender:
+    """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host."""
+
+    def __init__(self, writer: Writer, task: int, pid: int) -> None:
+        self._writer, self.task, self.pid = writer, task, pid
+        self._buffer = np.empty(FRAME_BYTES // 8, np.uint64)
+        self._view = self._buffer.data.cast("B")
+        self.sent: Ranges = NOTHING  # whatever the target has a version of
+
+    def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, int]:
+        """Send `wanted`; returns (pages sent, zero pages elided).
+
+        Not `exact`: the task runs; what cannot be read any more is left out and not counted as sent. Exact: the task is frozen, and
+        an unreadable page raises OSError.
+        """
+        sent_pages = zero_pages = 0
+        reached: list[tuple[int, int]] = []
+        zeros: list[tuple[int, int]] = []
+        memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for start, end in _chunks(wanted):
+                length = self._read(memory, start, end - start, exact=exact)
+                if not length:
+                    continue
+                reached.append((start, start + length))
+                for offset, size, zero in _split_zero(self._buffer[: length // 8]):
+                    if zero:
+                        zero_pages += size // PAGE
+                        zeros.append((start + offset, start + offset + size))
+                    else:
+                        sent_pages += size // PAGE
+                        self._writer.send(Kind.MEMORY, self._view[offset : offset + size], task=self.task, address=start + offset)
+        finally:
+            os.close(memory)
+        # A hole is a zero page already: only where the target has another version it must hear of it.
+        for start, end in intersect(ranges(zeros), self.sent).tolist():
+            self._writer.send(Kind.ZERO, task=self.task, address=start, size=end - start)
+        self.sent = union(self.sent, ranges(reached))
+        return sent_pages, zero_pages
+
+    def _read(self, memory: int, start: int, length: int, *, exact: bool) -> int:
+        """Bytes read into the buffer, whole pages."""
+        done = 0
+        while done < length:
+            try:
+                got = os.preadv(memory, [self._view[done:length]], start + done)
+            except OSError:
+                if exact:
+                    raise
+                break
+            if got == 0:
+                break
+            done += got
+        return done - done % PAGE
+
+
+def _chunks(of: Ranges) -> Iterator[tuple[int, int]]:
+    for start, end in of.tolist():
+        for at in range(start, end, FRAME_BYTES):
+            yield at, min(at + FRAME_BYTES, end)
+
+
+def _split_zero(words: NDArray[np.uint64]) -> Iterator[tuple[int, int, bool]]:
+    """(offset, bytes, is zero) runs of a buffer of whole pages."""
+    full: NDArray[np.bool_] = np.any(words.reshape(-1, _WORDS), axis=1)
+    edges = np.flatnonzero(np.diff(full)) + 1
+    bounds = [0, *edges.tolist(), len(full)]
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        if last > first:
+            yield first * PAGE, (last - first) * PAGE, not full[first]
+
+
+def _to_pages(of: Ranges) -> NDArray[np.uint64]:
+    """Page numbers of all pages in `of`."""
+    if not len(of):
+        return np.empty(0, np.uint64)
+    first = of[:, 0] // PAGE
+    count = (of[:, 1] // PAGE - first).astype(np.int64)
+    starts = np.repeat(first, count)
+    within = np.arange(len(starts), dtype=np.uint64) - np.repeat(np.cumsum(count) - count, count).astype(np.uint64)
+    return np.unique(starts + within)
+
+
+def _from_pages(pages: NDArray[np.uint64]) -> Ranges:
+    """The other way round; `pages` sorted and unique."""
+    if not len(pages):
+        return NOTHING
+    breaks = np.flatnonzero(np.diff(pages) != 1)
+    first = pages[np.concatenate(([0], breaks + 1))]
+    last = pages[np.concatenate((breaks, [len(pages) - 1]))]
+    return np.stack((first * PAGE, (last + 1) * PAGE), axis=1)
+
+
+def tasks_by_inner_pid(pids: Iterable[int]) -> dict[int, int]:
+    """{pid inside the container: pid on this host} of host pids; those that have gone are left out."""
+    found: dict[int, int] = {}
+    for pid in pids:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
+        if line:
+            found[int(line.split()[-1])] = pid
+    return found

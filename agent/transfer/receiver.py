@@ -1,0 +1,165 @@
+"""The target's transfer process: `python -m agent.transfer.receiver --control-fd N ... PLAN`, PLAN a JSON file.
+
+One a move. It takes frames (frames.py) from the pipe that ssh ends in and puts them where they belong: image layers into the store, the
+writable layer into the container's directory, memory and CRIU's images on the move's tmpfs. It starts nothing. It outlives
+its agent, for what has arrived is worth having after a restart: received.json says what. It ends with the stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from agent.criu import images
+from agent.errors import AgentError, TransferError
+from agent.storage import atomic
+from agent.storage.images import ImageStore
+from agent.storage.receive import LayerWriter
+from agent.storage.tree import TreeTarget
+from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
+from agent.transfer.memory_store import MemoryStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where things go. All paths are absolute; `lazy`: memory is for the filler, else for CRIU's own restore."""
+
+    migration: str
+    images_dir: str
+    memory_dir: str
+    upper: str
+    store: str
+    received: str
+    pycriu_path: str
+    lazy: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        return cls(**json.loads(path.read_text()))
+
+
+class Receiver:
+    """One stream, from HELLO to DONE."""
+
+    def __init__(self, plan: Plan, rx_fd: int, tx_fd: int) -> None:
+        self._plan, self._reader, self._tx = plan, Reader(rx_fd), tx_fd
+        self._memory = MemoryStore(Path(plan.memory_dir))
+        self._tree = TreeTarget(Path(plan.upper))
+        self._store = ImageStore(Path(plan.store))
+        self._layer: LayerWriter | None = None
+        self._file: int = -1
+
+    def run(self) -> None:
+        """Until the stream ends. An error is told to the source, which ends the move."""
+        try:
+            while frame := self._reader.read():
+                self._take(frame)
+        except (AgentError, OSError) as exc:
+            message = exc.message if isinstance(exc, AgentError) else str(exc)
+            try:
+                say(self._tx, {"ok": False, "error": message})
+            except (AgentError, OSError):
+                pass  # the source is gone as well
+            raise
+        finally:
+            if self._layer:
+                self._layer.__exit__(None, None, None)
+            self._memory.close()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == Kind.MEMORY:
+            self._memory.write(frame.task, frame.address, frame.payload)
+        elif frame.kind == Kind.ZERO:
+            self._memory.zero(frame.task, frame.address, frame.size)
+        elif frame.kind == Kind.TREE:
+            self._tree.apply(frame.payload)
+        elif frame.kind == Kind.FILE:
+            self._open_file(frame.json())
+        elif frame.kind == Kind.FILE_DATA:
+            os.write(self._file, frame.payload)
+        elif frame.kind == Kind.LAYER:
+            self._take_layer(frame)
+        elif frame.kind == Kind.LAYER_END:
+            self._end_layer()
+        elif frame.kind == Kind.HELLO:
+            self._hello(frame.json())
+        elif frame.kind == Kind.ROUND:
+            say(self._tx, {"ok": True})
+        elif frame.kind == Kind.DONE:
+            self._done(frame.json())
+
+    def _hello(self, said: dict[str, Any]) -> None:
+        if said.get("protocol") != PROTOCOL:
+            raise TransferError(f"the source speaks protocol {said.get('protocol')}, this host {PROTOCOL}", hint="upgrade the older agent")
+        if said.get("migration") != self._plan.migration:
+            raise TransferError("the stream belongs to another move")
+        say(self._tx, {"ok": True})
+
+    def _take_layer(self, frame: Frame) -> None:
+        if self._layer is None:  # the first frame names it
+            self._layer = self._store.receive_layer(str(frame.json()["diff_id"])).__enter__()
+        else:
+            self._layer.write(frame.payload)
+
+    def _end_layer(self) -> None:
+        if self._layer is None:
+            raise TransferError("the end of a layer that did not begin")
+        try:
+            self._layer.commit()
+        finally:
+            self._layer.__exit__(None, None, None)
+            self._layer = None
+        say(self._tx, {"ok": True})
+
+    def _open_file(self, said: dict[str, Any]) -> None:
+        name = str(said["name"])
+        if "/" in name or name.startswith(".") or not name:
+            raise TransferError(f"{name!r} is no name of an image file")
+        if self._file >= 0:
+            os.close(self._file)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(Path(self._plan.images_dir) / name, flags, 0o600)
+
+    def _done(self, said: dict[str, Any]) -> None:
+        """Everything is here: check it, make it ready for the restore, say so."""
+        if said.get("digest") != self._reader.digest:
+            raise TransferError("what arrived is not what was sent: the digests differ")
+        tree_digest = self._tree.finish()
+        if said.get("tree_digest") != tree_digest:
+            raise TransferError("the writable layer on the target differs from the source's: the digests differ")
+        pycriu = images.load(Path(self._plan.pycriu_path))
+        images_dir = Path(self._plan.images_dir)
+        prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
+        memory_bytes = prepare(pycriu, images_dir)
+        received = {"digest": self._reader.digest, "memory_bytes": memory_bytes, "received_bytes": self._reader.received_bytes}
+        atomic.write(Path(self._plan.received), json.dumps(received).encode())
+        say(self._tx, {"ok": True, "digest": self._reader.digest})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="agent.transfer.receiver")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--rx-fd", type=int, required=True)
+    parser.add_argument("--tx-fd", type=int, required=True)
+    parser.add_argument("--door-fd", type=int, required=True, help="held open: dial waits for its end")
+    parser.add_argument("plan", type=Path)
+    arguments = parser.parse_args()
+    socket.socket(fileno=arguments.control_fd).close()  # nothing to ask for: the stream says it all
+    try:
+        Receiver(Plan.read(arguments.plan), arguments.rx_fd, arguments.tx_fd).run()
+    except (AgentError, OSError) as exc:
+        sys.stderr.write(f"receiver: {exc}\n")
+        return 1
+    finally:
+        socket.socket(fileno=arguments.door_fd).close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The source's transfer process: `python -m agent.transfer.sender --control-fd N DIRECTORY`.
+
+One a move. The agent gives commands (commands.py), the other end of the stream is a receiver on the target (frames.py). When the agent
+goes away this ends, ssh with it: the target then sees the stream end and waits to be told what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.criu import images
+from agent.errors import TransferError
+from agent.storage.images import ImageStore
+from agent.storage.tree import TreeSource
+from agent.transfer import commands, pages, ssh
+from agent.transfer.commands import Progress
+from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, Kind, Writer
+
+Command = dict[str, Any]
+Facts = Mapping[str, Any]
+_REPORT_EVERY_S = 0.2
+
+
+class Sender:
+    """State of one move's stream."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._tunnel: ssh.BulkTunnel | None = None
+        self._writer: Writer | None = None
+        self._answers: Answers | None = None
+        self._tree: TreeSource | None = None
+        self._senders: dict[int, pages.PageSender] = {}
+
+    def handlers(self) -> dict[str, commands.Handler]:
+        return {"key": self._key, "open": self._open, "layers": self._layers, "tree": self._tree_round, "final": self._final}
+
+    def close(self) -> None:
+        if self._tunnel:
+            self._tunnel.close()
+
+    # ------------------------------------------------------------ tunnel
+
+    def _key(self, command: Command, progress: Progress) -> Facts:
+        del command, progress
+        return {"public_key": ssh.generate_key(self._directory / "ssh")}
+
+    def _open(self, command: Command, progress: Progress) -> Facts:
+        del progress
+        self._tunnel = ssh.BulkTunnel.open(
+            self._directory / "ssh",
+            certificate=command["certificate"],
+            address=command["address"],
+            port=command["port"],
+            user=command["user"],
+            host_keys=command["host_keys"],
+        )
+        self._writer, self._answers = Writer(self._tunnel.tx_fd), Answers(self._tunnel.rx_fd)
+        began = time.monotonic()
+        self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"]})
+        self._answer()
+        return {
+            "connect_s": self._tunnel.connect_s,
+            "round_trip_s": time.monotonic() - began,
+            "cipher": self._tunnel.cipher,
+            "ssh_pid": self._tunnel.process.pid,
+        }
+
+    # ------------------------------------------------------------ before the freeze
+
+    def _layers(self, command: Command, progress: Progress) -> Facts:
+        """Send each image layer in `layers` as the blob it was imported as; the target verifies its diff id."""
+        writer, before = self._stream(), self._stream().sent_bytes
+        store = ImageStore(Path(command["store"]))
+        sizes = {}
+        for diff_id in command["layers"]:
+            blob, size = store.open_layer(diff_id)
+            sizes[diff_id] = size
+            report = _Reporter(progress, f"layer {diff_id[7:19]}", size)
+            writer.send_json(Kind.LAYER, {"diff_id": diff_id, "size": size})
+            with blob:
+                while chunk := blob.read(FRAME_BYTES):
+                    writer.send(Kind.LAYER, chunk)
+                    report.add(len(chunk))
+            writer.send_json(Kind.LAYER_END, {"diff_id": diff_id})
+            self._answer()
+        return {"sent_bytes": writer.sent_bytes - before, "layers": sizes}
+
+    def _tree_round(self, command: Command, progress: Progress) -> Facts:
+        """Send what of the writable layer changed since the round before, while the container runs."""
+        before = self._stream().sent_bytes
+        self._send_tree(Path(command["root"]), (), progress, last=False)
+        self._stream().send_json(Kind.ROUND, {})
+        self._answer()
+        return {"sent_bytes": self._stream().sent_bytes - before}
+
+    # ------------------------------------------------------------ while frozen
+
+    def _final(self, command: Command, progress: Progress) -> Facts:
+        """Send the images, the memory that a skeleton dump left in the tasks, and the last of the writable layer; the target confirms all."""
+        writer = self._stream()
+        marks: list[dict[str, Any]] = []
+        sent: dict[str, int] = {}
+        images_dir = Path(command["images_dir"])
+
+        def part(name: str, before: int) -> None:
+            sent[name] = writer.sent_bytes - before
+            marks.append({"name": f"sent {name}", "unix_ns": time.time_ns()})
+
+        before = writer.sent_bytes
+        for path in sorted(images_dir.iterdir()):
+            if path.suffix in (".img", ".json", ".bin"):
+                self._send_file(path)
+        part("images", before)
+        before = writer.sent_bytes
+        page_count, zero_count = self._send_memory(images_dir, command["pids"], Path(command["pycriu_path"]))
+        part("memory", before)
+        before = writer.sent_bytes
+        always = [(int(device), int(inode)) for device, inode in command["always"]]
+        self._send_tree(Path(command["root"]), always, progress, last=True)
+        part("writable_layer", before)
+        tree_digest = self._tree.digest() if self._tree else ""
+        writer.send_json(Kind.DONE, {"digest": writer.digest, "tree_digest": tree_digest})
+        answer = self._answer()
+        marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
+        return {
+            "marks": marks,
+            "sent_bytes": sent,
+            "memory_pages": page_count,
+            "zero_pages": zero_count,
+            "digest": answer["digest"],
+        }
+
+    def _send_memory(self, images_dir: Path, pids: list[int], pycriu_path: Path) -> tuple[int, int]:
+        pycriu = images.load(pycriu_path)
+        here = pages.tasks_by_inner_pid(pids)
+        page_count = zero_count = 0
+        for page_map in images.page_maps(pycriu, images_dir):
+            wanted = pages.ranges((run.start, run.end) for run in page_map.left_behind())
+            if not len(wanted):
+                continue
+            if page_map.task not in here:
+                raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
+            sender = self._page_sender(page_map.task, here[page_map.task])
+            sent, zero = sender.send(wanted, exact=True)
+            page_count, zero_count = page_count + sent, zero_count + zero
+        return page_count, zero_count
+
+    def _page_sender(self, task: int, pid: int) -> pages.PageSender:
+        sender = self._senders.get(task)
+        if sender is None or sender.pid != pid:
+            sender = self._senders[task] = pages.PageSender(self._stream(), task, pid)
+        return sender
+
+    def _send_file(self, path: Path) -> None:
+        writer = self._stream()
+        with path.open("rb") as file:
+            writer.send_json(Kind.FILE, {"name": path.name, "size": os.fstat(file.fileno()).st_size})
+            while chunk := file.read(FRAME_BYTES):
+                writer.send(Kind.FILE_DATA, chunk)
+
+    def _send_tree(self, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool) -> None:
+        self._tree = self._tree or TreeSource(root)
+        report = _Reporter(progress, "writable layer", 0)
+        for frame in self._tree.delta(always=always, last=last):
+            self._stream().send(Kind.TREE, frame)
+            report.add(len(frame))
+
+    # ------------------------------------------------------------ parts
+
+    def _stream(self) -> Writer:
+        if self._writer is None:
+            raise TransferError("the tunnel is not open", touched="nothing")
+        return self._writer
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._answers is not None and self._tunnel is not None
+        tunnel = self._tunnel
+        return self._answers.next(lambda: tunnel.failure("the stream ended").message)
+
+
+class _Reporter:
+    """Progress a few times a second."""
+
+    def __init__(self, progress: Progress, text: str, total_bytes: int) -> None:
+        self._progress, self._text, self._total = progress, text, total_bytes
+        self._done, self._last = 0, time.monotonic()
+
+    def add(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last >= _REPORT_EVERY_S:
+            self._last = now
+            self._progress({"text": self._text, "done_bytes": self._done, "total_bytes": self._total})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="agent.transfer.sender")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("directory", type=Path)
+    arguments = parser.parse_args()
+    sender = Sender(arguments.directory)
+    try:
+        with socket.socket(fileno=arguments.control_fd) as connection:
+            commands.serve(connection, sender.handlers())
+    finally:
+        sender.close()
+
+
+if __name__ == "__main__":
+    main()
