@@ -210,9 +210,11 @@ class ErrorDetail(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., touched: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Mark(_message.Message):
-    __slots__ = ("name", "unix_ns")
+    __slots__ = ("name", "unix_ns", "host")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     name: str
     unix_ns: int
-    def __init__(self, name: _Optional[str] = ..., unix_ns: _Optional[int] = ...) -> None: ...
+    host: str
+    def __init__(self, name: _Optional[str] = ..., unix_ns: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
