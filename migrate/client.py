@@ -211,9 +211,9 @@ class Client:
         reply = self._call(self._fleet.Cancel, coordinator_pb2.CancelRequest(migration_id=migration_id), LONG_S)
         return reply.state, reply.text
 
-    def repair(self, migration_id: str, *, dry_run: bool = False) -> Moving:
-        """Finish or undo what a crash or an error left."""
-        request = coordinator_pb2.RepairRequest(migration_id=migration_id, dry_run=dry_run)
+    def repair(self, migration_id: str, *, dry_run: bool = False, keep: str = "") -> Moving:
+        """Finish or undo what a crash or an error left. `keep`: "source" or "target", whose copy lives, if you know."""
+        request = coordinator_pb2.RepairRequest(migration_id=migration_id, dry_run=dry_run, keep=keep)
         return Moving(self, self._fleet.Repair, request)
 
     def migrations(self, *, container: str = "", limit: int = 0, active: bool = False) -> list[Migration]:

@@ -2,7 +2,7 @@
 
 States of a container: "created", "running", "frozen", "exited", "arriving", "lost"; "unknown" where its host cannot be
 asked. States of a move: "running", "succeeded", "failed", "cancelled", "waiting" (past the pivot, retrying),
-"needs-attention".
+"needs-attention", and "checked" after a dry run.
 """
 
 from __future__ import annotations
@@ -215,10 +215,11 @@ class Step(_Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark(_Json):
-    """One instant of the frozen window."""
+    """One instant of the frozen window, by the clock of `host`."""
 
     name: str
     unix_ns: int
+    host: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,13 +198,13 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         journal=tuple(step(message.migration_id, one) for one in message.journal),
         facts=dict(message.facts),
         sent_bytes=dict(message.sent_bytes),
-        marks=tuple(records.Mark(name=mark.name, unix_ns=mark.unix_ns) for mark in message.marks),
+        marks=tuple(records.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in message.marks),
     )
 
 
 def failure(message: coordinator_pb2.MigrationRecord) -> Exception | None:
     """The error that a move which did not succeed raises; None for one that did or still goes on."""
-    if message.state in ("succeeded", "running"):
+    if message.state in ("succeeded", "running", "checked"):
         return None
     if message.HasField("error"):
         return rpc_errors.from_detail(message.error)

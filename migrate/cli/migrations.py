@@ -56,6 +56,9 @@ def add_parser(subparsers: Subparsers) -> None:
         examples="migrate repair 4f2a --dry-run\nmigrate repair 4f2a",
     )
     repair.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    repair.add_argument(
+        "--keep", choices=("source", "target"), default="", help="decide whose copy lives, where the hosts contradict"
+    )
     repair.add_argument("--dry-run", action="store_true", help="ask both hosts and say what would be done")
     repair.add_argument("--format", choices=("text", "json"), default="text")
 
@@ -82,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
             from migrate.cli.follow import Following
 
             repairing = args.command == "repair"
-            moving = client.repair(args.id, dry_run=args.dry_run) if repairing else client.watch(args.id)
+            moving = (
+                client.repair(args.id, dry_run=args.dry_run, keep=args.keep) if repairing else client.watch(args.id)
+            )
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
         if args.action == "show":
             record = client.migration(args.id)
@@ -156,11 +161,14 @@ def timeline(marks: tuple[Mark, ...]) -> list[str]:
     ordered = sorted(marks, key=lambda mark: mark.unix_ns)
     begin, end = ordered[0].unix_ns, ordered[-1].unix_ns
     span = max(1, end - begin)
+    width = max(len(mark.host) for mark in ordered)
     lines: list[str] = []
     for number, mark in enumerate(ordered):
         until = ordered[number + 1].unix_ns if number + 1 < len(ordered) else mark.unix_ns
         left = (mark.unix_ns - begin) * BAR // span
         right = max(left + 1, (until - begin) * BAR // span)
         bar = " " * left + "#" * (right - left)
-        lines.append(f"  {(mark.unix_ns - begin) / 1e6:9.1f} ms  |{bar[: BAR + 1]:<{BAR + 1}}|  {mark.name}")
+        lines.append(
+            f"  {(mark.unix_ns - begin) / 1e6:9.1f} ms  |{bar[: BAR + 1]:<{BAR + 1}}|  {mark.host:<{width}}  {mark.name}"
+        )
     return lines

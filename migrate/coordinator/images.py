@@ -1,0 +1,166 @@
+"""Images on the hosts: one import sent to several of them, lists put together, and the host that a new container fits."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from migrate.coordinator.agents import Agent, AgentPool
+from migrate.coordinator.hosts import ask_all
+from migrate.coordinator.store import Store
+from migrate.errors import InvalidArgument, MigrateError, NotFound
+from protos import agent_pb2, coordinator_pb2, types_pb2
+
+BEHIND = 8  # chunks that a slow host may be behind the fastest before it holds up all of them
+
+
+def import_to(
+    store: Store, pool: AgentPool, chunks: Iterator[coordinator_pb2.ImportImageChunk]
+) -> list[types_pb2.Image]:
+    """Read the stream once and send it to the host that it names, or to every host; returns each host's image.
+
+    A host that fails does not stop the others. Raises the first host's error, saying which others succeeded.
+    """
+    first = next(chunks, None)
+    if first is None or not first.HasField("start"):
+        raise InvalidArgument("an import begins with the image's name and config")
+    start = first.start
+    if not start.name:
+        raise InvalidArgument("an image needs a name", hint="migrate image import FILE NAME")
+    names = [store.host(start.host).name] if start.host else [host.name for host in store.hosts()]
+    branches = [_Branch(pool.agent(name), start) for name in names]
+    try:
+        for chunk in chunks:
+            took = [branch.put(chunk.data) for branch in branches]
+            if not any(took):
+                break  # all have failed: read no further
+        for branch in branches:
+            branch.put(None)
+    except BaseException:
+        for branch in branches:
+            branch.abandon()  # an image of half a stream must not be registered
+        raise
+    return _results(branches)
+
+
+def _results(branches: list[_Branch]) -> list[types_pb2.Image]:
+    for branch in branches:
+        branch.join()
+    images = [branch.image for branch in branches if branch.image is not None]
+    failed = [branch for branch in branches if branch.error is not None]
+    if not failed:
+        return images
+    error = failed[0].error
+    assert error is not None
+    if len(branches) == 1:
+        raise error
+    lines = [f"{image.host}: imported" for image in images]
+    lines += [f"{branch.host}: {branch.error}" for branch in failed]
+    raise type(error)(
+        f"{failed[0].host}: {error.message}",
+        hint=error.hint,
+        detail="\n".join([*lines, error.detail] if error.detail else lines),
+        code=error.code,
+        touched="something" if images else error.touched,
+    ) from error
+
+
+class _Branch:
+    """One host's import, fed from the one stream."""
+
+    def __init__(self, agent: Agent, start: coordinator_pb2.ImportImageStart) -> None:
+        self.host = agent.name
+        self.image: types_pb2.Image | None = None
+        self.error: MigrateError | None = None
+        self._agent = agent
+        self._start = start
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=BEHIND)
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._run, name=f"import-{agent.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, data: bytes | None) -> bool:
+        """False once the host has failed. Waits while it is too far behind."""
+        while self._thread.is_alive():
+            try:
+                self._chunks.put(data, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.put(None)
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.image = self._agent.call("Images", "Import", self._requests())
+            self.image.host = self.host
+        except MigrateError as exc:
+            self.error = exc
+
+    def _requests(self) -> Iterator[agent_pb2.ImportChunk]:
+        start = agent_pb2.ImportStart(name=self._start.name, config=self._start.config)
+        yield agent_pb2.ImportChunk(start=start)
+        while (data := self._chunks.get()) is not None:
+            yield agent_pb2.ImportChunk(data=data)
+        if self._abandoned:
+            raise _Abandoned  # gRPC cancels the call: the agent sees no end of the stream
+
+
+class _Abandoned(Exception):  # noqa: N818  # ends a request stream in a way that cannot be taken for its end
+    pass
+
+
+def list_all(store: Store, pool: AgentPool) -> list[types_pb2.Image]:
+    """Of every host that answers, by host."""
+    hosts = [host.name for host in store.hosts()]
+    images: list[types_pb2.Image] = []
+    for answer in ask_all(pool, hosts, lambda a: a.call("Images", "List", agent_pb2.ListImagesRequest())):
+        for image in answer.value.images if answer.value is not None else ():
+            image.host = answer.host
+            images.append(image)
+    return images
+
+
+def remove(store: Store, pool: AgentPool, name: str, *, host: str, force: bool) -> list[str]:
+    """From `host`, or from every host that has it; returns the layers that went with it. NotFound if nobody has it."""
+    request = agent_pb2.RemoveImageRequest(name=name, force=force)
+    hosts = [store.host(host).name] if host else [one.name for one in store.hosts()]
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Remove", request))
+    removed = [answer.value for answer in answers if answer.value is not None]
+    errors = [answer.error for answer in answers if answer.error is not None]
+    absent = [error for error in errors if isinstance(error, NotFound)]
+    if len(absent) < len(errors):
+        raise next(error for error in errors if not isinstance(error, NotFound))
+    if not removed:
+        raise absent[0] if absent else NotFound(f"no image {name!r}", hint="migrate images")
+    return list(dict.fromkeys(layer for reply in removed for layer in reply.removed))
+
+
+def choose_host(store: Store, pool: AgentPool, image: str) -> str:
+    """Where a container without --host goes: the only host, or the only one that has the image."""
+    hosts = [host.name for host in store.hosts()]
+    if len(hosts) == 1:
+        return hosts[0]
+    request = agent_pb2.InspectImageRequest(name=image)
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Inspect", request))
+    having = [answer.host for answer in answers if answer.value is not None]
+    silent = [a.host for a in answers if a.error is not None and not isinstance(a.error, NotFound)]
+    if len(having) == 1 and not silent:
+        return having[0]
+    if having:
+        also = f" (no answer from {', '.join(silent)})" if silent else ""
+        raise InvalidArgument(f"{image!r} is on {', '.join(having)}{also}: which one?", hint=f"--host {having[0]}")
+    if silent:
+        raise NotFound(
+            f"no host that answers has the image {image!r}; no answer from {', '.join(silent)}", hint="migrate hosts"
+        )
+    raise NotFound(
+        f"no host has the image {image!r}", hint=f"migrate image import FILE {image}", code="image.not_found"
+    )

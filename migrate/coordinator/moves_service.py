@@ -1,0 +1,98 @@
+"""The calls of the service Fleet that are about moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from migrate.coordinator import pack
+from migrate.coordinator.moves import MoveOrder, MoveRunner
+from migrate.coordinator.store import Store
+from migrate.coordinator.containers import Call
+from migrate.errors import PrecheckError, WrongState
+from protos import coordinator_pb2, types_pb2
+
+CHECKED = "checked"  # the state in a dry run's record, which is kept nowhere
+
+
+class MoveCalls:
+    """Mixed into FleetService."""
+
+    def __init__(self, store: Store, runner: MoveRunner) -> None:
+        self._store = store
+        self._runner = runner
+
+    def Move(self, request: coordinator_pb2.MoveRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
+        order = MoveOrder(
+            container=request.container,
+            to=request.to,
+            reason=request.reason,
+            mode=request.mode,
+            max_downtime_s=request.max_downtime_s,
+            request_id=request.request_id,
+        )
+        if request.dry_run:
+            yield from self._checked(order)
+            return
+        migration_id = self._runner.start(order)
+        for happened in self._runner.watch(migration_id):
+            yield pack.event(migration_id, happened)
+
+    def Watch(self, request: coordinator_pb2.WatchRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
+        migration_id = self._store.migration(request.migration_id).id
+        for happened in self._runner.watch(migration_id):
+            yield pack.event(migration_id, happened)
+
+    def Cancel(self, request: coordinator_pb2.CancelRequest, context: Call) -> coordinator_pb2.CancelResponse:  # noqa: N802, ARG002
+        answer = self._runner.cancel(request.migration_id)
+        record = self._runner.record(request.migration_id)
+        committed = any(row.event == "committed" for row in record.journal)
+        if committed or (record.migration.finished_unix_ns and answer.text.startswith("too late")):
+            raise WrongState(answer.text, hint=f"migrate migrations show {record.migration.id}")
+        return coordinator_pb2.CancelResponse(state=answer.state, text=answer.text)
+
+    def Repair(self, request: coordinator_pb2.RepairRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
+        migration_id = self._store.migration(request.migration_id).id
+        for happened in self._runner.repair(migration_id, dry_run=request.dry_run, keep=request.keep):
+            yield pack.event(migration_id, happened)
+
+    def Migrations(  # noqa: N802
+        self,
+        request: coordinator_pb2.MigrationsRequest,
+        context: Call,  # noqa: ARG002
+    ) -> coordinator_pb2.MigrationsResponse:
+        records = self._runner.records(container=request.container, active=request.active, limit=request.limit)
+        return coordinator_pb2.MigrationsResponse(migrations=[pack.record(one) for one in records])
+
+    def Migration(self, request: coordinator_pb2.MigrationRequest, context: Call) -> coordinator_pb2.MigrationRecord:  # noqa: N802, ARG002
+        return pack.record(self._runner.record(request.migration_id))
+
+    def _checked(self, order: MoveOrder) -> Iterator[coordinator_pb2.MoveEvent]:
+        """A dry run: the reasons against the move as an error, or a record that nothing was found."""
+        findings = self._runner.check(order)
+        if findings:
+            count = f"{len(findings)} reasons" if len(findings) > 1 else "1 reason"
+            raise PrecheckError(
+                f"{order.container} cannot move to {order.to}: {count}",
+                hint=findings[0].remedy,
+                detail="\n".join(str(finding) for finding in findings),
+            )
+        container = self._store.container(order.container)
+        now = time.time_ns()
+        text = f"nothing speaks against moving {container.name} from {container.owner} to {order.to}"
+        yield coordinator_pb2.MoveEvent(progress=types_pb2.Progress(phase="precheck", text=text, unix_ns=now))
+        yield coordinator_pb2.MoveEvent(
+            done=coordinator_pb2.MigrationRecord(
+                container_id=container.id,
+                container=container.name,
+                source=container.owner,
+                target=order.to,
+                state=CHECKED,
+                step="precheck",
+                reason=order.reason,
+                mode=order.mode or "auto",
+                started_unix_ns=now,
+                finished_unix_ns=now,
+                epoch=container.epoch,
+            )
+        )

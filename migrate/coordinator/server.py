@@ -1,0 +1,123 @@
+"""The coordinator as one object: everything that belongs together is made, started and stopped here."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from migrate.coordinator import hosts
+from migrate.coordinator.agents import AgentPool, Tunnel
+from migrate.coordinator.config import CoordinatorConfig
+from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.service import FleetService
+from migrate.coordinator.store import Host, Store
+from migrate.errors import MigrateError, WrongState
+from migrate.rpc import channels
+from migrate.rpc.errors import ErrorInterceptor
+from migrate.tunnel.control import ControlTunnel
+from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
+from protos import coordinator_pb2_grpc
+
+# A thread serves one call; logs that are followed, waits and terminals hold theirs. Threads are made when needed.
+MAX_CALLS = 256
+GRACE_S = 3.0  # for calls under way when the coordinator goes down
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """`start` after `__init__`, then `stop`. Raises MigrateError where another one has the same state directory."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self.config = config
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = take_lock(config.lock)
+        authority = CertificateAuthority.load_or_create(config.state_dir)
+        self._credentials = ControlCredentials(authority, config.state_dir)
+        self.store = Store(config.database)
+        self.store.set_fleet(config.fleet)
+        for reason in hosts.put_configured(self.store, config.hosts):
+            log.warning("a host that is no longer in the configuration stays: %s", reason)
+        self.pool = AgentPool(self.store.host, self._connect)
+        self.runner = MoveRunner(self.store, self.pool, Signer(authority))
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="call"),
+            interceptors=[ErrorInterceptor()],
+            options=channels.SERVER_OPTIONS,
+        )
+        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
+        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
+
+    def start(self) -> None:
+        """Serve, then go on with the moves that the last coordinator left."""
+        for host in self.config.hosts:
+            self.pool.agent(host.name)  # warm: the first command need not wait for ssh
+        listen(self._server, self.config.socket, self.config.group)
+        self.runner.recover()
+        log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.config.hosts), self.config.socket)
+
+    def stop(self) -> None:
+        """Finish nothing, lose nothing: moves under way go on with the next start."""
+        stopped = self._server.stop(GRACE_S)  # no new calls from here on
+        self.runner.shutdown()
+        stopped.wait()
+        self.pool.close()
+        self.config.socket.unlink(missing_ok=True)
+        self.store.database.close()
+        os.close(self._lock)
+
+    def _connect(self, host: Host) -> Tunnel:
+        return ControlTunnel(
+            host.name, host.address, host.port, host.user, host.host_keys, self._credentials.current
+        ).start()
+
+
+def take_lock(path: Path) -> int:
+    """A descriptor that holds the lock until it is closed. WrongState while another process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise WrongState(
+            f"another coordinator uses {path.parent}: process {holder}",
+            hint=f"stop it first: kill {holder}" if holder != "unknown" else "stop it first",
+        ) from exc
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def listen(server: grpc.Server, path: Path, group: str) -> None:
+    """Serve on `path`, for root and `group` alone; at no time for anybody else."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        target = channels.unix_target(path)
+    except ValueError as exc:
+        raise MigrateError(
+            str(exc), code="invalid_argument", hint="name a shorter socket in the configuration"
+        ) from exc
+    path.unlink(missing_ok=True)  # of one that was killed: whoever lives holds the lock, which is ours
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(target)
+        server.start()
+    except RuntimeError as exc:
+        raise MigrateError(f"cannot listen on {path}: {exc}", code="unreachable") from exc
+    finally:
+        os.umask(before)
+    if group:
+        try:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            log.warning("there is no group %r: only root can use %s", group, path)
+            return
+        path.chmod(0o660)

@@ -1,0 +1,94 @@
+"""The service Fleet: unpack, call, pack. What the calls mean is in protos/coordinator.proto and in the modules called.
+
+Errors leave as they are raised; migrate.rpc.errors.ErrorInterceptor maps them. The calls about moves are in moves_service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import migrate
+from migrate.coordinator import hosts, images, streams
+from migrate.coordinator.containers import Call, FleetContainers
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.moves_service import MoveCalls
+from migrate.rpc.channels import PROTOCOL
+from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, types_pb2
+
+
+class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):  # type: ignore[misc]  # generated code has no types
+    """One fleet. Thread-safe, as its parts are."""
+
+    def __init__(self, containers: FleetContainers, runner: MoveRunner) -> None:
+        MoveCalls.__init__(self, containers.store, runner)
+        self._containers = containers
+        self._store = containers.store
+        self._pool = containers.pool
+
+    # ------------------------------------------------------------ fleet
+
+    def Version(self, request: coordinator_pb2.VersionRequest, context: Call) -> coordinator_pb2.VersionResponse:  # noqa: N802, ARG002
+        return coordinator_pb2.VersionResponse(
+            version=migrate.__version__, protocol=PROTOCOL, fleet=self._store.fleet().name
+        )
+
+    def Hosts(self, request: coordinator_pb2.HostsRequest, context: Call) -> coordinator_pb2.HostsResponse:  # noqa: N802, ARG002
+        return coordinator_pb2.HostsResponse(hosts=hosts.statuses(self._store, self._pool, facts=request.facts))
+
+    # ------------------------------------------------------------ containers
+
+    def Run(self, request: coordinator_pb2.RunRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return self._containers.run(request)
+
+    def Containers(self, request: coordinator_pb2.ContainersRequest, context: Call) -> agent_pb2.ListResponse:  # noqa: N802, ARG002
+        return agent_pb2.ListResponse(containers=self._containers.list(all=request.all, host=request.host))
+
+    def Inspect(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return self._containers.inspect(request.name)
+
+    def Start(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return self._containers.start(request.name)
+
+    def Stop(self, request: coordinator_pb2.StopContainerRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return self._containers.stop(request)
+
+    def Kill(self, request: coordinator_pb2.KillContainerRequest, context: Call) -> agent_pb2.KillResponse:  # noqa: N802, ARG002
+        self._containers.kill(request.name, request.signal)
+        return agent_pb2.KillResponse()
+
+    def Remove(self, request: coordinator_pb2.RemoveContainerRequest, context: Call) -> agent_pb2.RemoveResponse:  # noqa: N802, ARG002
+        self._containers.remove(request.name, force=request.force)
+        return agent_pb2.RemoveResponse()
+
+    def Wait(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802
+        return self._containers.wait(request.name, context)
+
+    def Logs(self, request: coordinator_pb2.ContainerLogsRequest, context: Call) -> Iterator[agent_pb2.LogChunk]:  # noqa: N802
+        return streams.logs(self._containers, request, context)
+
+    def Exec(self, request_iterator: Iterator[agent_pb2.ExecInput], context: Call) -> Iterator[agent_pb2.ExecOutput]:  # noqa: N802
+        return streams.exec_(self._containers, request_iterator, context)
+
+    def Attach(self, request_iterator: Iterator[agent_pb2.ExecInput], context: Call) -> Iterator[agent_pb2.ExecOutput]:  # noqa: N802
+        return streams.attach(self._containers, request_iterator, context)
+
+    # ------------------------------------------------------------ images
+
+    def ImportImage(  # noqa: N802
+        self,
+        request_iterator: Iterator[coordinator_pb2.ImportImageChunk],
+        context: Call,  # noqa: ARG002
+    ) -> coordinator_pb2.ImportImageResponse:
+        imported = images.import_to(self._store, self._pool, request_iterator)
+        return coordinator_pb2.ImportImageResponse(images=imported)
+
+    def ListImages(self, request: coordinator_pb2.HostsRequest, context: Call) -> agent_pb2.ListImagesResponse:  # noqa: N802, ARG002
+        return agent_pb2.ListImagesResponse(images=images.list_all(self._store, self._pool))
+
+    def RemoveImage(  # noqa: N802
+        self,
+        request: coordinator_pb2.RemoveImageFromRequest,
+        context: Call,  # noqa: ARG002
+    ) -> agent_pb2.RemoveImageResponse:
+        removed = images.remove(self._store, self._pool, request.name, host=request.host, force=request.force)
+        return agent_pb2.RemoveImageResponse(removed=removed)
