@@ -146,7 +146,8 @@ def become(program: Program) -> NoReturn:
         give_stdio((0, 1, 2), user.uid, TTY_GID if program.tty else user.gid)
     with step("cwd"):
         cwd = program.cwd or "/"
-        Path(cwd).mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # no directory: chdir says it better
+            Path(cwd).mkdir(mode=0o755, parents=True, exist_ok=True)
         os.chdir(cwd)
     with step("capabilities"):
         process.drop_bounding(program.capabilities)

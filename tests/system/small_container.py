@@ -40,7 +40,9 @@ def plan(directory: Path, *, argv: list[str], **changes: Any) -> init.Plan:
 class SmallContainer:
     """Made up to `ready`; `start()` lets the program run. stdin is /dev/null unless `stdio` is given; output is in `output()`."""
 
-    def __init__(self, directory: Path, layers: list[Path], the_plan: init.Plan, stdio: tuple[int, int, int] | None = None) -> None:
+    def __init__(
+        self, directory: Path, layers: list[Path], the_plan: init.Plan, stdio: tuple[int, int, int] | None = None
+    ) -> None:
         for path in (directory / "layer/upper", directory / "layer/work"):
             path.mkdir(parents=True, exist_ok=True)
         self.plan = the_plan
@@ -53,10 +55,22 @@ class SmallContainer:
             stdio, own = (null, write_end, write_end), [null, write_end]
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.settimeout(20)
-        program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("small_monitor.py")), str(ROOT), str(theirs.fileno())]
+        program = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(Path(__file__).with_name("small_monitor.py")),
+            str(ROOT),
+            str(theirs.fileno()),
+        ]
         self.monitor = subprocess.Popen(program, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         theirs.close()
-        request = {"plan": the_plan, "layers": [str(layer) for layer in layers], "writable": str(directory / "layer")}
+        request = {
+            "plan": the_plan,
+            "layers": [str(layer) for layer in layers],
+            "writable": str(directory / "layer"),
+            "mount_at": str(directory / "rootfs"),
+        }
         sync.send(self.channel, request, stdio)
         for fd in own:
             os.close(fd)
@@ -117,7 +131,8 @@ def run(directory: Path, layers: list[Path], argv: list[str], **changes: Any) ->
 
 def busybox_like_layer(directory: Path) -> Path:
     """A layer made of this machine's own shell, coreutils and libraries: small, and always there."""
-    programs = "sh cat chmod chown cut env false grep id ls mkdir mknod readlink sleep stat stty touch true tty umount uname wc kill".split()
+    programs = ["sh", "cat", "chmod", "chown", "cut", "env", "false", "grep", "id", "kill", "ls", "mkdir", "mknod"]
+    programs += ["readlink", "rm", "sleep", "stat", "stty", "touch", "true", "tty", "umount", "uname", "wc"]
     layer = directory / "layer-base"
     for name in ("bin", "etc", "tmp"):
         (layer / name).mkdir(parents=True)
