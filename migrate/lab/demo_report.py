@@ -55,7 +55,8 @@ def timeline(record: Migration) -> list[str]:
     lines: list[str] = []
     for mark in marks:
         place = round((mark.unix_ns - first) / span * _BAR)
-        lines.append(f"{(mark.unix_ns - first) / 1e6:8.1f} ms  |{'-' * place}*{' ' * (_BAR - place)}|  {mark.name}")
+        bar = f"{'-' * place}*{' ' * (_BAR - place)}"
+        lines.append(f"{(mark.unix_ns - first) / 1e6:8.1f} ms  |{bar}|  {mark.host} {mark.name}")
     return lines
 
 
