@@ -26,10 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.errors": set(),
     "agent.relay": set(),
     "agent.linux": set(),
+    # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
+    "agent.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
     "agent.setup": {"agent.linux", "agent.errors", "agent.config", "agent.dial"},
-    "agent.engine": {"agent.linux", "agent.errors"},
-    # The monitor is CRIU's parent: it alone of the engine knows the driver, which runs in its event loop.
-    "agent.engine.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
+    "agent.engine": {"agent.config", "agent.linux", "agent.errors"},
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
     "agent.storage": {"agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate": {"migrate.errors", "migrate.client", "migrate.records", "migrate.cli"},  # __init__.py, __main__.py
     "migrate.errors": set(),
     "migrate.records": {"migrate.errors"},
-    "migrate.wire": {"migrate.errors", "migrate.records", "protos", "google"},
+    "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
     "migrate.client": {"migrate.errors", "migrate.records", "migrate.wire", "migrate.rpc", "protos", "grpc"},
     "migrate.rpc": {"migrate.errors", "protos", "grpc", "google"},
     "migrate.saga": {"migrate.errors"},
@@ -62,6 +62,7 @@ JUDGED = {
 
 # Started as `python -I -S FILE`, by sshd, or before anything is installed: nothing but the standard library and ours.
 BARE = (
+    "agent/monitor.py",
     "agent/engine/monitor.py",
     "agent/engine/init.py",
     "agent/engine/enter.py",
