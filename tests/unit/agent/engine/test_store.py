@@ -1,0 +1,166 @@
+"""A container's files and its lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
+from agent.engine.store import ExitStatus, Record, Store, read_exit, write_atomic, write_exit
+from agent.errors import AlreadyExists, NotFound, StorageError
+
+pytestmark = pytest.mark.unit
+
+SPEC = ContainerSpec(
+    id="c" * 32,
+    name="web1",
+    image="base",
+    image_digest="sha256:" + "a" * 64,
+    layers=("sha256:" + "b" * 64,),
+    argv=("/bin/true",),
+    env=("A=1",),
+    cwd="/",
+    user="",
+    hostname="web1",
+    ids=IdRange(base=65536),
+    network=Network(address="10.88.0.2/16", mac="02:42:0a:58:00:02"),
+    limits=Limits(memory_bytes=1 << 20),
+    labels={"tier": "db"},
+)
+
+
+def test_atomic_write_replaces_whole_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """A second write replaces the first, with the asked-for mode and nothing beside it."""
+    path = tmp_path / "file"
+    write_atomic(path, "long first contents")
+    write_atomic(path, b"second", mode=0o640)
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_failed_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
+    """When the rename fails the old contents stay and the temporary file goes."""
+    path = tmp_path / "file"
+    path.mkdir()
+    (path / "kept").touch()
+    with pytest.raises(OSError):
+        write_atomic(path, "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert (path / "kept").exists()
+
+
+def test_spec_and_record_round_trip(tmp_path: Path) -> None:
+    """What add() and write_record() wrote is what spec() and record() return, and ids() lists it."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record(epoch=3))
+    store.write_record(SPEC.id, Record(epoch=4, pid=12, migration_id="m", role="source"))
+    assert store.ids() == [SPEC.id]
+    assert store.spec(SPEC.id) == SPEC
+    assert store.record(SPEC.id) == Record(epoch=4, pid=12, migration_id="m", role="source")
+
+
+def test_second_add_is_refused(tmp_path: Path) -> None:
+    """An id is taken once; the first container is untouched."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record())
+    with pytest.raises(AlreadyExists, match=SPEC.id):
+        store.add(replace(SPEC, name="other"), Record())
+    assert store.spec(SPEC.id).name == "web1"
+
+
+def test_directory_without_a_spec_is_no_container(tmp_path: Path) -> None:
+    """What a crash left before the spec was written is not listed, and add() takes its place."""
+    store = Store(tmp_path)
+    (tmp_path / SPEC.id / "layer").mkdir(parents=True)
+    assert store.ids() == []
+    with pytest.raises(NotFound):
+        store.spec(SPEC.id)
+    store.add(SPEC, Record())
+    assert not (tmp_path / SPEC.id / "layer").exists()
+
+
+def test_container_directory_lets_others_through(tmp_path: Path) -> None:
+    """The container's own root has to reach its root below it, and to list nothing on the way."""
+    directory = Store(tmp_path).add(SPEC, Record())
+    assert directory.stat().st_mode & 0o777 == 0o711
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    """A spec or an exit status that is not one raises StorageError with the path."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record())
+    (tmp_path / SPEC.id / "spec.json").write_text('{"id": 1}')
+    with pytest.raises(StorageError, match=r"spec\.json"):
+        store.spec(SPEC.id)
+    store.exit_path(SPEC.id).write_text("{")
+    with pytest.raises(StorageError, match=r"exit\.json"):
+        store.exit_status(SPEC.id)
+
+
+def test_exit_status_round_trip(tmp_path: Path) -> None:
+    """exit.json holds what was written; without the file there is no status."""
+    path = tmp_path / "exit.json"
+    assert read_exit(path) is None
+    status = ExitStatus(exit_code=137, finished_unix_ns=5, error="out of memory")
+    write_exit(path, status)
+    assert read_exit(path) == status
+
+
+def test_lock_is_reentrant_in_a_thread_and_excludes_others(tmp_path: Path) -> None:
+    """The holder may lock again; another thread waits for the outermost release."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record())
+    order: list[str] = []
+
+    def other() -> None:
+        with store.lock(SPEC.id):
+            order.append("other")
+
+    with store.lock(SPEC.id):
+        with store.lock(SPEC.id):
+            thread = threading.Thread(target=other)
+            thread.start()
+        time.sleep(0.05)
+        order.append("holder")
+    thread.join()
+    assert order == ["holder", "other"]
+
+
+def test_lock_excludes_another_process(tmp_path: Path) -> None:
+    """The lock is an flock on the directory: a second agent sees it."""
+    store = Store(tmp_path)
+    directory = store.add(SPEC, Record())
+    code = f"import fcntl, os; fcntl.flock(os.open({str(directory)!r}, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with store.lock(SPEC.id):
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_lock_of_a_removed_container_is_not_found(tmp_path: Path) -> None:
+    """Who waited for a container that is deleted meanwhile gets NotFound, not a lock on nothing."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record())
+    failure: list[BaseException] = []
+
+    def waiter() -> None:
+        try:
+            with store.lock(SPEC.id):
+                pass
+        except NotFound as exc:
+            failure.append(exc)
+
+    with store.lock(SPEC.id):
+        thread = threading.Thread(target=waiter)
+        thread.start()
+        time.sleep(0.05)
+        store.delete(SPEC.id)
+    thread.join()
+    assert len(failure) == 1
+    assert store.ids() == []
