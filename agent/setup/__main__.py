@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [name for name in chosen if name not in steps]:
         parser.error(f"unknown step {unknown[0]!r}: {', '.join(steps)}")
     begun = time.monotonic()
-    with (CHECKOUT / "pyproject.toml").open() as lock:
+    lock = os.open(CHECKOUT, os.O_RDONLY)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two of us at once would install into one environment
         for name in chosen:
             try:
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
             if did:
                 _say(did)
+    finally:
+        os.close(lock)
     _say(f"ready ({', '.join(chosen)}) after {time.monotonic() - begun:.1f} s")
     return 0
 
