@@ -1,0 +1,1 @@
+"""Real implementations of our own interfaces against a simulated world."""
