@@ -49,9 +49,9 @@ def exit_status(exc: MigrateError, command: str) -> int:
     """Docker's convention for run and exec: 127 no such program, 126 it cannot be executed, 125 the rest of ours."""
     if command not in ("run", "exec"):
         return exc.exit_status
-    if exc.code == "container.start_failed":
-        if re.search(r"ENOENT|No such file|not found", exc.message):
-            return 127
-        if re.search(r"EACCES|ENOEXEC|Permission denied|Exec format", exc.message):
-            return 126
+    if exc.code in ("container.start_failed", "container.exec_failed"):
+        # The agent names the step that failed and then the reason: "exec: sh: no such file in PATH=..."
+        found = re.search(r"(?:^|: )exec: (.*)", exc.message)
+        if found:
+            return 127 if re.search(r"no such file|no program", found[1], re.IGNORECASE) else 126
     return 125

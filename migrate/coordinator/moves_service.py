@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 from migrate.coordinator import pack
+from migrate.coordinator.containers import Call
 from migrate.coordinator.moves import MoveOrder, MoveRunner
 from migrate.coordinator.store import Store
-from migrate.coordinator.containers import Call
 from migrate.errors import PrecheckError, WrongState
 from protos import coordinator_pb2, types_pb2
 

@@ -1,0 +1,488 @@
+"""The service Fleet through the client library: real gRPC on unix sockets, hosts in memory."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from agent import errors as agent_errors
+from migrate.client import Client
+from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.service import FleetService
+from migrate.coordinator.store import Fleet, Host, Migration, MigrationId, MoveState, Store, change_owner
+from migrate.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MigrateError,
+    NotFound,
+    Unreachable,
+    WrongState,
+)
+from migrate.records import ImageDefaults, Run
+from migrate.rpc import channels
+from migrate.rpc.errors import ErrorInterceptor
+from migrate.tunnel.pki import CertificateAuthority, Signer
+from protos import coordinator_pb2_grpc
+from tests.fakes.host import EXITED, RUNNING, FakeHost
+
+pytestmark = pytest.mark.contract
+
+
+class World:
+    """A fleet of two hosts with its coordinator's service, and a client."""
+
+    def __init__(self, directory: Path) -> None:
+        self.hosts = {name: FakeHost(name, directory).serve() for name in ("host1", "host2")}
+        self.store = Store(directory / "coordinator.db")
+        self.store.set_fleet(Fleet(name="test"))
+        for number, name in enumerate(self.hosts, 1):
+            self.store.put_host(Host(name=name, address=f"10.88.0.{10 + number}", host_keys=("ssh-ed25519 AAAA",)))
+        self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
+        signer = Signer(CertificateAuthority.load_or_create(directory / "ca"))
+        self.runner = MoveRunner(self.store, self.pool, signer)
+        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
+        )
+        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
+        self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
+        self._server.start()
+        self.client = Client(directory / "fleet.sock")
+
+    def close(self) -> None:
+        self.client.close()
+        self._server.stop(0).wait()
+        self.runner.shutdown()
+        self.pool.close()
+        for host in self.hosts.values():
+            host.stop()
+
+    def move(self, container_id: str, source: str, target: str) -> None:
+        """What is true after a move, without one."""
+        container = self.store.container(container_id)
+        with self.store.database.transaction() as db:
+            change_owner(db, container.id, source=source, target=target, epoch=container.epoch)
+        self.hosts[source].hand_over(container_id, self.hosts[target])
+
+    def begin_move(self, container_id: str) -> None:
+        """A move that is under way, in the database only."""
+        container = self.store.container(container_id)
+        self.store.create_migration(
+            Migration(
+                id=MigrationId("abcdef"),
+                container_id=container.id,
+                container=container.name,
+                source=container.owner,
+                target="host2",
+                epoch=container.epoch,
+                state=MoveState.RUNNING,
+                reason="",
+                mode="auto",
+                max_downtime_s=0.3,
+                request_id="",
+                started_unix_ns=time.time_ns(),
+                finished_unix_ns=0,
+                error=None,
+            )
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    for host in world.hosts.values():
+        host.add_image("base", cmd=["serve"], env=["A=image", "B=image"], working_dir="/srv", labels={"from": "image"})
+    yield world
+    world.close()
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Fails unless `condition` becomes true."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- run
+
+
+def test_run_puts_request_image_and_allocation_together(world: World) -> None:
+    """What runs is the image's config under the request's, with a name, address, MAC and ids of its own."""
+    wanted = Run(
+        image="base", host="host1", env=("A=mine",), labels={"tier": "web"}, cap_drop=("NET_RAW",), name="web1"
+    )
+    container = world.client.run(wanted)
+    assert (container.name, container.host, container.state, container.epoch) == ("web1", "host1", "running", 1)
+    assert container.argv == ("serve",)
+    assert {"A=mine", "B=image"} < set(container.env)
+    assert any(entry.startswith("PATH=") for entry in container.env)
+    assert (container.cwd, dict(container.labels)) == ("/srv", {"from": "image", "tier": "web"})
+    assert container.address == "10.88.1.1/16"
+    assert container.hostname == container.id[:12]
+    assert container.ids_base % 65536 == 0
+    assert "CAP_NET_RAW" not in container.capabilities
+    assert "CAP_CHOWN" in container.capabilities
+    assert container.layers == ("sha256:base",)
+    other = world.client.run(Run(image="base", host="host2"))
+    assert other.address != container.address
+    assert other.ids_base != container.ids_base
+    assert other.name
+
+
+def test_create_does_not_start(world: World) -> None:
+    """`create` leaves a created container, which `start` starts."""
+    container = world.client.create(Run(image="base", host="host1", name="later"))
+    assert container.state == "created"
+    assert world.client.start("later").state == "running"
+
+
+def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: World) -> None:
+    """The agent's code, message and hint arrive as they are; container and allocation are gone."""
+    world.hosts["host1"].fail["Containers.Start"] = agent_errors.StartError(
+        "exec: serve: no such file in PATH=/bin", hint="check the command"
+    )
+    with pytest.raises(MigrateError) as caught:
+        world.client.run(Run(image="base", host="host1", name="web1"))
+    assert caught.value.code == "container.start_failed"
+    assert caught.value.message == "exec: serve: no such file in PATH=/bin"
+    assert caught.value.hint == "check the command"
+    assert world.hosts["host1"].containers == {}
+    assert world.store.containers() == []
+    world.hosts["host1"].fail.clear()
+    assert world.client.run(Run(image="base", host="host1", name="web1")).address == "10.88.1.1/16"
+
+
+def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: World) -> None:
+    """While the host may still have the container, its address is not given to another one."""
+    host = world.hosts["host1"]
+    host.fail["Containers.Start"] = agent_errors.StartError("cgroup: no")
+    host.fail["Containers.Remove"] = agent_errors.StorageError("the disk is gone")
+    with pytest.raises(MigrateError) as caught:
+        world.client.run(Run(image="base", host="host1", name="web1"))
+    assert caught.value.touched == "something"
+    assert "migrate rm -f web1" in caught.value.hint
+    assert world.store.container("web1").address == "10.88.1.1"
+    host.fail.clear()
+    world.client.remove("web1", force=True)
+    assert world.store.containers() == []
+
+
+def test_without_a_host_the_image_decides(world: World) -> None:
+    """The only host that has the image is taken; two are a question, none is an error."""
+    world.hosts["host2"].add_image("rare", cmd=["serve"])
+    assert world.client.run(Run(image="rare")).host == "host2"
+    with pytest.raises(InvalidArgument, match="host1, host2"):
+        world.client.run(Run(image="base"))
+    with pytest.raises(NotFound, match="no host has the image 'nothing'"):
+        world.client.run(Run(image="nothing"))
+
+
+def test_names_are_unique_and_checked_before_a_host_is_touched(world: World) -> None:
+    """A taken name fails with nothing created anywhere."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    with pytest.raises(AlreadyExists, match="web1"):
+        world.client.run(Run(image="base", host="host2", name="web1"))
+    assert world.hosts["host2"].containers == {}
+
+
+def test_an_image_without_a_command_needs_one(world: World) -> None:
+    """Neither cmd nor argv is an error before anything is allocated."""
+    world.hosts["host1"].add_image("bare")
+    with pytest.raises(InvalidArgument, match="no command"):
+        world.client.run(Run(image="bare", host="host1"))
+    assert world.client.run(Run(image="bare", host="host1", argv=("sh",))).argv == ("sh",)
+
+
+# ---------------------------------------------------------------- containers
+
+
+def test_containers_of_all_hosts_are_listed_and_a_silent_host_hides_none(world: World) -> None:
+    """With a host down its containers are still listed, in state unknown, with the reason."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    world.client.run(Run(image="base", host="host2", name="web2"))
+    world.client.create(Run(image="base", host="host1", name="off"))
+    assert {(c.name, c.host, c.state) for c in world.client.containers()} == {
+        ("web1", "host1", "running"),
+        ("web2", "host2", "running"),
+    }
+    assert {c.name for c in world.client.containers(all=True)} == {"web1", "web2", "off"}
+    assert [c.name for c in world.client.containers(host="host2")] == ["web2"]
+    world.hosts["host2"].stop()
+    states = {c.name: c for c in world.client.containers()}
+    assert states["web1"].state == "running"
+    assert states["web2"].state == "unknown"
+    assert "host2" in states["web2"].error
+    assert states["web2"].address == "10.88.1.2/16"
+    assert world.client.inspect("web2").state == "unknown"
+
+
+def test_calls_go_to_the_owner_wherever_a_move_has_taken_the_container(world: World) -> None:
+    """After a move the same name reaches the other host, with the new epoch."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    world.move(container.id, "host1", "host2")
+    moved = world.client.inspect("web1")
+    assert (moved.host, moved.epoch, moved.state) == ("host2", 2, "running")
+    world.client.kill("web1", signal="SIGHUP")
+    assert world.hosts["host2"].containers[container.id].signals == ["SIGHUP"]
+    assert world.client.stop("web1").state == "exited"
+
+
+def test_a_container_is_found_by_the_beginning_of_its_id(world: World) -> None:
+    """Name, id and an unambiguous prefix name the same container; an unknown one is an error with a hint."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    assert world.client.inspect(container.id[:6]).name == "web1"
+    with pytest.raises(NotFound) as caught:
+        world.client.inspect("web9")
+    assert (caught.value.exit_status, caught.value.hint) == (3, "migrate ps --all")
+
+
+def test_a_running_container_is_removed_only_by_force(world: World) -> None:
+    """Removed means gone from the host and its name free again."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    with pytest.raises(WrongState, match="running"):
+        world.client.remove("web1")
+    world.client.remove("web1", force=True)
+    assert world.hosts["host1"].containers == {}
+    assert world.client.containers(all=True) == []
+
+
+def test_a_container_that_its_host_has_lost_can_be_removed(world: World) -> None:
+    """What the host does not know any more must not keep its name for ever."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    del world.hosts["host1"].containers[container.id]
+    world.client.remove("web1")
+    assert world.store.containers() == []
+
+
+def test_a_container_that_moves_is_not_removed(world: World) -> None:
+    """The host is not even asked."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    world.begin_move(container.id)
+    assert world.client.inspect("web1").migration_id == "abcdef"
+    with pytest.raises(WrongState, match="abcdef"):
+        world.client.remove("web1", force=True)
+    assert "Containers.Remove" not in world.hosts["host1"].calls
+
+
+def test_wait_returns_the_exit_code_through_a_move(world: World) -> None:
+    """Whoever waits does not notice that the container has changed hosts."""
+    container = world.client.run(Run(image="base", host="host1", name="job"))
+    with ThreadPoolExecutor() as executor:
+        waiting = executor.submit(world.client.wait, "job")
+        eventually(lambda: "Containers.Wait" in world.hosts["host1"].calls)
+        world.move(container.id, "host1", "host2")
+        eventually(lambda: "Containers.Wait" in world.hosts["host2"].calls)
+        world.hosts["host2"].exit(container.id, 3)
+        finished = waiting.result(10)
+    assert (finished.exit_code, finished.host) == (3, "host2")
+
+
+def test_a_wait_that_is_given_up_ends_on_the_host_too(world: World) -> None:
+    """Nothing keeps waiting for a caller that has gone."""
+    world.client.run(Run(image="base", host="host1", name="job"))
+    with pytest.raises(Unreachable):
+        world.client.wait("job", timeout_s=0.3)
+    assert world.hosts["host1"].cancelled.wait(5)
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_exec_passes_input_output_sizes_and_the_exit_code(world: World) -> None:
+    """Half-closing stdin lets the command finish; both output streams and the code arrive."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    session = world.client.exec("web1", ["cat"], stdin=True)
+    session.send(b"hello ")
+    session.resize(24, 80)
+    session.send(b"world")
+    session.close_stdin()
+    output = list(session)
+    assert b"".join(one.data for one in output if one.stream == "stdout") == b"hello 24x80\nworld"
+    assert b"".join(one.data for one in output if one.stream == "stderr") == b"end of input\n"
+    assert session.exit_code == 0
+    session = world.client.exec("web1", ["exit", "42"])
+    assert list(session) == []
+    assert session.exit_code == 42
+
+
+def test_exec_ends_on_the_host_when_the_caller_goes_away(world: World) -> None:
+    """Cancelling the call cancels the agent's."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    session = world.client.exec("web1", ["sleep"])
+    session.wait_started()
+    session.close()
+    assert world.hosts["host1"].cancelled.wait(5)
+
+
+def test_execs_errors_are_the_agents(world: World) -> None:
+    """A command that is not there and a container that does not run fail as the agent says."""
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    with pytest.raises(MigrateError, match="exec: nope: no such file"):
+        list(world.client.exec("web1", ["nope"]))
+    world.client.stop("web1")
+    with pytest.raises(WrongState):
+        list(world.client.exec("web1", ["cat"]))
+
+
+def test_attach_follows_the_container_to_its_new_host(world: World) -> None:
+    """Input and output go on after a move, and the exit code is the container's."""
+    container = world.client.run(Run(image="base", host="host1", name="web1", stdin_open=True))
+    session = world.client.attach("web1", stdin=True)
+    seen: list[bytes] = []
+    reader = threading.Thread(target=lambda: seen.extend(one.data for one in session))
+    reader.start()
+    session.send(b"one")
+    eventually(lambda: b"host1:one" in seen)
+    world.move(container.id, "host1", "host2")
+    eventually(lambda: "Containers.Attach" in world.hosts["host2"].calls)
+    session.send(b"two")
+    eventually(lambda: b"host2:two" in seen)
+    world.hosts["host2"].exit(container.id, 7)
+    reader.join(10)
+    assert session.exit_code == 7
+
+
+def test_logs_are_tailed_and_cut_by_time(world: World) -> None:
+    """`tail` and `since` reach the agent; without follow the stream ends."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    for number in range(5):
+        world.hosts["host1"].write(container.id, f"line {number}\n", unix_ns=1000 + number)
+    assert [one.data for one in world.client.logs("web1", tail=2)] == [b"line 3\n", b"line 4\n"]
+    assert len(list(world.client.logs("web1"))) == 5
+    assert [one.unix_ns for one in world.client.logs("web1", since_unix_ns=1003)] == [1003, 1004]
+
+
+def test_followed_logs_lose_and_repeat_no_line_through_moves(world: World) -> None:
+    """Lines with equal stamps, and lines of a host whose clock is behind, come once each and in order."""
+    container = world.client.run(Run(image="base", host="host1", name="web1"))
+    now = time.time_ns()
+    host1, host2 = world.hosts["host1"], world.hosts["host2"]
+    lines: list[str] = []
+
+    def follow() -> None:
+        lines.extend(one.data.decode() for one in world.client.logs("web1", follow=True))
+
+    reader = threading.Thread(target=follow)
+    host1.write(container.id, "a\n", unix_ns=now)
+    host1.write(container.id, "same\n", unix_ns=now)
+    host1.write(container.id, "same\n", unix_ns=now)
+    reader.start()
+    eventually(lambda: len(lines) == 3)
+    world.move(container.id, "host1", "host2")
+    host2.write(container.id, "same\n", unix_ns=now)
+    host2.write(container.id, "behind\n", unix_ns=now - 2 * 10**9)
+    eventually(lambda: len(lines) == 5)
+    world.move(container.id, "host2", "host1")
+    host1.write(container.id, "back\n", unix_ns=now + 10**9)
+    eventually(lambda: len(lines) == 6)
+    host1.exit(container.id, 0)
+    reader.join(10)
+    assert lines == ["a\n", "same\n", "same\n", "same\n", "behind\n", "back\n"]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_an_import_is_read_once_and_goes_to_every_host(world: World) -> None:
+    """Both hosts get all bytes and the config."""
+    data = bytes(5 << 20)
+    images = world.client.import_image(io.BytesIO(data), "new", defaults=ImageDefaults(cmd=("run",)))
+    assert {(one.host, one.size_bytes, one.defaults.cmd) for one in images} == {
+        ("host1", len(data), ("run",)),
+        ("host2", len(data), ("run",)),
+    }
+    only = world.client.import_image(io.BytesIO(b"x"), "other", host="host2")
+    assert [one.host for one in only] == ["host2"]
+    assert "other" not in world.hosts["host1"].images
+
+
+def test_a_host_that_fails_an_import_does_not_stop_the_others(world: World) -> None:
+    """The error names the host and says where it worked."""
+    world.hosts["host1"].fail["Images.Import"] = agent_errors.StorageError("no room", hint="free some")
+    with pytest.raises(MigrateError, match="host1: no room") as caught:
+        world.client.import_image(io.BytesIO(bytes(20 << 20)), "new")
+    assert (caught.value.touched, caught.value.hint) == ("something", "free some")
+    assert "host2: imported" in caught.value.detail
+    assert world.hosts["host2"].images["new"].size_bytes == 20 << 20
+
+
+def test_half_an_import_is_no_image(world: World) -> None:
+    """A reader that fails half way registers nothing anywhere."""
+
+    class Broken(io.RawIOBase):
+        def __init__(self) -> None:
+            self.reads = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.reads += 1
+            if self.reads > 2:
+                raise OSError("the pipe broke")
+            return b"x" * size
+
+    with pytest.raises(MigrateError):
+        world.client.import_image(Broken(), "half")  # type: ignore[arg-type]
+    time.sleep(0.3)
+    assert "half" not in world.hosts["host1"].images
+    assert "half" not in world.hosts["host2"].images
+
+
+def test_images_are_listed_and_removed_everywhere(world: World) -> None:
+    """Removing from every host tolerates hosts that do not have it, not that nobody has."""
+    world.hosts["host2"].add_image("rare")
+    assert {(one.name, one.host) for one in world.client.images()} == {
+        ("base", "host1"),
+        ("base", "host2"),
+        ("rare", "host2"),
+    }
+    assert world.client.remove_image("rare") == ["sha256:base"]
+    with pytest.raises(NotFound):
+        world.client.remove_image("rare")
+
+
+# ---------------------------------------------------------------- hosts
+
+
+def test_hosts_that_do_not_answer_are_listed_as_unreachable(world: World) -> None:
+    """One silent host costs the others nothing, and its error is told."""
+    world.client.run(Run(image="base", host="host2", name="web2"))
+    world.hosts["host2"].stop()
+    one, two = world.client.hosts()
+    assert one.reachable
+    assert one.facts is not None
+    assert one.facts.kernel == "6.18"
+    assert (two.reachable, two.facts, two.containers) == (False, None, 1)
+    assert "host2" in two.error
+    with pytest.raises(Unreachable, match="host2"):
+        world.client.start("web2")
+
+
+def test_the_version_names_the_fleet(world: World) -> None:
+    """Version, protocol and the fleet's name."""
+    version = world.client.version()
+    assert (version.fleet, version.protocol) == ("test", channels.PROTOCOL)
+
+
+def test_a_coordinator_that_is_not_there_is_explained(tmp_path: Path) -> None:
+    """The error names the socket and what to type; nothing was touched."""
+    with Client(tmp_path / "nothing.sock") as client, pytest.raises(Unreachable) as caught:
+        client.version()
+    assert "nothing.sock" in caught.value.message
+    assert "migrate lab up" in caught.value.hint
+    assert (caught.value.touched, caught.value.exit_status) == ("nothing", 4)
+
+
+def test_states_of_the_fake_are_those_of_the_wire() -> None:
+    """The fake and the client speak of the same states."""
+    from migrate import wire
+
+    assert (wire.state_name(RUNNING), wire.state_name(EXITED)) == ("running", "exited")
