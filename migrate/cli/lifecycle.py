@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="time before SIGKILL (default: the container's)",
     )
-    stop.add_argument("-s", "--signal", type=values.signal, default="", help="signal (default: the container's)")
+    stop.add_argument("-s", "--signal", type=values.signal, default=None, help="signal (default: the container's)")
     kill = command(
         subparsers, "kill", help="send a signal to containers", examples="migrate kill web1\nmigrate kill -s HUP web1"
     )
@@ -72,7 +72,7 @@ def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
         return name
 
     def stop(name: str) -> str:
-        client.stop(name, timeout_s=args.time, signal=args.signal)
+        client.stop(name, timeout_s=args.time, signal=args.signal or "")
         return name
 
     def kill(name: str) -> str:

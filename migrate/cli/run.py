@@ -60,8 +60,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("-m", "--memory", type=values.size, default=0, metavar="SIZE", help="memory limit, such as 512m")
     add("--cpus", type=values.cpus, default=0.0, metavar="N", help="limit of processors, such as 1.5")
     add("--pids-limit", type=values.positive, default=0, metavar="N", help="limit of processes and threads")
-    add("--ip", type=values.address, default="", metavar="ADDRESS", help="address (default: allocated)")
-    add("--mac-address", type=values.mac, default="", metavar="MAC", help="MAC address (default: from the address)")
+    add("--ip", type=values.address, default=None, metavar="ADDRESS", help="address (default: allocated)")
+    add("--mac-address", type=values.mac, default=None, metavar="MAC", help="MAC address (default: from the address)")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="label; repeatable")
     add("--cap-add", action="append", default=[], type=values.capability, metavar="CAP", help="add a capability")
     add(
@@ -75,7 +75,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add(
         "--stop-signal",
         type=values.signal,
-        default="",
+        default=None,
         metavar="SIGNAL",
         help="signal of `migrate stop` (default: the image's)",
     )
@@ -111,11 +111,11 @@ def run(args: argparse.Namespace) -> int:
         tty=args.tty,
         stdin_open=args.interactive,
         labels=values.labels(args.label),
-        address=args.ip,
-        mac=args.mac_address,
+        address=args.ip or "",
+        mac=args.mac_address or "",
         cap_add=tuple(args.cap_add),
         cap_drop=tuple(args.cap_drop),
-        stop_signal=args.stop_signal,
+        stop_signal=args.stop_signal or "",
         stop_timeout_s=args.stop_timeout,
     )
     if args.command == "run" and args.rm and args.detach:

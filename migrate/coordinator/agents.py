@@ -71,15 +71,15 @@ class Agent:
         self._sleep = sleep
         self._stubs = {service: stub(tunnel.channel()) for service, stub in STUBS.items()}
 
-    def call(self, service: str, method: str, request: Any, *, timeout_s: float | None = None) -> Any:
+    def call(self, service: str, method: str, request: Any, *, timeout_s: float | None = None, retries: int = 3) -> Any:
         """One answer; `request` is an iterator where the method takes a stream. `timeout_s` replaces the table's.
 
-        Repeated after Unreachable where that does no harm, within the deadline.
+        Repeated up to `retries` times after Unreachable where that does no harm, within the deadline.
         """
         name = f"{service}.{method}"
         deadline_s = timeout_s or DEADLINES_S.get(name, DEFAULT_DEADLINE_S)
         started = time.monotonic()
-        delays = iter(RETRY_DELAYS_S if name in REPEATABLE or service == "Migration" else ())
+        delays = iter(RETRY_DELAYS_S[:retries] if name in REPEATABLE or service == "Migration" else ())
         while True:
             try:
                 with self._tunnel.native():

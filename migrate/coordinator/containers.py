@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from migrate.coordinator import create
 from migrate.coordinator.agents import Agent, AgentPool, Pending, Stream
-from migrate.coordinator.hosts import Answer, ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
 from migrate.coordinator.store import Container, Desired, Store
 from migrate.errors import Cancelled, MigrateError, NotFound, Unreachable, WrongState
 from protos import agent_pb2, coordinator_pb2, types_pb2
@@ -142,7 +142,9 @@ class FleetContainers:
         answers = {
             answer.host: answer
             for answer in ask_all(
-                self.pool, hosts, lambda agent: agent.call("Containers", "List", agent_pb2.ListRequest())
+                self.pool,
+                hosts,
+                lambda agent: agent.call("Containers", "List", agent_pb2.ListRequest(), retries=LIST_RETRIES),
             )
         }
         seen = {

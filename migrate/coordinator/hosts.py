@@ -24,6 +24,10 @@ class Answer(Generic[T]):
     error: MigrateError | None = None
 
 
+# A table of all hosts must not wait long for the one that is down; an agent that is just being restarted answers then.
+LIST_RETRIES = 1
+
+
 def ask_all(pool: AgentPool, hosts: Iterable[str], question: Callable[[Agent], T]) -> list[Answer[T]]:
     """In the order of `hosts`; takes as long as the slowest one. A host that fails fails alone."""
     names = list(hosts)
@@ -58,8 +62,9 @@ def put_configured(store: Store, hosts: Iterable[Host]) -> list[str]:
 def statuses(store: Store, pool: AgentPool, *, facts: bool) -> list[coordinator_pb2.HostStatus]:
     """Every host by name. Each is asked either way: reachable means that its agent has just answered."""
     hosts = store.hosts()
+    request = agent_pb2.FactsRequest()
     owned = {host.name: len(store.containers(host.name)) for host in hosts}
-    answers = ask_all(pool, owned, lambda agent: agent.call("Host", "Facts", agent_pb2.FactsRequest()))
+    answers = ask_all(pool, owned, lambda agent: agent.call("Host", "Facts", request, retries=LIST_RETRIES))
     result: list[coordinator_pb2.HostStatus] = []
     for host, answer in zip(hosts, answers, strict=True):
         status = coordinator_pb2.HostStatus(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.hosts import ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, ask_all
 from migrate.coordinator.store import Store
 from migrate.errors import InvalidArgument, MigrateError, NotFound
 from protos import agent_pb2, coordinator_pb2, types_pb2
@@ -120,8 +120,9 @@ class _Abandoned(Exception):  # noqa: N818  # ends a request stream in a way tha
 def list_all(store: Store, pool: AgentPool) -> list[types_pb2.Image]:
     """Of every host that answers, by host."""
     hosts = [host.name for host in store.hosts()]
+    request = agent_pb2.ListImagesRequest()
     images: list[types_pb2.Image] = []
-    for answer in ask_all(pool, hosts, lambda a: a.call("Images", "List", agent_pb2.ListImagesRequest())):
+    for answer in ask_all(pool, hosts, lambda a: a.call("Images", "List", request, retries=LIST_RETRIES)):
         for image in answer.value.images if answer.value is not None else ():
             image.host = answer.host
             images.append(image)
@@ -149,7 +150,7 @@ def choose_host(store: Store, pool: AgentPool, image: str) -> str:
     if len(hosts) == 1:
         return hosts[0]
     request = agent_pb2.InspectImageRequest(name=image)
-    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Inspect", request))
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Inspect", request, retries=LIST_RETRIES))
     having = [answer.host for answer in answers if answer.value is not None]
     silent = [a.host for a in answers if a.error is not None and not isinstance(a.error, NotFound)]
     if len(having) == 1 and not silent:
