@@ -77,6 +77,21 @@ def complete(pycriu: Any, images_dir: Path, page_map: PageMap) -> None:
         pycriu.dump(image, file)
 
 
+def stats(pycriu: Any, path: Path) -> dict[str, float]:
+    """CRIU's own counters of a dump or a restore; times in seconds, named *_s. Empty without the file."""
+    try:
+        with path.open("rb") as file:
+            entry = pycriu.load(file)["entries"][0]
+    except (OSError, LookupError):
+        return {}
+    counters: dict[str, Any] = entry.get("dump") or entry.get("restore") or {}
+    return {
+        (f"{name}_s" if name.endswith("_time") else name): (value / 1e6 if name.endswith("_time") else float(value))
+        for name, value in counters.items()
+        if isinstance(value, int)
+    }
+
+
 def _pages(entry: dict[str, Any]) -> int:
     """CRIU 4.2 moved the count to a wider field; 4.1 knows the old one only."""
     return int(entry.get("nr_pages") or entry.get("compat_nr_pages") or 0)

@@ -33,6 +33,7 @@ class Plan:
     migration: str
     images_dir: str
     memory_dir: str
+    logs_dir: str
     upper: str
     store: str
     received: str
@@ -123,8 +124,11 @@ class Receiver:
             raise TransferError(f"{name!r} is no name of an image file")
         if self._file >= 0:
             os.close(self._file)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(Path(self._plan.images_dir) / name, flags, 0o600)
+        directory = self._plan.logs_dir if said["kind"] == "log" else self._plan.images_dir
+        self._file = os.open(Path(directory) / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        offset = int(said["offset"])  # what was sent before stays: a log that has grown
+        os.ftruncate(self._file, offset)
+        os.lseek(self._file, offset, os.SEEK_SET)
 
     def _done(self, said: dict[str, Any]) -> None:
         """Everything is here: check it, make it ready for the restore, say so."""

@@ -37,6 +37,7 @@ class Sender:
         self._answers: Answers | None = None
         self._tree: TreeSource | None = None
         self._senders: dict[int, pages.PageSender] = {}
+        self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
         return {"key": self._key, "open": self._open, "layers": self._layers, "tree": self._tree_round, "final": self._final}
@@ -96,6 +97,7 @@ class Sender:
         """Send what of the writable layer changed since the round before, while the container runs."""
         before = self._stream().sent_bytes
         self._send_tree(Path(command["root"]), (), progress, last=False)
+        self._send_logs(Path(command["logs"]))
         self._stream().send_json(Kind.ROUND, {})
         self._answer()
         return {"sent_bytes": self._stream().sent_bytes - before}
@@ -124,6 +126,7 @@ class Sender:
         before = writer.sent_bytes
         always = [(int(device), int(inode)) for device, inode in command["always"]]
         self._send_tree(Path(command["root"]), always, progress, last=True)
+        self._send_logs(Path(command["logs"]))
         part("writable_layer", before)
         tree_digest = self._tree.digest() if self._tree else ""
         writer.send_json(Kind.DONE, {"digest": writer.digest, "tree_digest": tree_digest})
@@ -158,10 +161,22 @@ class Sender:
             sender = self._senders[task] = pages.PageSender(self._stream(), task, pid)
         return sender
 
-    def _send_file(self, path: Path) -> None:
+    def _send_logs(self, directory: Path) -> None:
+        """What the container has said so far; of a log that was sent before, only what was added."""
+        for path in sorted(directory.glob("container.log*")):
+            status = path.stat()
+            known = self._log_sizes.get((path.name, status.st_ino), 0)
+            offset = known if known <= status.st_size else 0
+            self._send_file(path, kind="log", offset=offset)
+            self._log_sizes = {key: size for key, size in self._log_sizes.items() if key[0] != path.name}
+            self._log_sizes[path.name, status.st_ino] = status.st_size
+
+    def _send_file(self, path: Path, *, kind: str = "image", offset: int = 0) -> None:
         writer = self._stream()
         with path.open("rb") as file:
-            writer.send_json(Kind.FILE, {"name": path.name, "size": os.fstat(file.fileno()).st_size})
+            size = os.fstat(file.fileno()).st_size
+            writer.send_json(Kind.FILE, {"name": path.name, "size": size, "kind": kind, "offset": offset})
+            file.seek(offset)
             while chunk := file.read(FRAME_BYTES):
                 writer.send(Kind.FILE_DATA, chunk)
 

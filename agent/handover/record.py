@@ -1,0 +1,93 @@
+"""What a host knows of its part in a move, on its /run: enough for an agent that was restarted to go on or to undo.
+
+After a reboot nothing of it is left, and nothing of the tasks either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agent.engine import store
+from agent.errors import NotFound, StaleEpoch, StorageError, WrongState
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveRecord:
+    """`role`: source or target. `committed`: the pivot is past. `peer_host`: the other side's name, for people."""
+
+    migration_id: str
+    container_id: str
+    role: str
+    epoch: int
+    lazy: bool = False
+    committed: bool = False
+    restored: bool = False
+    receiver_pid: int = 0
+    receiver_ticks: int = 0
+    peer_host: str = ""
+
+
+class Move:
+    """One move's directory. `stage` is a tmpfs of its own, so that a full one hurts nobody else."""
+
+    def __init__(self, moves_dir: Path, migration_id: str, role: str) -> None:
+        if not migration_id or not migration_id.replace("-", "").isalnum():
+            raise WrongState(f"{migration_id!r} is no id of a migration")
+        self.directory = moves_dir / f"{migration_id}.{role}"  # the role: a lab's hosts never share it, a test's may
+        self.stage = self.directory / "stage"
+        self.images = self.stage / "images"
+        self.memory = self.stage / "memory"
+        self.logs = self.stage / "logs"
+        self.received = self.directory / "received.json"
+        self._record = self.directory / "record.json"
+
+    @property
+    def exists(self) -> bool:
+        return self._record.exists()
+
+    def begin(self, record: MoveRecord) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.write(record)
+
+    def read(self) -> MoveRecord:
+        """Raises NotFound: this host has no part in that move (any more)."""
+        try:
+            return MoveRecord(**json.loads(self._record.read_text()))
+        except FileNotFoundError:
+            raise NotFound(f"this host has no part in migration {self.directory.stem}", code="migration.not_found") from None
+        except (TypeError, ValueError) as exc:
+            raise StorageError(f"{self._record} is damaged: {exc}") from exc
+
+    def write(self, record: MoveRecord) -> None:
+        store.write_atomic(self._record, json.dumps(dataclasses.asdict(record)))
+
+    def update(self, **changes: object) -> MoveRecord:
+        record = dataclasses.replace(self.read(), **changes)  # type: ignore[arg-type]  # names are checked by replace
+        self.write(record)
+        return record
+
+    def require(self, epoch: int) -> MoveRecord:
+        """The record, unless the call is from before a pivot that this host knows of."""
+        record = self.read()
+        if epoch < record.epoch:
+            raise StaleEpoch(f"migration {record.migration_id} has epoch {record.epoch} here, the call has {epoch}")
+        return record
+
+    def forget(self) -> None:
+        """The stage must be unmounted."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @classmethod
+    def all(cls, moves_dir: Path) -> list[Self]:
+        """Every move that this host has a part in."""
+        found = []
+        for path in sorted(moves_dir.glob("*.*")) if moves_dir.is_dir() else []:
+            move = cls(moves_dir, path.stem, path.suffix[1:])
+            if move.exists:
+                found.append(move)
+        return found

@@ -1,0 +1,46 @@
+"""The staging tmpfs of a move: its own, of a size that was asked for before anything froze, freed after."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from agent.errors import StorageError
+from agent.handover.record import Move
+from agent.linux import mounts
+
+MARGIN_BYTES = 256 << 20  # images of thousands of tasks, non-lazy memory, page tables of the tmpfs itself
+_MEMINFO = Path("/proc/meminfo")
+
+
+def mount(move: Move, needed_bytes: int) -> None:
+    """Mount `move.stage` with room for `needed_bytes`; what is there already stays. Raises StorageError when memory lacks."""
+    if move.stage.is_mount():
+        return
+    size = needed_bytes + MARGIN_BYTES
+    available = available_bytes()
+    if needed_bytes > available:
+        raise StorageError(
+            f"the move needs {needed_bytes >> 20} MiB of memory on this host, {available >> 20} MiB are available",
+            hint="free memory on it, or choose another target",
+        )
+    move.stage.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mounts.mount("migrate-stage", move.stage, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=700,size={size}")
+    for directory in (move.images, move.memory, move.logs):
+        directory.mkdir(mode=0o700)
+
+
+def unmount(move: Move) -> None:
+    """Idempotent."""
+    try:
+        mounts.umount(move.stage, mounts.MNT_DETACH)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOENT):
+            raise StorageError(f"cannot unmount {move.stage}: {exc.strerror}") from exc
+
+
+def available_bytes() -> int:
+    for line in _MEMINFO.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,357 @@
+"""The target's side of a move: accept, receive, restore, finish. Every call is idempotent.
+
+Until finish(committed=True) no task of the container runs here: its address is on no link, its tasks are in a frozen cgroup.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.config import AgentConfig
+from agent.criu import images as criu_images
+from agent.criu import options
+from agent.door import Door, Waiting
+from agent.engine import container, init, network
+from agent.engine.container import Engine
+from agent.engine.launch import MonitorError
+from agent.engine.spec import ContainerSpec
+from agent.engine.state import State
+from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
+from agent.handover import stage
+from agent.handover.record import Move, MoveRecord
+from agent.handover.source import criu_error
+from agent.setup.criu import CriuInstall
+from agent.storage import atomic
+from agent.storage.images import Image, ImageConfig, ImageStore
+from agent.transfer.commands import TransferProcess
+
+ROLE = "target"
+RESTORE_LIMIT_S = 110.0
+TUNNEL_LIMIT_S = 900.0
+FILL_LIMIT_S = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    missing_layers: list[str]
+    restore_mode: str  # "lazy": the container runs before its memory is in place; or "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    pid: int
+    marks: list[dict[str, Any]]
+    criu_stats: dict[str, float]
+    mode: str
+
+
+class Target:
+    """All moves that come to this host."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        engine: Engine,
+        image_store: ImageStore,
+        door: Door,
+        criu: Callable[[], CriuInstall],
+        *,
+        lazy: bool,
+    ) -> None:
+        self._config, self._engine, self._images = config, engine, image_store
+        self._door, self._criu, self._lazy = door, criu, lazy
+        self._waiting: dict[str, Waiting] = {}
+        self._receivers: dict[str, TransferProcess] = {}
+        self._guard = threading.Lock()
+
+    # ------------------------------------------------------------ accept
+
+    def accept(
+        self, migration_id: str, epoch: int, spec: ContainerSpec, image: Image, memory_bytes: int, source_host: str
+    ) -> Accepted:
+        """Keep id, address, memory for the container; be ready for the stream. Raises AlreadyExists, StorageError, WrongState."""
+        move = self._move(migration_id)
+        if move.exists:
+            move.require(epoch)
+            self._listen(move)
+            return self._accepted(spec)
+        self._refuse_a_second(spec)
+        move.begin(
+            MoveRecord(
+                migration_id=migration_id,
+                container_id=spec.id,
+                role=ROLE,
+                epoch=epoch,
+                lazy=self._lazy,
+                peer_host=source_host,
+            )
+        )
+        try:
+            stage.mount(move, memory_bytes)
+            self._write_image(move, image)
+            self._engine.create(spec, epoch, migration_id=migration_id, role=ROLE)
+            self._make_ready(move, spec)
+            self._listen(move)
+        except (AgentError, OSError):
+            self._discard(move, spec.id)
+            raise
+        return self._accepted(spec)
+
+    def _refuse_a_second(self, spec: ContainerSpec) -> None:
+        try:
+            status = self._engine.inspect(spec.id)
+        except NotFound:
+            return
+        raise AlreadyExists(
+            f"container {spec.name} is on this host already: it is {status.state}",
+            hint="see which copy is the right one: migrate migrations, migrate repair",
+        )
+
+    def _accepted(self, spec: ContainerSpec) -> Accepted:
+        return Accepted(missing_layers=self._images.missing(spec.layers), restore_mode="lazy" if self._lazy else "plain")
+
+    def _make_ready(self, move: Move, spec: ContainerSpec) -> None:
+        """All that takes time and needs nothing of the container's state."""
+        network.prepare_peer(spec, self._config.bridge)
+        monitor = self._engine.spawn_monitor(spec.id)
+        record = move.read()
+        (move.images / "lazy-pages.socket").unlink(missing_ok=True)
+        monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
+
+    def _listen(self, move: Move) -> None:
+        """Expect the tunnel; its receiver starts when it comes."""
+        migration_id = move.read().migration_id
+        with self._guard:
+            if migration_id in self._waiting or migration_id in self._receivers or move.received.exists():
+                return
+            waiting = self._waiting[migration_id] = self._door.expect(migration_id)
+        threading.Thread(target=self._receive, args=(move, migration_id, waiting), daemon=True).start()
+
+    def _receive(self, move: Move, migration_id: str, waiting: Waiting) -> None:
+        try:
+            rx_fd, tx_fd, door = waiting.wait(TUNNEL_LIMIT_S)
+        except AgentError as exc:
+            _log.info("migration %s: no tunnel came: %s", migration_id, exc.message)
+            return
+        finally:
+            with self._guard:
+                self._waiting.pop(migration_id, None)
+            waiting.close()
+        try:
+            self._start_receiver(move, migration_id, (rx_fd, tx_fd, door.fileno()))
+        except (AgentError, OSError) as exc:
+            _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
+        finally:
+            os.close(rx_fd)
+            os.close(tx_fd)
+            door.close()
+
+    def _start_receiver(self, move: Move, migration_id: str, fds: tuple[int, int, int]) -> None:
+        record = move.read()
+        plan = {
+            "migration": migration_id,
+            "images_dir": str(move.images),
+            "memory_dir": str(move.memory),
+            "logs_dir": str(move.logs),
+            "upper": str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
+            "store": str(self._config.images_dir),
+            "received": str(move.received),
+            "pycriu_path": str(self._criu().pycriu_path),
+            "lazy": record.lazy,
+        }
+        path = move.directory / "receiver.json"
+        path.write_text(json.dumps(plan))
+        names = ("--rx-fd", "--tx-fd", "--door-fd")
+        arguments = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
+        log = move.directory / "receiver.log"
+        receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=fds, log=log)
+        move.update(receiver_pid=receiver.pid, receiver_ticks=container.start_ticks(receiver.pid))
+        with self._guard:
+            self._receivers[migration_id] = receiver
+
+    # ------------------------------------------------------------ restore
+
+    def restore(self, migration_id: str, epoch: int, digest: str) -> Restored:
+        """Make the tasks, frozen, with their link down. Raises CriuError, TransferError; nothing of it runs then."""
+        move = self._move(migration_id)
+        record = move.require(epoch)
+        status = self._engine.inspect(record.container_id)
+        mode = "lazy" if record.lazy else "plain"
+        if record.restored:
+            return Restored(pid=status.pid, marks=[], criu_stats={}, mode=mode)
+        self._check_received(move, digest)
+        spec = status.spec
+        self._images.register(self._read_image(move))
+        try:
+            monitor = self._engine.monitor(spec.id)
+        except WrongState:  # the agent was restarted since accept
+            self._make_ready(move, spec)
+            monitor = self._engine.monitor(spec.id)
+        self._bring_logs(move, spec.id)
+        plan = self._restore_plan(move, spec, lazy=record.lazy)
+        try:
+            answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
+        except MonitorError as exc:
+            raise criu_error("restore", move.images / "restore.log", exc) from exc
+        self._engine.set_process(spec.id, int(answer["pid"]))
+        move.update(restored=True)
+        pycriu = criu_images.load(self._criu().pycriu_path)
+        return Restored(
+            pid=int(answer["pid"]),
+            marks=list(answer["marks"]),
+            criu_stats=criu_images.stats(pycriu, move.images / "stats-restore"),
+            mode=mode,
+        )
+
+    def _restore_plan(self, move: Move, spec: ContainerSpec, *, lazy: bool) -> dict[str, Any]:
+        criu = self._criu()
+        stdio = options.Stdio(**json.loads((move.images / "handover.json").read_text())["stdio"])
+        request = options.restore(
+            options.load(criu.pycriu_path),
+            root=self._engine.store.directory(spec.id) / "rootfs",
+            images_dir=move.images,
+            external=init.external_mounts(),
+            cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
+            peer=network.peer_end(spec.id) if spec.network.address else "",
+            stdio=stdio,
+            lazy=lazy,
+        )
+        return {
+            "container": self._engine.plan(spec),
+            "binary": str(criu.binary),
+            "request": base64.b64encode(request).decode(),
+            "inherit": options.STDIO_FDS,
+            "neighbours": str(move.images / "neighbours.json"),
+            "stdin": str(move.images / "stdin.bin"),
+            "lazy": lazy,
+        }
+
+    def _check_received(self, move: Move, digest: str) -> None:
+        try:
+            received = json.loads(move.received.read_text())
+        except FileNotFoundError:
+            raise TransferError("the container's state has not arrived on this host", hint="start the move again") from None
+        if received["digest"] != digest:
+            raise TransferError("what arrived here is not what the source sent last: the digests differ")
+
+    def _bring_logs(self, move: Move, container_id: str) -> None:
+        """The log goes on where it stopped on the source."""
+        for path in move.logs.iterdir():
+            atomic.write(self._engine.store.directory(container_id) / path.name, path.read_bytes(), mode=0o600)
+
+    # ------------------------------------------------------------ the end
+
+    def finish(self, migration_id: str, epoch: int, container_id: str, *, committed: bool) -> tuple[list[dict[str, Any]], list[str]]:
+        """Committed: link up, thaw, announce. Else: nothing of the container stays here. (marks, left over)"""
+        move = self._move(migration_id)
+        if committed:
+            return self._resume(move, epoch), []
+        if move.exists:
+            record = move.require(epoch)
+            if record.committed:
+                raise StaleEpoch(f"migration {migration_id} is past its pivot here: the container is not discarded")
+        self._discard(move, container_id)
+        return [], []
+
+    def _resume(self, move: Move, epoch: int) -> list[dict[str, Any]]:
+        record = move.require(epoch)
+        if not record.restored:
+            raise WrongState(f"container {record.container_id} was not restored here")
+        move.update(committed=True)
+        spec = self._engine.store.spec(record.container_id)
+        commands = network.resume_commands(spec, self._config.bridge)
+        marks = list(self._engine.monitor(spec.id).request("resume", commands=commands)["marks"])
+        if spec.network.address:
+            network.announce(network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address)
+        self._engine.set_role(spec.id, "", "", record.epoch + 1)
+        threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
+        return [*marks, {"name": "announced", "unix_ns": time.time_ns()}]
+
+    def _clean_when_filled(self, move: Move) -> None:
+        """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""
+        record = move.read()
+        deadline = time.monotonic() + FILL_LIMIT_S
+        while record.lazy and time.monotonic() < deadline:
+            try:
+                status = self._engine.monitor(record.container_id).request("status").fields
+            except AgentError:
+                break  # the container is over, and with it the need
+            if any(mark["name"] == "filled" for mark in status.get("marks", ())):
+                break
+            if status.get("error"):
+                _log.error("container %s: %s", record.container_id, status["error"])
+                return  # the memory is kept: it is the only copy
+            time.sleep(0.05)
+        self._stop_receiver(move, record)
+        stage.unmount(move)
+        move.forget()
+
+    def _discard(self, move: Move, container_id: str) -> None:
+        with self._guard:
+            waiting = self._waiting.pop(move.directory.stem, None)
+        if waiting:
+            waiting.close()
+        if move.exists:
+            self._stop_receiver(move, move.read())
+        try:
+            status = self._engine.inspect(container_id)
+        except NotFound:
+            status = None
+        if status is not None and status.role == ROLE and status.migration_id == move.directory.stem:
+            if status.state == State.RUNNING:
+                raise WrongState(f"container {container_id} runs here: it is not discarded", hint="migrate repair")
+            self._engine.forget(container_id, discard=True)
+        stage.unmount(move)
+        move.forget()
+
+    def _stop_receiver(self, move: Move, record: MoveRecord) -> None:
+        with self._guard:
+            receiver = self._receivers.pop(record.migration_id, None)
+        if receiver:
+            receiver.close()
+        elif record.receiver_pid:
+            try:
+                if container.start_ticks(record.receiver_pid) == record.receiver_ticks:
+                    os.kill(record.receiver_pid, signal.SIGTERM)
+            except OSError:
+                return  # it has ended
+
+    # ------------------------------------------------------------ parts
+
+    def recover(self) -> None:
+        """After the agent's start: go on cleaning up after moves that are past their pivot; the others wait for their coordinator."""
+        for move in Move.all(self._config.moves_dir):
+            record = move.read()
+            if record.role != ROLE:
+                continue
+            if record.committed and not self._moving(record):
+                threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
+
+    def _moving(self, record: MoveRecord) -> bool:
+        try:
+            return bool(self._engine.inspect(record.container_id).migration_id)
+        except NotFound:
+            return False
+
+    def _move(self, migration_id: str) -> Move:
+        return Move(self._config.moves_dir, migration_id, ROLE)
+
+    def _write_image(self, move: Move, image: Image) -> None:
+        (move.directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
+
+    def _read_image(self, move: Move) -> Image:
+        raw = json.loads((move.directory / "image.json").read_text())
+        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**raw["config"])})

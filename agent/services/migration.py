@@ -1,0 +1,169 @@
+"""gRPC service Migration: unpack, call the handover, pack. What it does is in agent/handover."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from agent.engine.container import Engine
+from agent.errors import NotFound
+from agent.handover.source import Source
+from agent.handover.target import Target
+from agent.services import convert
+from agent.storage.images import ImageStore
+from protos import agent_pb2 as pb
+from protos import agent_pb2_grpc, types_pb2
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class MigrationService(agent_pb2_grpc.MigrationServicer):
+    """This host's part in moves."""
+
+    def __init__(self, engine: Engine, images: ImageStore, source: Source, target: Target) -> None:
+        self._engine, self._images, self._source, self._target = engine, images, source, target
+
+    # ------------------------------------------------------------ source
+
+    def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:  # noqa: N802
+        seen = self._source.describe(request.container_id)
+        return pb.Description(
+            spec=convert.spec_to_proto(seen.spec),
+            state=convert.state_to_proto(seen.state),
+            memory_bytes=seen.memory_bytes,
+            layer_bytes=seen.layer_bytes,
+            tasks=seen.tasks,
+            blockers=[pb.Blocker(what=b.what, where=b.where, remedy=b.remedy) for b in seen.blockers],
+            image=convert.image_to_proto(self._images.get(seen.spec.image_digest)),
+        )
+
+    def PrepareTunnel(self, request: pb.PrepareTunnelRequest, context: grpc.ServicerContext) -> pb.PrepareTunnelResponse:  # noqa: N802
+        key = self._source.prepare_tunnel(request.migration_id, request.epoch, request.container_id)
+        return pb.PrepareTunnelResponse(public_key=key)
+
+    def OpenTunnel(self, request: pb.OpenTunnelRequest, context: grpc.ServicerContext) -> pb.OpenTunnelResponse:  # noqa: N802
+        opened = self._source.open_tunnel(
+            request.migration_id,
+            request.epoch,
+            certificate=request.certificate,
+            address=request.address,
+            port=request.port,
+            user=request.user,
+            host_keys=list(request.host_keys),
+        )
+        return pb.OpenTunnelResponse(
+            connect_s=opened["connect_s"], round_trip_s=opened["round_trip_s"], cipher=opened["cipher"]
+        )
+
+    def SendLayers(self, request: pb.SendLayersRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:  # noqa: N802
+        def work(report: Progress) -> dict[str, Any]:
+            sent = self._source.send_layers(request.migration_id, request.epoch, list(request.layers), report)
+            return {"text": f"{len(request.layers)} layers", "done_bytes": sent}
+
+        for _, facts in _streamed(work):
+            yield _progress("layers", facts)
+
+    def Precopy(self, request: pb.PrecopyRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:  # noqa: N802
+        def work(report: Progress) -> dict[str, Any]:
+            return self._source.precopy(request.migration_id, request.epoch, request.max_downtime_s, request.max_rounds, report)
+
+        for _, facts in _streamed(work):
+            yield _progress("precopy", facts)
+
+    def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:  # noqa: N802
+        def work(report: Progress) -> Any:
+            return self._source.freeze(request.migration_id, request.epoch, report)
+
+        for last, facts in _streamed(work):
+            if not last:
+                yield pb.FreezeEvent(progress=_progress("freeze", facts))
+                continue
+            yield pb.FreezeEvent(
+                result=pb.FreezeResult(
+                    marks=_marks(facts.marks),
+                    sent_bytes=facts.sent_bytes,
+                    memory_pages=facts.memory_pages,
+                    criu_stats=facts.criu_stats,
+                    digest=facts.digest,
+                )
+            )
+
+    # ------------------------------------------------------------ target
+
+    def Accept(self, request: pb.AcceptRequest, context: grpc.ServicerContext) -> pb.AcceptResponse:  # noqa: N802
+        accepted = self._target.accept(
+            request.migration_id,
+            request.epoch,
+            convert.spec_from_proto(request.spec),
+            convert.image_from_proto(request.image),
+            request.memory_bytes,
+            request.source_host,
+        )
+        return pb.AcceptResponse(missing_layers=accepted.missing_layers, restore_mode=accepted.restore_mode)
+
+    def Restore(self, request: pb.RestoreRequest, context: grpc.ServicerContext) -> pb.RestoreResponse:  # noqa: N802
+        restored = self._target.restore(request.migration_id, request.epoch, request.digest)
+        return pb.RestoreResponse(
+            pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
+        )
+
+    # ------------------------------------------------------------ both
+
+    def Finish(self, request: pb.FinishRequest, context: grpc.ServicerContext) -> pb.FinishResponse:  # noqa: N802
+        side = self._target if request.role == "target" else self._source
+        marks, left_over = side.finish(
+            request.migration_id, request.epoch, request.container_id, committed=request.committed
+        )
+        return pb.FinishResponse(marks=_marks(marks), left_over=left_over)
+
+    def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:  # noqa: N802
+        try:
+            status = self._engine.inspect(request.container_id)
+        except NotFound:
+            return pb.WhereResponse(present=False)
+        return pb.WhereResponse(
+            present=True,
+            state=convert.state_to_proto(status.state),
+            epoch=status.epoch,
+            migration_id=status.migration_id,
+            role=status.role,
+        )
+
+
+def _streamed(work: Callable[[Progress], Any]) -> Iterator[tuple[bool, Any]]:
+    """Run `work` in a thread; yield (False, facts) for what it reports, then (True, its result). Its exception is raised here."""
+    reports: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            reports.put(("result", work(lambda facts: reports.put(("report", facts)))))
+        except BaseException as exc:  # noqa: BLE001  raised again in the caller's thread
+            reports.put(("error", exc))
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        kind, value = reports.get()
+        if kind == "error":
+            raise value
+        yield kind == "result", value
+        if kind == "result":
+            return
+
+
+def _progress(phase: str, facts: Mapping[str, Any]) -> types_pb2.Progress:
+    return types_pb2.Progress(
+        phase=phase,
+        text=facts.get("text", ""),
+        done_bytes=int(facts.get("done_bytes", 0)),
+        total_bytes=int(facts.get("total_bytes", 0)),
+        facts={name: float(value) for name, value in facts.get("facts", {}).items()},
+        unix_ns=int(facts.get("unix_ns", 0)),
+    )
+
+
+def _marks(marks: list[dict[str, Any]]) -> list[types_pb2.Mark]:
+    return [types_pb2.Mark(name=mark["name"], unix_ns=mark["unix_ns"]) for mark in marks]
