@@ -93,6 +93,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # for the wake-up only
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -201,7 +202,6 @@ def make_host(plan: NodePlan) -> None:
 
 def main() -> int:
     plan = NodePlan.load(Path(sys.argv[1]))
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if plan.cgroup:
         (Path(plan.cgroup) / "cgroup.procs").write_text("0")
     make_host(plan)

@@ -37,7 +37,7 @@ USER = sshd.USER
 MADE_BY_LAB = (
     STATE / ".mount-point-of-migrate-lab"
 )  # says that the machine has no agent of its own and the lab made the directory
-_SOURCE = Path(migrate.__file__).resolve().parent.parent
+SOURCE = Path(migrate.__file__).resolve().parent.parent
 
 
 def write(lab: Lab) -> None:
@@ -102,7 +102,7 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
     directory = etc(lab, node)
     (directory / "ca.pub").write_text(ca)
     dial = ETC / "dial"
-    shutil.copy(_SOURCE / "agent/dial.py", directory / "dial")
+    shutil.copy(SOURCE / "agent/dial.py", directory / "dial")
     (directory / "dial").chmod(0o755)
     _accounts(lab, node, dial)
     (directory / "agent.toml").write_text(
@@ -165,7 +165,7 @@ def _plan(lab: Lab, node: Node, *, binds: tuple[tuple[Path, Path], ...], program
         environment={
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(_SOURCE),
+            "PYTHONPATH": str(SOURCE),
             "PYTHONUNBUFFERED": "1",
         },
         cgroup=str(unified[0] / lab.node_cgroup(node.name)) if unified else "",

@@ -108,5 +108,5 @@ def _containers(lab: Lab) -> tuple[dict[str, int], list[str]]:
         return {}, [f"controller: {exc.message}"]
     return (
         {host.name: host.containers for host in hosts if host.reachable},
-        [f"{host.name}: {host.error}" for host in hosts if not host.reachable],
+        [host.error for host in hosts if not host.reachable],  # begins with the host's name
     )

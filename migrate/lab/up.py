@@ -82,7 +82,7 @@ def _not_ready(lab: Lab, waiting: dict[str, str], timeout_s: float) -> LabError:
     for name in waiting:
         programs = ["coordinator"] if lab.node(name).role is Role.CONTROLLER else ["sshd", "agent"]
         logs += [nodes.tail(lab.log_dir(name) / f"{program}.log") for program in programs]
-    what = "; ".join(f"{name}: {error}" for name, error in waiting.items())
+    what = "; ".join(error if error.startswith(f"{name}:") else f"{name}: {error}" for name, error in waiting.items())
     return LabError(
         f"not ready after {timeout_s:.0f} s: {what}",
         detail="\n".join(logs),
