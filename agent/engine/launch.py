@@ -217,7 +217,7 @@ def spawn_monitor(
     """
     runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     log_path = runtime_dir / "monitor.log"
-    script = package_root / "agent" / "engine" / "monitor.py"
+    script = package_root / "agent" / "monitor.py"
     argv = [sys.executable, "-I", "-S", str(script), str(package_root), str(runtime_dir)]
     with log_path.open("ab") as log:
         monitor = subprocess.Popen(

@@ -107,6 +107,17 @@ class Monitor:
             tty=self.plan["tty"], stdin_open=self.plan["stdin_open"], owner=self.plan["ids_base"]
         )  # fmt: skip
 
+    def save_stdin(self, path: Path) -> None:
+        """Before the tasks move: nothing that they said or were told is lost with us. Raises OSError."""
+        if self.stdio:
+            self.stdio.settle_log()
+            path.write_bytes(self.stdio.unread_input())
+
+    def load_stdin(self, path: Path) -> None:
+        """After make_stdio(), before the restore: what save_stdin() wrote on the source."""
+        if self.stdio and path.exists() and (data := path.read_bytes()):
+            self.stdio.write(data, lambda: None)
+
     def watch_init(self, pid: int) -> None:
         """`pid` is the container's init and our child: its end is the container's."""
         self.pid = pid
@@ -214,7 +225,10 @@ class Monitor:
         self._birth.start(running=running, failed=failed)
 
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:
-        client.answer(request, state=self.state, pid=self.pid, exit_code=self.exit_code, **self.status_extras)
+        keys = self.stdio.keys() if self.stdio else {}
+        client.answer(
+            request, state=self.state, pid=self.pid, exit_code=self.exit_code, stdio_keys=keys, **self.status_extras
+        )
 
     def _kill(self, client: Client, request: Message, _fds: list[int]) -> None:
         number = int(request["signal"])
@@ -332,12 +346,14 @@ def _protect_from_oom() -> None:
         return
 
 
-def main(runtime_dir: Path) -> None:
+def main(runtime_dir: Path, extend: Callable[[Monitor], None] = lambda _monitor: None) -> None:
+    """`extend` adds commands before the first request."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends with its container, not before
     process.set_child_subreaper()
     _protect_from_oom()
     monitor = Monitor(runtime_dir)
+    extend(monitor)
     os.write(1, b"ready\n")  # the agent waits for it; from here on nothing is said on stdout
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from agent.engine.eventloop import Loop
 from agent.engine.logs import LogWriter
+from agent.linux import pipes
 
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 16
@@ -53,13 +54,39 @@ class Stdio:
         self._close_after_input = False
         self._ends: ContainerEnds | None = None
         self._said_lost = False
+        self._keys: dict[str, str] = {}
 
     def make(self, *, tty: bool, stdin_open: bool, owner: int) -> ContainerEnds:
         """Make new ends and begin to read. `owner`: the host id of the container's root. Call
         close_container_ends once they are inherited.
         """
         self._ends = self._make_tty(owner) if tty else self._make_pipes(stdin_open)
+        self._keys = {"tty": self._ends.tty_key}
+        if not tty:
+            self._keys |= {"stdout": _pipe_key(self._ends.stdout), "stderr": _pipe_key(self._ends.stderr)}
+            self._keys["stdin"] = _pipe_key(self._ends.stdin) if stdin_open else ""
         return self._ends
+
+    def keys(self) -> dict[str, str]:
+        """CRIU's names of what the container has from us: "stdin", "stdout", "stderr" and "tty"; "" = nothing (any more)."""
+        closed = {"stdin": ""} if self._stdin < 0 else {}
+        return {"stdin": "", "stdout": "", "stderr": ""} | self._keys | closed
+
+    def unread_input(self) -> bytes:
+        """What waits in the container's stdin pipe, left where it is. CRIU drops it, for the pipe is not its own."""
+        if self._stdin < 0 or self._stdin == self._master:
+            return b""
+        reader = os.open(f"/proc/self/fd/{self._stdin}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return pipes.peek(reader)
+        finally:
+            os.close(reader)
+
+    def settle_log(self) -> None:
+        """The tasks are frozen: everything they have said goes into the log, half a line too."""
+        self.drain()
+        for stream in ("stdout", "stderr"):
+            self._log.end(stream)
 
     def close_container_ends(self) -> None:
         """Close our copies of the container's ends: end of file then means that its last task is done with them."""
@@ -204,6 +231,10 @@ class Stdio:
         waiting, self._input = self._input, []
         for _, done in waiting:
             done()
+
+
+def _pipe_key(fd: int) -> str:
+    return f"pipe:[{os.fstat(fd).st_ino}]"
 
 
 def _big_pipe() -> tuple[int, int]:

@@ -97,6 +97,16 @@ def remove(container_id: str) -> None:
         raise NetworkError(f"ip link del dev {host_end(container_id)}: {result.stderr.strip()}")
 
 
+def unlink_commands(spec: ContainerSpec) -> list[list[str]]:
+    """detach(), for the monitor to run at the instant in which the tasks stop."""
+    return [["ip", "link", "set", "dev", host_end(spec.id), "nomaster"]] if spec.network.address else []
+
+
+def relink_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
+    """reattach(), for the monitor."""
+    return [["ip", "link", "set", "dev", host_end(spec.id), "master", bridge]] if spec.network.address else []
+
+
 def resume_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
     """What makes a restored container reachable, for the monitor to run at the last instant: link up, and the
     bridge's own table.

@@ -354,4 +354,5 @@ class Target:
 
     def _read_image(self, move: Move) -> Image:
         raw = json.loads((move.directory / "image.json").read_text())
-        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**raw["config"])})
+        config = {name: tuple(value) if isinstance(value, list) else value for name, value in raw["config"].items()}
+        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**config)})
