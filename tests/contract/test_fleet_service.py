@@ -5,118 +5,36 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import pytest
 
 from agent import errors as agent_errors
 from migrate.client import Client
-from migrate.coordinator.agents import AgentPool
-from migrate.coordinator.containers import FleetContainers
-from migrate.coordinator.moves import MoveRunner
-from migrate.coordinator.service import FleetService
-from migrate.coordinator.store import Fleet, Host, Migration, MigrationId, MoveState, Store, change_owner
-from migrate.errors import (
-    AlreadyExists,
-    InvalidArgument,
-    MigrateError,
-    NotFound,
-    Unreachable,
-    WrongState,
-)
+from migrate.errors import AlreadyExists, InvalidArgument, MigrateError, NotFound, Unreachable, WrongState
 from migrate.records import ImageDefaults, Run
 from migrate.rpc import channels
-from migrate.rpc.errors import ErrorInterceptor
-from migrate.tunnel.pki import CertificateAuthority, Signer
-from protos import coordinator_pb2_grpc
-from tests.fakes.host import EXITED, RUNNING, FakeHost
+from tests.fakes.fleet import FakeFleet, eventually
+from tests.fakes.host import EXITED, RUNNING
 
 pytestmark = pytest.mark.contract
 
 
-class World:
-    """A fleet of two hosts with its coordinator's service, and a client."""
-
-    def __init__(self, directory: Path) -> None:
-        self.hosts = {name: FakeHost(name, directory).serve() for name in ("host1", "host2")}
-        self.store = Store(directory / "coordinator.db")
-        self.store.set_fleet(Fleet(name="test"))
-        for number, name in enumerate(self.hosts, 1):
-            self.store.put_host(Host(name=name, address=f"10.88.0.{10 + number}", host_keys=("ssh-ed25519 AAAA",)))
-        self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
-        signer = Signer(CertificateAuthority.load_or_create(directory / "ca"))
-        self.runner = MoveRunner(self.store, self.pool, signer)
-        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
-        self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
-        )
-        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
-        self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
-        self._server.start()
-        self.client = Client(directory / "fleet.sock")
-
-    def close(self) -> None:
-        self.client.close()
-        self._server.stop(0).wait()
-        self.runner.shutdown()
-        self.pool.close()
-        for host in self.hosts.values():
-            host.stop()
-
-    def move(self, container_id: str, source: str, target: str) -> None:
-        """What is true after a move, without one."""
-        container = self.store.container(container_id)
-        with self.store.database.transaction() as db:
-            change_owner(db, container.id, source=source, target=target, epoch=container.epoch)
-        self.hosts[source].hand_over(container_id, self.hosts[target])
-
-    def begin_move(self, container_id: str) -> None:
-        """A move that is under way, in the database only."""
-        container = self.store.container(container_id)
-        self.store.create_migration(
-            Migration(
-                id=MigrationId("abcdef"),
-                container_id=container.id,
-                container=container.name,
-                source=container.owner,
-                target="host2",
-                epoch=container.epoch,
-                state=MoveState.RUNNING,
-                reason="",
-                mode="auto",
-                max_downtime_s=0.3,
-                request_id="",
-                started_unix_ns=time.time_ns(),
-                finished_unix_ns=0,
-                error=None,
-            )
-        )
-
-
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+def world(tmp_path: Path) -> Iterator[FakeFleet]:
+    world = FakeFleet(tmp_path)
     for host in world.hosts.values():
         host.add_image("base", cmd=["serve"], env=["A=image", "B=image"], working_dir="/srv", labels={"from": "image"})
     yield world
     world.close()
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    """Fails unless `condition` becomes true."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.01)
-
-
 # ---------------------------------------------------------------- run
 
 
-def test_run_puts_request_image_and_allocation_together(world: World) -> None:
+def test_run_puts_request_image_and_allocation_together(world: FakeFleet) -> None:
     """What runs is the image's config under the request's, with a name, address, MAC and ids of its own."""
     wanted = Run(
         image="base", host="host1", env=("A=mine",), labels={"tier": "web"}, cap_drop=("NET_RAW",), name="web1"
@@ -139,14 +57,14 @@ def test_run_puts_request_image_and_allocation_together(world: World) -> None:
     assert other.name
 
 
-def test_create_does_not_start(world: World) -> None:
+def test_create_does_not_start(world: FakeFleet) -> None:
     """`create` leaves a created container, which `start` starts."""
     container = world.client.create(Run(image="base", host="host1", name="later"))
     assert container.state == "created"
     assert world.client.start("later").state == "running"
 
 
-def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: World) -> None:
+def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: FakeFleet) -> None:
     """The agent's code, message and hint arrive as they are; container and allocation are gone."""
     world.hosts["host1"].fail["Containers.Start"] = agent_errors.StartError(
         "exec: serve: no such file in PATH=/bin", hint="check the command"
@@ -162,7 +80,7 @@ def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: Wor
     assert world.client.run(Run(image="base", host="host1", name="web1")).address == "10.88.1.1/16"
 
 
-def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: World) -> None:
+def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: FakeFleet) -> None:
     """While the host may still have the container, its address is not given to another one."""
     host = world.hosts["host1"]
     host.fail["Containers.Start"] = agent_errors.StartError("cgroup: no")
@@ -177,7 +95,7 @@ def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: Wor
     assert world.store.containers() == []
 
 
-def test_without_a_host_the_image_decides(world: World) -> None:
+def test_without_a_host_the_image_decides(world: FakeFleet) -> None:
     """The only host that has the image is taken; two are a question, none is an error."""
     world.hosts["host2"].add_image("rare", cmd=["serve"])
     assert world.client.run(Run(image="rare")).host == "host2"
@@ -187,7 +105,7 @@ def test_without_a_host_the_image_decides(world: World) -> None:
         world.client.run(Run(image="nothing"))
 
 
-def test_names_are_unique_and_checked_before_a_host_is_touched(world: World) -> None:
+def test_names_are_unique_and_checked_before_a_host_is_touched(world: FakeFleet) -> None:
     """A taken name fails with nothing created anywhere."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     with pytest.raises(AlreadyExists, match="web1"):
@@ -195,7 +113,7 @@ def test_names_are_unique_and_checked_before_a_host_is_touched(world: World) -> 
     assert world.hosts["host2"].containers == {}
 
 
-def test_an_image_without_a_command_needs_one(world: World) -> None:
+def test_an_image_without_a_command_needs_one(world: FakeFleet) -> None:
     """Neither cmd nor argv is an error before anything is allocated."""
     world.hosts["host1"].add_image("bare")
     with pytest.raises(InvalidArgument, match="no command"):
@@ -206,7 +124,7 @@ def test_an_image_without_a_command_needs_one(world: World) -> None:
 # ---------------------------------------------------------------- containers
 
 
-def test_containers_of_all_hosts_are_listed_and_a_silent_host_hides_none(world: World) -> None:
+def test_containers_of_all_hosts_are_listed_and_a_silent_host_hides_none(world: FakeFleet) -> None:
     """With a host down its containers are still listed, in state unknown, with the reason."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     world.client.run(Run(image="base", host="host2", name="web2"))
@@ -226,7 +144,7 @@ def test_containers_of_all_hosts_are_listed_and_a_silent_host_hides_none(world: 
     assert world.client.inspect("web2").state == "unknown"
 
 
-def test_calls_go_to_the_owner_wherever_a_move_has_taken_the_container(world: World) -> None:
+def test_calls_go_to_the_owner_wherever_a_move_has_taken_the_container(world: FakeFleet) -> None:
     """After a move the same name reaches the other host, with the new epoch."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     world.move(container.id, "host1", "host2")
@@ -237,7 +155,7 @@ def test_calls_go_to_the_owner_wherever_a_move_has_taken_the_container(world: Wo
     assert world.client.stop("web1").state == "exited"
 
 
-def test_a_container_is_found_by_the_beginning_of_its_id(world: World) -> None:
+def test_a_container_is_found_by_the_beginning_of_its_id(world: FakeFleet) -> None:
     """Name, id and an unambiguous prefix name the same container; an unknown one is an error with a hint."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     assert world.client.inspect(container.id[:6]).name == "web1"
@@ -246,7 +164,7 @@ def test_a_container_is_found_by_the_beginning_of_its_id(world: World) -> None:
     assert (caught.value.exit_status, caught.value.hint) == (3, "migrate ps --all")
 
 
-def test_a_running_container_is_removed_only_by_force(world: World) -> None:
+def test_a_running_container_is_removed_only_by_force(world: FakeFleet) -> None:
     """Removed means gone from the host and its name free again."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     with pytest.raises(WrongState, match="running"):
@@ -256,7 +174,7 @@ def test_a_running_container_is_removed_only_by_force(world: World) -> None:
     assert world.client.containers(all=True) == []
 
 
-def test_a_container_that_its_host_has_lost_can_be_removed(world: World) -> None:
+def test_a_container_that_its_host_has_lost_can_be_removed(world: FakeFleet) -> None:
     """What the host does not know any more must not keep its name for ever."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     del world.hosts["host1"].containers[container.id]
@@ -264,7 +182,7 @@ def test_a_container_that_its_host_has_lost_can_be_removed(world: World) -> None
     assert world.store.containers() == []
 
 
-def test_a_container_that_moves_is_not_removed(world: World) -> None:
+def test_a_container_that_moves_is_not_removed(world: FakeFleet) -> None:
     """The host is not even asked."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     world.begin_move(container.id)
@@ -274,7 +192,7 @@ def test_a_container_that_moves_is_not_removed(world: World) -> None:
     assert "Containers.Remove" not in world.hosts["host1"].calls
 
 
-def test_wait_returns_the_exit_code_through_a_move(world: World) -> None:
+def test_wait_returns_the_exit_code_through_a_move(world: FakeFleet) -> None:
     """Whoever waits does not notice that the container has changed hosts."""
     container = world.client.run(Run(image="base", host="host1", name="job"))
     with ThreadPoolExecutor() as executor:
@@ -287,7 +205,7 @@ def test_wait_returns_the_exit_code_through_a_move(world: World) -> None:
     assert (finished.exit_code, finished.host) == (3, "host2")
 
 
-def test_a_wait_that_is_given_up_ends_on_the_host_too(world: World) -> None:
+def test_a_wait_that_is_given_up_ends_on_the_host_too(world: FakeFleet) -> None:
     """Nothing keeps waiting for a caller that has gone."""
     world.client.run(Run(image="base", host="host1", name="job"))
     with pytest.raises(Unreachable):
@@ -298,7 +216,7 @@ def test_a_wait_that_is_given_up_ends_on_the_host_too(world: World) -> None:
 # ---------------------------------------------------------------- streams
 
 
-def test_exec_passes_input_output_sizes_and_the_exit_code(world: World) -> None:
+def test_exec_passes_input_output_sizes_and_the_exit_code(world: FakeFleet) -> None:
     """Half-closing stdin lets the command finish; both output streams and the code arrive."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     session = world.client.exec("web1", ["cat"], stdin=True)
@@ -315,7 +233,7 @@ def test_exec_passes_input_output_sizes_and_the_exit_code(world: World) -> None:
     assert session.exit_code == 42
 
 
-def test_exec_ends_on_the_host_when_the_caller_goes_away(world: World) -> None:
+def test_exec_ends_on_the_host_when_the_caller_goes_away(world: FakeFleet) -> None:
     """Cancelling the call cancels the agent's."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     session = world.client.exec("web1", ["sleep"])
@@ -324,7 +242,7 @@ def test_exec_ends_on_the_host_when_the_caller_goes_away(world: World) -> None:
     assert world.hosts["host1"].cancelled.wait(5)
 
 
-def test_execs_errors_are_the_agents(world: World) -> None:
+def test_execs_errors_are_the_agents(world: FakeFleet) -> None:
     """A command that is not there and a container that does not run fail as the agent says."""
     world.client.run(Run(image="base", host="host1", name="web1"))
     with pytest.raises(MigrateError, match="exec: nope: no such file"):
@@ -334,7 +252,7 @@ def test_execs_errors_are_the_agents(world: World) -> None:
         list(world.client.exec("web1", ["cat"]))
 
 
-def test_attach_follows_the_container_to_its_new_host(world: World) -> None:
+def test_attach_follows_the_container_to_its_new_host(world: FakeFleet) -> None:
     """Input and output go on after a move, and the exit code is the container's."""
     container = world.client.run(Run(image="base", host="host1", name="web1", stdin_open=True))
     session = world.client.attach("web1", stdin=True)
@@ -352,7 +270,7 @@ def test_attach_follows_the_container_to_its_new_host(world: World) -> None:
     assert session.exit_code == 7
 
 
-def test_logs_are_tailed_and_cut_by_time(world: World) -> None:
+def test_logs_are_tailed_and_cut_by_time(world: FakeFleet) -> None:
     """`tail` and `since` reach the agent; without follow the stream ends."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     for number in range(5):
@@ -362,7 +280,7 @@ def test_logs_are_tailed_and_cut_by_time(world: World) -> None:
     assert [one.unix_ns for one in world.client.logs("web1", since_unix_ns=1003)] == [1003, 1004]
 
 
-def test_followed_logs_lose_and_repeat_no_line_through_moves(world: World) -> None:
+def test_followed_logs_lose_and_repeat_no_line_through_moves(world: FakeFleet) -> None:
     """Lines with equal stamps, and lines of a host whose clock is behind, come once each and in order."""
     container = world.client.run(Run(image="base", host="host1", name="web1"))
     now = time.time_ns()
@@ -393,7 +311,7 @@ def test_followed_logs_lose_and_repeat_no_line_through_moves(world: World) -> No
 # ---------------------------------------------------------------- images
 
 
-def test_an_import_is_read_once_and_goes_to_every_host(world: World) -> None:
+def test_an_import_is_read_once_and_goes_to_every_host(world: FakeFleet) -> None:
     """Both hosts get all bytes and the config."""
     data = bytes(5 << 20)
     images = world.client.import_image(io.BytesIO(data), "new", defaults=ImageDefaults(cmd=("run",)))
@@ -406,7 +324,7 @@ def test_an_import_is_read_once_and_goes_to_every_host(world: World) -> None:
     assert "other" not in world.hosts["host1"].images
 
 
-def test_a_host_that_fails_an_import_does_not_stop_the_others(world: World) -> None:
+def test_a_host_that_fails_an_import_does_not_stop_the_others(world: FakeFleet) -> None:
     """The error names the host and says where it worked."""
     world.hosts["host1"].fail["Images.Import"] = agent_errors.StorageError("no room", hint="free some")
     with pytest.raises(MigrateError, match="host1: no room") as caught:
@@ -416,7 +334,7 @@ def test_a_host_that_fails_an_import_does_not_stop_the_others(world: World) -> N
     assert world.hosts["host2"].images["new"].size_bytes == 20 << 20
 
 
-def test_half_an_import_is_no_image(world: World) -> None:
+def test_half_an_import_is_no_image(world: FakeFleet) -> None:
     """A reader that fails half way registers nothing anywhere."""
 
     class Broken(io.RawIOBase):
@@ -436,7 +354,7 @@ def test_half_an_import_is_no_image(world: World) -> None:
     assert "half" not in world.hosts["host2"].images
 
 
-def test_images_are_listed_and_removed_everywhere(world: World) -> None:
+def test_images_are_listed_and_removed_everywhere(world: FakeFleet) -> None:
     """Removing from every host tolerates hosts that do not have it, not that nobody has."""
     world.hosts["host2"].add_image("rare")
     assert {(one.name, one.host) for one in world.client.images()} == {
@@ -452,7 +370,7 @@ def test_images_are_listed_and_removed_everywhere(world: World) -> None:
 # ---------------------------------------------------------------- hosts
 
 
-def test_hosts_that_do_not_answer_are_listed_as_unreachable(world: World) -> None:
+def test_hosts_that_do_not_answer_are_listed_as_unreachable(world: FakeFleet) -> None:
     """One silent host costs the others nothing, and its error is told."""
     world.client.run(Run(image="base", host="host2", name="web2"))
     world.hosts["host2"].stop()
@@ -466,7 +384,7 @@ def test_hosts_that_do_not_answer_are_listed_as_unreachable(world: World) -> Non
         world.client.start("web2")
 
 
-def test_the_version_names_the_fleet(world: World) -> None:
+def test_the_version_names_the_fleet(world: FakeFleet) -> None:
     """Version, protocol and the fleet's name."""
     version = world.client.version()
     assert (version.fleet, version.protocol) == ("test", channels.PROTOCOL)

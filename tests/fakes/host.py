@@ -40,7 +40,8 @@ class FakeHost:
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
 
-    def serve(self) -> FakeHost:
+    def serve(self, migration: agent_pb2_grpc.MigrationServicer | None = None) -> FakeHost:
+        """`migration`: what answers for this host's part of moves, tests.fakes.agent.FakeAgent."""
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=32),
             interceptors=[rpc_errors.ErrorInterceptor()],
@@ -49,6 +50,8 @@ class FakeHost:
         agent_pb2_grpc.add_HostServicer_to_server(HostService(self), self._server)
         agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self), self._server)
         agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self), self._server)
+        if migration is not None:
+            agent_pb2_grpc.add_MigrationServicer_to_server(_Late(migration), self._server)
         self._server.add_insecure_port(channels.unix_target(self.path))
         self._server.start()
         return self
@@ -103,6 +106,16 @@ class FakeHost:
             target.changed.notify_all()
 
 
+class _Late:
+    """Looks each method up when it is called: gRPC would keep the one that was there when the server was made."""
+
+    def __init__(self, servicer: Any) -> None:
+        self._servicer = servicer
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda request, context: getattr(self._servicer, name)(request, context)
+
+
 class FakeContainer:
     """State, log and inputs of one container."""
 
@@ -144,7 +157,16 @@ class HostService(agent_pb2_grpc.HostServicer):
 
     def Facts(self, request, context):  # noqa: N802
         self._host.called("Host.Facts")
-        return agent_pb2.HostFacts(host=self._host.name, protocol=channels.PROTOCOL, kernel="6.18", criu_version="4.2")
+        return agent_pb2.HostFacts(
+            host=self._host.name,
+            protocol=channels.PROTOCOL,
+            kernel="6.18",
+            architecture="x86_64",
+            criu_version="4.2",
+            memory_total_bytes=8 << 30,
+            memory_available_bytes=4 << 30,
+            disk_available_bytes=100 << 30,
+        )
 
 
 class ContainersService(agent_pb2_grpc.ContainersServicer):

@@ -1,0 +1,200 @@
+"""Moves through the service Fleet and the client library: real gRPC all the way to agents in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import errors as agent_errors
+from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, PrecheckError, WrongState
+from migrate.records import Progress, Step
+from protos import types_pb2
+from tests.fakes.fleet import FakeFleet, eventually
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
+    fleet = FakeFleet(tmp_path)
+    for host in fleet.hosts.values():
+        host.add_image("base", cmd=["serve"])
+    yield fleet
+    fleet.close()
+
+
+class HeldPrecopy:
+    """A precopy that goes on until `go` is set."""
+
+    def __init__(self, fleet: FakeFleet) -> None:
+        self.go = threading.Event()
+        self.began = threading.Event()
+        self._agent = fleet.world.agents["host1"]
+        self._original = self._agent.Precopy
+        self._agent.Precopy = self._hold
+
+    def _hold(self, request, context=None):
+        yield types_pb2.Progress(phase="precopy", text="round 1", done_bytes=1 << 20, total_bytes=2 << 20)
+        self.began.set()
+        while not self.go.wait(0.02):
+            yield types_pb2.Progress(phase="precopy", text="round 1 again")
+        yield from self._original(request, context)
+
+
+def test_a_move_yields_its_journal_and_progress_and_ends_with_the_record(fleet: FakeFleet) -> None:
+    """Every step is seen to start and to end, in order; the record says what it cost and the owner has changed."""
+    container = fleet.run("web1")
+    moving = fleet.client.move("web1", to="host2", reason="test")
+    events = list(moving)
+    steps = [event.step for event in events if isinstance(event, Step) and event.event == "done"]
+    assert steps == ["precheck", "reserve", "tunnel", "layers", "precopy", "freeze", "restore", "resume", "release"]
+    assert any(isinstance(event, Progress) and event.text == "round 2" for event in events)
+    record = moving.record
+    assert record is not None
+    assert (record.state, record.source, record.target, record.reason) == ("succeeded", "host1", "host2", "test")
+    assert record.sent_bytes["memory"] > 0
+    assert {mark.host for mark in record.marks} == {"host1", "host2"}
+    assert fleet.store.container("web1").owner == "host2"
+    assert fleet.world.states(container.id) == {"host2": "running"}
+    assert fleet.world.violations == []
+
+
+def test_result_follows_a_move_without_looking(fleet: FakeFleet) -> None:
+    """`result()` is the record; `yield from` gives it too."""
+    fleet.run("web1")
+    assert fleet.client.move("web1", to="host2").result().state == "succeeded"
+
+
+def test_a_failed_move_raises_why_and_the_container_runs_on(fleet: FakeFleet) -> None:
+    """The step and the agent's error are told, and that everything was undone."""
+    container = fleet.run("web1")
+    agent = fleet.world.agents["host2"]
+
+    def refuse(request, context=None):
+        raise agent_errors.CriuError("cannot restore", hint="look at the log", detail="Error (criu/x.c:1): no")
+
+    agent.Restore = refuse
+    moving = fleet.client.move("web1", to="host2")
+    with pytest.raises(MigrateError, match="restore failed: host2: cannot restore") as caught:
+        moving.result()
+    assert (caught.value.code, caught.value.touched) == ("criu", "undone")
+    assert "criu/x.c" in caught.value.detail
+    assert moving.record is not None
+    assert moving.record.state == "failed"
+    assert fleet.world.states(container.id) == {"host1": "running"}
+    assert fleet.store.container("web1").owner == "host1"
+
+
+def test_a_dry_run_changes_nothing_and_lists_every_reason(fleet: FakeFleet) -> None:
+    """Nothing against it: a record in state checked. Something against it: PrecheckError, exit status 5."""
+    container = fleet.run("web1")
+    moving = fleet.client.move("web1", to="host2", dry_run=True)
+    assert "nothing speaks against" in "".join(e.text for e in moving if isinstance(e, Progress))
+    assert moving.record is not None
+    assert moving.record.state == "checked"
+    fleet.world.agents["host1"].containers[container.id].state = types_pb2.CONTAINER_STATE_EXITED
+    with pytest.raises(PrecheckError, match="1 reason") as caught:
+        fleet.client.move("web1", to="host2", dry_run=True).result()
+    assert (caught.value.exit_status, caught.value.touched) == (5, "nothing")
+    assert "exited" in caught.value.detail
+    assert fleet.client.migrations() == []
+
+
+def test_wrong_orders_are_refused_before_a_move_exists(fleet: FakeFleet) -> None:
+    """Unknown names, the host it is on, and a mode that does not exist."""
+    fleet.run("web1")
+    for kind, arguments in (
+        (NotFound, {"container": "web9", "to": "host2"}),
+        (NotFound, {"container": "web1", "to": "host9"}),
+        (InvalidArgument, {"container": "web1", "to": "host1"}),
+        (InvalidArgument, {"container": "web1", "to": "host2", "mode": "teleport"}),
+    ):
+        with pytest.raises(kind):
+            fleet.client.move(**arguments).result()
+    assert fleet.client.migrations() == []
+
+
+def test_the_same_request_is_the_same_move(fleet: FakeFleet) -> None:
+    """A client that asks again after a broken connection gets the move that it has begun."""
+    fleet.run("web1")
+    first = fleet.client.move("web1", to="host2", request_id="once").result()
+    again = fleet.client.move("web1", to="host2", request_id="once").result()
+    assert first.id == again.id
+    assert len(fleet.client.migrations()) == 1
+
+
+def test_a_move_goes_on_when_nobody_looks(fleet: FakeFleet) -> None:
+    """Closing the stream does not stop the move; `watch` shows it from its beginning."""
+    fleet.run("web1")
+    held = HeldPrecopy(fleet)
+    moving = fleet.client.move("web1", to="host2")
+    next(moving)
+    moving.close()
+    assert held.began.wait(5)
+    assert [one.state for one in fleet.client.migrations(active=True)] == ["running"]
+    held.go.set()
+    watching = fleet.client.watch(moving.migration_id[:6])
+    steps = [e.step for e in watching if isinstance(e, Step)]
+    assert steps[0] == "precheck"
+    assert watching.record is not None
+    assert watching.record.state == "succeeded"
+
+
+def test_a_cancelled_move_is_undone(fleet: FakeFleet) -> None:
+    """Cancelled is not failed: its own state, error and exit status; the container runs where it was."""
+    container = fleet.run("web1")
+    held = HeldPrecopy(fleet)
+    moving = fleet.client.move("web1", to="host2")
+    next(moving)
+    assert held.began.wait(5)
+    _, text = fleet.client.cancel(moving.migration_id)
+    assert "host1" in text
+    with pytest.raises(Cancelled) as caught:
+        moving.result()
+    assert caught.value.exit_status == 130
+    assert moving.record is not None
+    assert moving.record.state == "cancelled"
+    assert fleet.world.states(container.id) == {"host1": "running"}
+
+
+def test_past_the_pivot_a_cancel_is_refused(fleet: FakeFleet) -> None:
+    """Too late is an error, not a promise."""
+    fleet.run("web1")
+    record = fleet.client.move("web1", to="host2").result()
+    with pytest.raises(WrongState, match="too late"):
+        fleet.client.cancel(record.id)
+    with pytest.raises(WrongState, match="nothing to repair"):
+        fleet.client.repair(record.id).result()
+
+
+def test_moves_are_listed_and_shown(fleet: FakeFleet) -> None:
+    """Newest first without journals; one by the beginning of its id with its journal."""
+    fleet.run("web1")
+    there = fleet.client.move("web1", to="host2").result()
+    back = fleet.client.move("web1", to="host1").result()
+    listed = fleet.client.migrations(container="web1")
+    assert [one.id for one in listed] == [back.id, there.id]
+    assert listed[0].journal == ()
+    assert (listed[1].epoch, listed[0].epoch) == (1, 2)
+    shown = fleet.client.migration(there.id[:8])
+    assert {row.event for row in shown.journal} == {"started", "done", "committed"}
+    assert "frozen_at_most_s" in shown.facts
+    with pytest.raises(NotFound):
+        fleet.client.migration("ffff")
+
+
+def test_only_one_move_of_a_container_at_a_time(fleet: FakeFleet) -> None:
+    """A second one is refused and says which is under way."""
+    fleet.run("web1")
+    held = HeldPrecopy(fleet)
+    moving = fleet.client.move("web1", to="host2")
+    next(moving)
+    assert held.began.wait(5)
+    with pytest.raises(WrongState, match=moving.migration_id):
+        fleet.client.move("web1", to="host2").result()
+    held.go.set()
+    assert moving.result().state == "succeeded"
+    eventually(lambda: not fleet.client.migrations(active=True))

@@ -1,0 +1,105 @@
+"""A whole fleet in one process: two hosts in memory, the coordinator's service, a client; all of it over real gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from migrate.client import Client
+from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.service import FleetService
+from migrate.coordinator.store import Fleet, Host, Migration, MigrationId, MoveState, Store, change_owner
+from migrate.records import Container, Run
+from migrate.rpc import channels
+from migrate.rpc.errors import ErrorInterceptor
+from protos import coordinator_pb2_grpc
+from tests.fakes.agent import World, address, certificate
+from tests.fakes.host import FakeHost
+
+
+class FakeSigner:
+    """Signs what the fake agents take for a certificate."""
+
+    def sign_bulk(self, public_key: str, migration_id: str, source_address: str) -> str:
+        assert migration_id in public_key
+        return certificate(public_key)
+
+
+class FakeFleet:
+    """A fleet of two hosts with its coordinator's service, and a client."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = World("host1", "host2")
+        self.hosts = {name: FakeHost(name, directory).serve(agent) for name, agent in self.world.agents.items()}
+        self.store = Store(directory / "coordinator.db")
+        self.store.set_fleet(Fleet(name="test"))
+        for name in self.hosts:
+            self.store.put_host(Host(name=name, address=address(name), host_keys=("ssh-ed25519 AAAA",)))
+        self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
+        self.runner = MoveRunner(self.store, self.pool, FakeSigner(), Patience(undo_limit_s=2.0, first_s=0.05))
+        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
+        )
+        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
+        self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
+        self._server.start()
+        self.socket = directory / "fleet.sock"
+        self.client = Client(self.socket)
+
+    def close(self) -> None:
+        self.client.close()
+        self._server.stop(0).wait()
+        self.runner.shutdown()
+        self.pool.close()
+        for host in self.hosts.values():
+            host.stop()
+
+    def run(self, name: str, host: str = "host1") -> Container:
+        """A running container that can move."""
+        container = self.client.run(Run(image="base", host=host, name=name))
+        self.world.run(host, container.id, name=name)
+        return container
+
+    def move(self, container_id: str, source: str, target: str) -> None:
+        """What is true after a move, without one."""
+        container = self.store.container(container_id)
+        with self.store.database.transaction() as db:
+            change_owner(db, container.id, source=source, target=target, epoch=container.epoch)
+        self.hosts[source].hand_over(container_id, self.hosts[target])
+
+    def begin_move(self, container_id: str) -> None:
+        """A move that is under way, in the database only."""
+        container = self.store.container(container_id)
+        self.store.create_migration(
+            Migration(
+                id=MigrationId("abcdef"),
+                container_id=container.id,
+                container=container.name,
+                source=container.owner,
+                target="host2",
+                epoch=container.epoch,
+                state=MoveState.RUNNING,
+                reason="",
+                mode="auto",
+                max_downtime_s=0.3,
+                request_id="",
+                started_unix_ns=time.time_ns(),
+                finished_unix_ns=0,
+                error=None,
+            )
+        )
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Fails unless `condition` becomes true."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
