@@ -7,6 +7,7 @@ PAM, plus the drop-in; each has its own host key. Everything dies with this proc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -78,6 +79,7 @@ class Host:
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.waiting: dict[str, Waiting] = {}
         self.results: dict[str, dict[str, object]] = {}
+        self.arrived: dict[str, threading.Event] = {}
         self.ca_line = ca_line
         self.host_keys: dict[str, str] = {}
 
@@ -161,6 +163,7 @@ class Host:
         """A receiver that counts: {"bytes", "crc", "seconds", "cpu_s"} in `result` once the source has closed."""
         waiting = self.waiting[migration] = self.door.expect(migration)
         self.results.pop(migration, None)
+        self.arrived[migration] = threading.Event()
         threading.Thread(target=self._receive, args=(migration, waiting), daemon=True).start()
         return {}
 
@@ -170,6 +173,7 @@ class Host:
         except AgentError as exc:
             self.results[migration] = {"error": exc.message}
             return
+        self.arrived[migration].set()
         buffer = memoryview(bytearray(1 << 20))
         count = crc = 0
         started, cpu = time.monotonic(), time.thread_time()
@@ -177,7 +181,8 @@ class Host:
             count += n
             crc = zlib.crc32(buffer[:n], crc)
         seconds = time.monotonic() - started
-        os.write(tx, json.dumps({"bytes": count, "crc": crc}).encode())
+        with contextlib.suppress(BrokenPipeError):  # some tests kill the source
+            os.write(tx, json.dumps({"bytes": count, "crc": crc}).encode())
         self.results[migration] = {
             "bytes": count,
             "crc": crc,
@@ -187,6 +192,10 @@ class Host:
         for fd in (rx, tx):
             os.close(fd)
         connection.close()
+
+    def wait_arrived(self, migration: str) -> dict[str, object]:
+        """Until the receiver holds the tunnel."""
+        return {"arrived": self.arrived[migration].wait(10)}
 
     def result(self, migration: str) -> dict[str, object]:
         """Waits up to five seconds; {} if there is none."""
