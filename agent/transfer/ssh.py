@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from agent.errors import InvalidArgument, TransferError, Unsupported
 
@@ -48,23 +48,6 @@ _HINTS = (
 )
 
 
-class Tunnel(Protocol):
-    """Bytes to and from the other host's transfer process, in order, encrypted, nothing between the two."""
-
-    rx_fd: int  # blocking; end of file when the other side closes or the link dies
-    tx_fd: int  # blocking; EPIPE when nobody reads any more
-    cipher: str  # as negotiated, "" if unknown
-
-    def close_tx(self) -> None:
-        """The other side reads end of file after what was written; rx_fd goes on. Idempotent."""
-
-    def failure(self, what: str) -> TransferError:
-        """An error that begins with `what` and tells why the tunnel ended, as far as it is known."""
-
-    def close(self) -> None:
-        """Give up both descriptors and whatever is behind them. Idempotent."""
-
-
 def generate_key(directory: Path) -> str:
     """A new key pair for one move in `directory` (made 0700). Returns the public line "ssh-ed25519 AAAA...".
 
@@ -82,7 +65,11 @@ def generate_key(directory: Path) -> str:
 
 
 class BulkTunnel:
-    """A running ssh. Owns the process and both descriptors."""
+    """A running ssh: bytes to and from the other host's transfer process, in order. Owns the process and both descriptors.
+
+    `rx_fd` and `tx_fd` block; rx_fd ends, and tx_fd gives EPIPE, when the other side closes or the link dies. `cipher`
+    is what was negotiated, `connect_s` how long the login took.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], rx_fd: int, tx_fd: int, directory: Path, target: str) -> None:
         self.process, self.rx_fd, self.tx_fd = process, rx_fd, tx_fd
@@ -148,6 +135,7 @@ class BulkTunnel:
         return tunnel
 
     def close_tx(self) -> None:
+        """The other side reads end of file after what was written; rx_fd goes on. Idempotent."""
         if self.tx_fd >= 0:
             os.close(self.tx_fd)
             self.tx_fd = -1
@@ -159,12 +147,14 @@ class BulkTunnel:
         return "\n".join(line for line in lines if line and not line.startswith(noise))
 
     def failure(self, what: str) -> TransferError:
+        """An error that begins with `what` and tells why the tunnel ended, as far as ssh or the door said."""
         status = self.process.poll()
         text = self.error_text() or (f"ssh ended with status {status}" if status is not None else "ssh says nothing")
         hint = next((hint for pattern, hint in _HINTS if pattern in text), f"ssh's own log: {self._directory / _LOG}")
         return TransferError(f"{what}: ssh to {self._target}: {text.splitlines()[-1]}", hint=hint, detail=text)
 
     def close(self) -> None:
+        """Give up both descriptors; ssh is gone when this returns, killed if need be. Idempotent."""
         self.close_tx()
         if self.rx_fd >= 0:
             os.close(self.rx_fd)

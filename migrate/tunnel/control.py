@@ -220,8 +220,12 @@ class ControlTunnel:
         while True:
             try:
                 local, _ = self._listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as exc:
+                if self._closed:
+                    return
+                log.error("tunnel to %s: accept: %s", self.name, exc)  # out of descriptors, most likely: do not spin
+                time.sleep(0.1)
+                continue
             self._spawn(self._serve, local)
 
     def _serve(self, local: socket.socket) -> None:
