@@ -73,7 +73,7 @@ def version_of(binary: Path) -> tuple[int, ...]:
 
 
 def check(binary: Path) -> str:
-    """Run `criu check`: "" when this kernel has what CRIU needs, else the lines that say what is missing."""
+    """Run `criu check`, about 0.1 s: "" when this kernel has what CRIU needs, else the line that says what is missing."""
     return _check(binary, [])
 
 
@@ -124,4 +124,5 @@ def _check(binary: Path, more: list[str]) -> str:
         return str(exc)
     if done.returncode == 0:
         return ""
-    return done.stderr.strip() or done.stdout.strip() or f"ended with {done.returncode}"
+    lines = (done.stderr + done.stdout).strip().splitlines() or [f"ended with {done.returncode}"]
+    return ([line for line in lines if "Error" in line] or lines)[-1]

@@ -33,18 +33,20 @@ exec {bundle}/lib/{loader} --library-path {bundle}/lib {bundle}/sbin/criu "$@"
 def ensure(bundle: Path = criu.BUNDLE) -> str:
     """Make sure that `criu.locate()` finds a CRIU that works here; say what was done, "" for nothing.
 
-    Raises Unsupported where it cannot be made or where what was made does not pass `criu check`.
+    Raises Unsupported where it cannot be made, or where it does not pass `criu check` (every time: a kernel can change).
     """
-    if _bundle_fits(bundle):
-        return ""
-    if not (bundle / "bin" / "criu").exists() and (system := _system_criu()) is not None:
-        return _link_system_pycriu(system)
-    build(bundle)
+    did = ""
+    if not _bundle_fits(bundle):
+        if not (bundle / "bin" / "criu").exists() and (system := _system_criu()) is not None:
+            return _link_system_pycriu(system)
+        build(bundle)
+        did = f"built CRIU {'.'.join(map(str, criu.version_of(bundle / 'bin' / 'criu')))} in {bundle}"
     if complaint := criu.check(bundle / "bin" / "criu"):
         raise Unsupported(
-            f"CRIU was built in {bundle}, but `criu check` says: {complaint}", hint="the kernel lacks what it names"
+            f"CRIU is in {bundle}, but `criu check` says: {complaint}",
+            hint="see `make doctor`; inside a container or a chroot this cannot work, else the kernel lacks what it names",
         )
-    return f"built CRIU {'.'.join(map(str, criu.version_of(bundle / 'bin' / 'criu')))} in {bundle}"
+    return did
 
 
 def build(bundle: Path) -> None:

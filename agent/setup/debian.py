@@ -114,13 +114,9 @@ def _apt(*arguments: str) -> None:
 
 def _keep_sshd_off() -> None:
     """The package enables its service for the next boot; the project brings its own sshd and needs no service."""
-    if shutil.which("systemctl") is not None:
-        subprocess.run(
-            ["systemctl", "disable", "--quiet", "ssh.service", "ssh.socket"],
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+    for argv in (["deb-systemd-helper", "disable", "ssh.service", "ssh.socket"], ["update-rc.d", "ssh", "disable"]):
+        if shutil.which(argv[0]) is not None:
+            subprocess.run(argv, capture_output=True, timeout=60, check=False)
 
 
 def _without_apt() -> str:

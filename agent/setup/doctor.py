@@ -61,7 +61,10 @@ def table(capabilities: Sequence[Capability]) -> str:
     if lacking:
         lines.append(f"\nNot ready: {', '.join(lacking)} missing.")
     else:
-        lines.append("\nReady: containers run and move on this host" + (f" ({warned} warnings)." if warned else "."))
+        lines.append(
+            "\nReady: containers run and move on this host"
+            + (f" ({warned} warning{'s' if warned > 1 else ''})." if warned else ".")
+        )
     return "\n".join(lines)
 
 

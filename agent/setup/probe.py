@@ -161,7 +161,7 @@ def _criu(configured: str, pool: ThreadPoolExecutor) -> list[Capability]:
         return [replace(missing, value=exc.message, remedy=exc.hint)]
     complaint = criu.check(install.binary)
     if complaint:
-        return [replace(missing, value=f"{install.version_text} at {install.binary}: {_last_error(complaint)}")]
+        return [replace(missing, value=f"{install.version_text} at {install.binary}: {complaint}")]
     found = Capability(
         name="criu", ok=True, value=f"{install.version_text} at {install.binary}", remedy=criu.REMEDY, required=True
     )
@@ -174,11 +174,6 @@ def _criu(configured: str, pool: ThreadPoolExecutor) -> list[Capability]:
         )
 
     return [found, *pool.map(feature, _CRIU_FEATURES)]
-
-
-def _last_error(log: str) -> str:
-    errors = [line for line in log.splitlines() if "Error" in line]
-    return (errors or log.splitlines())[-1]
 
 
 def _guarded(name: str, required: bool, run: Callable[[], Capability]) -> Capability:
