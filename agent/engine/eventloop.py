@@ -68,6 +68,10 @@ class Loop:
         else:
             self._exits[pid] = callback
 
+    def waits_for(self, pid: int) -> bool:
+        """Whether the child's callback is still to come."""
+        return pid in self._exits
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> int:
         """Call `callback()` once after `delay_s`; the number returned cancels it."""
         number = next(self._numbers)
@@ -80,8 +84,10 @@ class Loop:
     def run(self) -> None:
         """Until stop()."""
         self._running = True
-        while self._running:
-            self._reap()
+        while True:
+            self.reap()
+            if not self._is_running():  # perhaps by a child's exit: nothing may wait for one more event
+                return
             for key, events in self._selector.select(self._until_next_timer()):
                 fd = key.fd
                 if events & selectors.EVENT_READ and fd in self._readers:
@@ -92,6 +98,9 @@ class Loop:
 
     def stop(self) -> None:
         self._running = False
+
+    def _is_running(self) -> bool:  # a function, for callbacks change it behind the type checker's back
+        return self._running
 
     def after_fork(self) -> None:
         """In a forked child: let go of everything, so that neither signals nor descriptors reach the parent's loop."""
@@ -120,7 +129,8 @@ class Loop:
         except BlockingIOError:
             pass  # empty
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Reap what has ended and call its callbacks. run() does it; who waits without run() must."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -40,6 +40,7 @@ from agent.linux import process
 
 IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
+REAP_LIMIT_S = 2.0
 DRAIN_LIMIT_S = 2.0
 Plan = dict[str, Any]
 
@@ -139,11 +140,18 @@ class Monitor:
         self.loop.stop()
 
     def end_tasks(self) -> None:
-        """Kill everything in the cgroup and wait until nothing is left. Raises AgentError when something stays."""
+        """Kill everything in the cgroup and wait until nothing is left; `on_init_exit` may run meanwhile.
+
+        Raises AgentError when something stays.
+        """
         tasks = self.tasks()
         tasks.kill()
         if not tasks.wait_empty(EMPTY_LIMIT_S):
             raise AgentError(f"tasks {tasks.procs()} survive SIGKILL for {EMPTY_LIMIT_S:.0f} s", code="cgroup")
+        deadline = time.monotonic() + REAP_LIMIT_S
+        while self.loop.waits_for(self.pid) and time.monotonic() < deadline:
+            self.loop.reap()  # init too must be gone, not a zombie, before anybody is told that it is over
+            time.sleep(0.002)
 
     def release_root(self) -> None:
         """Unmount the root and let go of stdio and log. What could not be unmounted is in monitor.log and is

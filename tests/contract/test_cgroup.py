@@ -1,0 +1,123 @@
+"""What a Cgroup promises, on this machine's own hierarchies: as they are, and with only the version 2 one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.engine.cgroup import Cgroup, probe
+from agent.engine.spec import Limits
+from agent.errors import AgentError
+
+pytestmark = [pytest.mark.contract, pytest.mark.needs("privileges", "cgroup", "cgroup-freezer")]
+
+PARENT = f"heng-contract-{os.getpid()}"
+
+
+@pytest.fixture(params=["machine", "version 2 only"])
+def cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
+    hierarchies = probe()
+    if request.param == "version 2 only":
+        hierarchies = dataclasses.replace(hierarchies, legacy=())
+    cgroup = Cgroup(PARENT, "c1", hierarchies)
+    yield cgroup
+    cgroup.kill()
+    cgroup.wait_empty(5)
+    cgroup.remove()
+    Cgroup("", PARENT, hierarchies).remove()
+
+
+@pytest.fixture
+def sleeper(cgroup: Cgroup) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that counts, inside the cgroup."""
+    cgroup.create()
+    process = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+    cgroup.add(process.pid)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def cpu_ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_creating_twice_is_once(cgroup: Cgroup) -> None:
+    """create() is idempotent, and every directory that tasks must enter exists after it."""
+    cgroup.create(Limits())
+    cgroup.create(Limits())
+    assert all((directory / "cgroup.procs").exists() for directory in cgroup.dirs)
+    assert cgroup.freezer == cgroup.dirs[-1]
+    assert cgroup.procs() == []
+    assert not cgroup.populated()
+
+
+def test_added_process_is_in_every_hierarchy(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """add() moves it everywhere; criu_roots() are the paths that the kernel shows for it."""
+    assert cgroup.procs() == [sleeper.pid]
+    assert cgroup.populated()
+    with open(f"/proc/{sleeper.pid}/cgroup") as file:
+        shown = {name: line.strip().split(":", 2)[2] for line in file for name in line.split(":", 2)[1].split(",")}
+    assert dict(cgroup.criu_roots()).items() <= shown.items()
+
+
+def test_frozen_tasks_do_nothing_until_thawed(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """After freeze(True) returns no cycle is spent; after freeze(False) it goes on."""
+    assert cgroup.freeze(True) < 5
+    assert cgroup.frozen()
+    stopped_at = cpu_ticks(sleeper.pid)
+    time.sleep(0.2)
+    assert cpu_ticks(sleeper.pid) == stopped_at
+    cgroup.freeze(False)
+    assert not cgroup.frozen()
+    deadline = time.monotonic() + 5
+    while cpu_ticks(sleeper.pid) == stopped_at:
+        assert time.monotonic() < deadline
+
+
+def test_kill_ends_frozen_tasks_in_nested_cgroups(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """kill() reaches what the container nested and what is frozen; remove() takes the nested directories too."""
+    inner = cgroup.freezer / "inner" / "deeper"
+    inner.mkdir(parents=True)
+    (inner / "cgroup.procs").write_text(str(sleeper.pid))
+    assert cgroup.procs() == [sleeper.pid]
+    cgroup.freeze(True)
+    cgroup.kill()
+    assert sleeper.wait(5) == -9
+    assert cgroup.wait_empty(5)
+    cgroup.remove()
+    assert not any(directory.exists() for directory in cgroup.dirs)
+
+
+def test_a_gone_cgroup_is_quiet(cgroup: Cgroup) -> None:
+    """Before create() and after remove() nothing is in it, and ending it is no error."""
+    for _ in range(2):
+        assert cgroup.procs() == []
+        assert not cgroup.populated()
+        assert not cgroup.frozen()
+        cgroup.kill()
+        assert cgroup.wait_empty(1)
+        cgroup.remove()
+        cgroup.create()
+        cgroup.remove()
+
+
+def test_removing_one_in_use_is_refused(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """A living task keeps its cgroup; the error names the directory."""
+    with pytest.raises(AgentError, match=PARENT):
+        cgroup.remove(timeout_s=0.1)
+    assert cgroup.procs() == [sleeper.pid]
+
+
+def test_waiting_for_the_end_of_tasks_has_a_limit(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """wait_empty() is False at its limit and True as soon as the last task is dead."""
+    assert not cgroup.wait_empty(0.1)
+    sleeper.kill()
+    assert cgroup.wait_empty(5)
