@@ -42,7 +42,12 @@ class Arrival:
         self._error = ""
         self._window = sysctl.UserfaultWindow()
         self._discard_rest = monitor.commands["discard"]
-        monitor.commands |= {"prepare": self._prepare, "restore": self._restore, "resume": self._resume, "discard": self._discard}
+        monitor.commands |= {
+            "prepare": self._prepare,
+            "restore": self._restore,
+            "resume": self._resume,
+            "discard": self._discard,
+        }
 
     def _prepare(self, client: Client, request: Message, _fds: list[int]) -> None:
         """Start what takes a while before anything is frozen: the process that will fill the memory."""
@@ -117,7 +122,9 @@ class Arrival:
     def _bring_neighbours(self, pid: int) -> None:
         neighbours = [n for n in json.loads(Path(self._plan["neighbours"]).read_text()) if "lladdr" in n and "dst" in n]
         if neighbours:
-            lines = "".join(f"neigh replace {n['dst']} lladdr {n['lladdr']} dev {n['dev']} nud stale\n" for n in neighbours)
+            lines = "".join(
+                f"neigh replace {n['dst']} lladdr {n['lladdr']} dev {n['dev']} nud stale\n" for n in neighbours
+            )
             command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-batch", "-"]
             subprocess.run(command, input=lines, capture_output=True, text=True, timeout=10, check=False)
 

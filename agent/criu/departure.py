@@ -1,7 +1,9 @@
 """The source's half of a handover, in the monitor: dump up to post-dump, hold the tasks frozen, then go back or go through with it.
 
-    running ─ dump ─► dumping ─ post-dump ─► held ─ rollback ─► running
-                                               └──── release ─► gone
+    running ─ dump ─► dumping ─ network-lock ─► locked ─ hold ─► dumping ─ post-dump ─► held ─ rollback ─► running
+                                                  └─ rollback ─► running                  └──── release ─► gone
+
+At "locked" all tasks stand still and CRIU has touched none of them: the moment to look what was written last.
 
 "Held" is a state of the kernel, not only of CRIU: the version 2 freezer is on and the interface is off the bridge, so whoever dies
 now, CRIU and this monitor included, the tasks do not run and nothing answers for them. Order and reasons: docs/migration.md.
@@ -28,7 +30,7 @@ CRIU_END_LIMIT_S = 10.0
 
 
 class Departure:
-    """Registers the commands dump, rollback and release."""
+    """Registers the commands dump, hold, rollback and release."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -38,7 +40,12 @@ class Departure:
         self._waiting: tuple[Client, Message] | None = None
         self._unlinked = False
         self._rolling_back = False
-        monitor.commands |= {"dump": self._dump, "rollback": self._rollback, "release": self._release}
+        monitor.commands |= {
+            "dump": self._dump,
+            "hold": self._continue,
+            "rollback": self._rollback,
+            "release": self._release,
+        }
 
     # ------------------------------------------------------------ dump
 
@@ -77,10 +84,13 @@ class Departure:
                 self._mark("frozen")
                 self._unlinked = True  # before the effect: an undo of what was never done does no harm
                 run(self._plan["unlink"])
+                self._monitor.state = "locked"
+                self._reply(marks=self._marks, pid=self._monitor.pid)
+                return  # the answer is hold's or rollback's
             elif script == "post-dump":
                 self._mark("dumped")
                 self._monitor.tasks().freeze(True)
-                self._hold()
+                self._held()
                 return  # the answer is rollback's or nobody's
         except (AgentError, OSError) as exc:
             self._monitor.status_extras["error"] = f"{script}: {exc}"
@@ -93,20 +103,31 @@ class Departure:
         command = ["nsenter", f"--net=/proc/{self._monitor.pid}/ns/net", "ip", "-json", "neigh", "show"]
         Path(self._plan["neighbours"]).write_text(run([command])[0] or "[]")
 
-    def _hold(self) -> None:
+    def _continue(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Let CRIU dump; the reply comes when the tasks are held frozen."""
+        if self._monitor.state != "locked" or self._criu is None:
+            client.fail(request, "hold", 0, f"the container is {self._monitor.state}")
+            return
+        self._waiting = (client, request)
+        self._monitor.state = "dumping"
+        self._criu.answer(True)
+
+    def _held(self) -> None:
         self._monitor.state = "held"
         self._mark("held")
-        if self._plan.get("stdin"):
-            self._monitor.save_stdin(Path(self._plan["stdin"]))
+        self._monitor.save_stdin(Path(self._plan["stdin"]))
+        self._reply(marks=self._marks, pid=self._monitor.pid)
+
+    def _reply(self, **fields: Any) -> None:
         if self._waiting:
             client, request = self._waiting
             self._waiting = None
-            client.answer(request, marks=self._marks, pid=self._monitor.pid)
+            client.answer(request, **fields)
 
     def _criu_ended(self, response: Response | None) -> None:
         """Before the hold: the dump failed and CRIU has let the tasks go, or died and could not. In the hold: frozen stays frozen."""
         self._criu = None
-        if self._monitor.state != "dumping":
+        if self._monitor.state not in ("dumping", "locked"):
             return
         error = self._monitor.status_extras.pop("error", "")
         if response is None:
@@ -130,6 +151,10 @@ class Departure:
             self._monitor.tasks().freeze(False)
             client.answer(request, marks=[])
             return
+        if state == "locked" and self._criu is not None:
+            self._monitor.state = "dumping"
+            self._criu.answer(False)
+            state = "dumping"
         if state == "dumping":
             self._monitor.status_extras["error"] = "the move was called off"
             self._refuse_when_asked(client, request)

@@ -133,7 +133,10 @@ class Task:
                 self.gone = True
                 return True
             elif code not in (0, errno.EAGAIN):
-                raise OSError(code, f"userfaultfd copy of {piece.end - piece.start} bytes to {piece.start:#x}: {os.strerror(code)}")
+                raise OSError(
+                    code,
+                    f"userfaultfd copy of {piece.end - piece.start} bytes to {piece.start:#x}: {os.strerror(code)}",
+                )
             self.space.drop(piece.start, piece.start + done)
             piece = Missing(piece.start + done, piece.end, piece.shift)
         return True

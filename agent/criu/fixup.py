@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from agent.linux import process
 
@@ -28,13 +29,13 @@ def _end_repair(pid: int) -> int:
     mended = 0
     try:
         pidfd = os.pidfd_open(pid)
-        names = os.listdir(f"/proc/{pid}/fd")
+        names = [path.name for path in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return 0  # gone in the meantime
     try:
         for name in names:
             try:
-                if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
+                if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):  # noqa: PTH115  no path
                     continue
                 with socket.socket(fileno=process.pidfd_getfd(pidfd, int(name))) as ours:
                     if (

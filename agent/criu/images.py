@@ -62,7 +62,9 @@ def page_maps(pycriu: Any, images_dir: Path) -> Iterator[PageMap]:
     for task, path in sorted(found):
         with path.open("rb") as file:
             head, *entries = pycriu.load(file)["entries"]
-        yield PageMap(task, head["pages_id"], tuple(Run(e["vaddr"], _pages(e), e.get("flags", PRESENT)) for e in entries))
+        yield PageMap(
+            task, head["pages_id"], tuple(Run(e["vaddr"], _pages(e), e.get("flags", PRESENT)) for e in entries)
+        )
 
 
 def complete(pycriu: Any, images_dir: Path, page_map: PageMap) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 STDIO_FDS = {"stdin": 201, "stdout": 202, "stderr": 203}  # numbers in CRIU's own table, see swrk.py
 GHOST_LIMIT_BYTES = 256 << 20  # CRIU's default of 1 MiB refuses an ordinary deleted log file
 LOG_LEVEL = 2  # errors and warnings: higher levels cost milliseconds a thread inside the freeze
-UNUSED_PORT = 27  # a lazy dump insists on a page server's address; it would listen only after the hold, when it is killed
+UNUSED_PORT = (
+    27  # a lazy dump insists on a page server's address; it would listen only after the hold, when it is killed
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,5 +107,7 @@ def _common(rpc: Any, o: Any, images_dir: Path, log: str) -> None:
     o.notify_scripts = True
     o.tcp_established = True
     o.network_lock = rpc.NFTABLES  # needs no binary, and the iptables way fails on containers that have none
-    o.manage_cgroups_mode = rpc.SOFT  # with cg_root on restore: ours, limits kept, and a cgroup namespace of the container's own
+    o.manage_cgroups_mode = (
+        rpc.SOFT
+    )  # with cg_root on restore: ours, limits kept, and a cgroup namespace of the container's own
     o.orphan_pts_master = True

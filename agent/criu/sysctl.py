@@ -27,7 +27,9 @@ class UserfaultWindow:
         """Raises OSError when the switch cannot be set or another restore holds it too long."""
         if self._lock >= 0 or not self._switch.exists():
             return  # kernels before 5.2 have no such switch and no such rule
-        lock = os.open(self._switch, os.O_RDONLY | os.O_CLOEXEC)  # a lock on the switch itself is one lock a kernel, whatever is mounted where
+        lock = os.open(
+            self._switch, os.O_RDONLY | os.O_CLOEXEC
+        )  # a lock on the switch itself is one lock a kernel, whatever is mounted where
         deadline = time.monotonic() + TURN_LIMIT_S
         while True:
             try:

@@ -41,7 +41,13 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
     for pid in sorted(members):
         for name, target in _descriptors(pid):
             if "io_uring" in target:
-                found.append(Blocker(what="io_uring", where=f"pid {pid}, descriptor {name}", remedy="switch io_uring off in the program"))
+                found.append(
+                    Blocker(
+                        what="io_uring",
+                        where=f"pid {pid}, descriptor {name}",
+                        remedy="switch io_uring off in the program",
+                    )
+                )
     return found
 
 

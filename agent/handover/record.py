@@ -59,7 +59,9 @@ class Move:
         try:
             return MoveRecord(**json.loads(self._record.read_text()))
         except FileNotFoundError:
-            raise NotFound(f"this host has no part in migration {self.directory.stem}", code="migration.not_found") from None
+            raise NotFound(
+                f"this host has no part in migration {self.directory.stem}", code="migration.not_found"
+            ) from None
         except (TypeError, ValueError) as exc:
             raise StorageError(f"{self._record} is damaged: {exc}") from exc
 

@@ -32,6 +32,8 @@ from agent.transfer.commands import TransferProcess
 
 ROLE = "source"
 DUMP_LIMIT_S = 120.0
+DEFAULT_MAX_DOWNTIME_S = 0.3
+DEFAULT_MAX_ROUNDS = 10
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -62,11 +64,18 @@ class Frozen:
 class Source:
     """All moves that leave this host."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, criu: Callable[[], CriuInstall], *, lazy: bool) -> None:
-        """`criu`: found when needed, so that containers run on a host without it. `lazy`: the kernel has userfaultfd."""
-        self._config, self._engine, self._criu, self._lazy = config, engine, criu, lazy
+    def __init__(
+        self, config: AgentConfig, engine: Engine, criu: Callable[[], CriuInstall], *, lazy: bool, tracker: str
+    ) -> None:
+        """`criu`: found when needed, so that containers run on a host without it. `lazy`: the kernel has userfaultfd.
+
+        `tracker`: the kernel's way to see writes, a key of agent.transfer.precopy.TRACKERS, or "".
+        """
+        self._config, self._engine, self._criu = config, engine, criu
+        self._lazy, self._tracker = lazy, tracker
         self._senders: dict[str, TransferProcess] = {}
         self._sent_layers: dict[str, int] = {}
+        self._precopied: dict[str, int] = {}
         self._guard = threading.Lock()
 
     # ------------------------------------------------------------ before the freeze
@@ -89,7 +98,9 @@ class Source:
         """Take the part of the source; returns the public key of this move."""
         move = self._move(migration_id)
         self._engine.set_role(container_id, migration_id, ROLE, epoch)
-        move.begin(MoveRecord(migration_id=migration_id, container_id=container_id, role=ROLE, epoch=epoch, lazy=self._lazy))
+        move.begin(
+            MoveRecord(migration_id=migration_id, container_id=container_id, role=ROLE, epoch=epoch, lazy=self._lazy)
+        )
         memory = 0 if self._lazy else inside.memory_bytes(self._engine.cgroup(container_id).procs())
         stage.mount(move, SKELETON_STAGE_BYTES + memory)
         self._close_sender(migration_id)
@@ -106,20 +117,41 @@ class Source:
     def send_layers(self, migration_id: str, epoch: int, layers: list[str], progress: Progress) -> int:
         """Returns bytes sent."""
         self._move(migration_id).require(epoch)
-        answer = self._sender(migration_id).request("layers", progress, layers=layers, store=str(self._config.images_dir))
+        answer = self._sender(migration_id).request(
+            "layers", progress, layers=layers, store=str(self._config.images_dir)
+        )
         self._sent_layers[migration_id] = int(answer["sent_bytes"])
         return int(answer["sent_bytes"])
 
     def precopy(
         self, migration_id: str, epoch: int, max_downtime_s: float, max_rounds: int, progress: Progress
     ) -> dict[str, Any]:
-        """What can be sent while the container runs: the writable layer. Returns the last report."""
-        del max_downtime_s, max_rounds  # of memory rounds, which do not exist yet
+        """Send what can be sent while the container runs: files, then memory in rounds. Returns the last report."""
         record = self._move(migration_id).require(epoch)
         directory = self._engine.store.directory(record.container_id)
-        answer = self._sender(migration_id).request("tree", progress, root=str(directory / "layer" / "upper"), logs=str(directory))
-        sent = int(answer["sent_bytes"])
-        return {"text": "writable layer", "done_bytes": sent, "facts": {"layer_bytes": sent}}
+        answer = self._sender(migration_id).request(
+            "precopy",
+            progress,
+            root=str(directory / "layer" / "upper"),
+            logs=str(directory),
+            freezer=str(self._engine.cgroup(record.container_id).freezer),
+            tracker=self._tracker if record.lazy else "",
+            max_downtime_s=max_downtime_s or DEFAULT_MAX_DOWNTIME_S,
+            max_rounds=max_rounds or DEFAULT_MAX_ROUNDS,
+        )
+        memory = answer["memory"]
+        self._precopied[migration_id] = int(answer["layer_bytes"]) + int(memory["sent_bytes"])
+        return {
+            "text": f"{memory['rounds']} rounds of memory: {memory['why']}",
+            "done_bytes": self._precopied[migration_id],
+            "facts": {
+                "rounds": memory["rounds"],
+                "memory_bytes": memory["sent_bytes"],
+                "layer_bytes": answer["layer_bytes"],
+                "predicted_downtime_s": memory["predicted_s"],
+                "untracked_tasks": memory["untracked"],
+            },
+        }
 
     # ------------------------------------------------------------ the freeze
 
@@ -138,12 +170,15 @@ class Source:
             pids=self._engine.cgroup(record.container_id).procs(),
             pycriu_path=str(criu.pycriu_path),
             root=str(self._upper(record.container_id)),
-            always=inside.mapped_shared(self._engine.cgroup(record.container_id).procs(), self._upper(record.container_id)),
+            always=inside.mapped_shared(
+                self._engine.cgroup(record.container_id).procs(), self._upper(record.container_id)
+            ),
             logs=str(self._engine.store.directory(record.container_id)),
         )
         sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
-        if migration_id in self._sent_layers:
-            sent["layers"] = self._sent_layers[migration_id]
+        for kind, before in (("layers", self._sent_layers), ("precopy", self._precopied)):
+            if migration_id in before:
+                sent[kind] = before[migration_id]
         return Frozen(
             marks=[*marks, *answer["marks"]],
             sent_bytes=sent,
@@ -177,13 +212,17 @@ class Source:
             "relink": network.relink_commands(spec, self._config.bridge),
         }
         try:
-            return list(monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)["marks"])
+            monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
+            self._sender(record.migration_id).request("look")
+            return list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
         except MonitorError as exc:
             raise criu_error("dump", move.images / "dump.log", exc) from exc
 
     # ------------------------------------------------------------ the end
 
-    def finish(self, migration_id: str, epoch: int, container_id: str, *, committed: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    def finish(
+        self, migration_id: str, epoch: int, container_id: str, *, committed: bool
+    ) -> tuple[list[dict[str, Any]], list[str]]:
         """Committed: the frozen tasks die and nothing stays. Else: the container runs on as if nothing had been. (marks, left over)"""
         move = self._move(migration_id)
         self._check_epoch(container_id, migration_id, epoch)
@@ -198,6 +237,7 @@ class Source:
         stage.unmount(move)
         move.forget()
         self._sent_layers.pop(migration_id, None)
+        self._precopied.pop(migration_id, None)
         return marks, []
 
     def _release(self, container_id: str, migration_id: str) -> list[dict[str, Any]]:
@@ -206,9 +246,14 @@ class Source:
         except NotFound:
             return []  # released before
         if status.migration_id != migration_id:
-            raise WrongState(f"container {container_id} takes no part in migration {migration_id} here: it is not killed")
+            raise WrongState(
+                f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
+            )
         if status.state == State.RUNNING:
-            raise WrongState(f"container {container_id} runs here after the pivot: it is not killed", hint=f"migrate repair {migration_id}")
+            raise WrongState(
+                f"container {container_id} runs here after the pivot: it is not killed",
+                hint=f"migrate repair {migration_id}",
+            )
         marks: list[dict[str, Any]] = []
         try:
             marks = list(self._engine.monitor(container_id).request("release")["marks"])
@@ -266,7 +311,9 @@ class Source:
         with self._guard:
             sender = self._senders.get(migration_id)
         if sender is None:
-            raise WrongState(f"migration {migration_id} has no tunnel here: the agent was restarted", code="migration.no_tunnel")
+            raise WrongState(
+                f"migration {migration_id} has no tunnel here: the agent was restarted", code="migration.no_tunnel"
+            )
         return sender
 
     def _close_sender(self, migration_id: str) -> None:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
@@ -121,7 +120,9 @@ class Target:
         )
 
     def _accepted(self, spec: ContainerSpec) -> Accepted:
-        return Accepted(missing_layers=self._images.missing(spec.layers), restore_mode="lazy" if self._lazy else "plain")
+        return Accepted(
+            missing_layers=self._images.missing(spec.layers), restore_mode="lazy" if self._lazy else "plain"
+        )
 
     def _make_ready(self, move: Move, spec: ContainerSpec) -> None:
         """All that takes time and needs nothing of the container's state."""
@@ -243,7 +244,9 @@ class Target:
         try:
             received = json.loads(move.received.read_text())
         except FileNotFoundError:
-            raise TransferError("the container's state has not arrived on this host", hint="start the move again") from None
+            raise TransferError(
+                "the container's state has not arrived on this host", hint="start the move again"
+            ) from None
         if received["digest"] != digest:
             raise TransferError("what arrived here is not what the source sent last: the digests differ")
 
@@ -254,7 +257,9 @@ class Target:
 
     # ------------------------------------------------------------ the end
 
-    def finish(self, migration_id: str, epoch: int, container_id: str, *, committed: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    def finish(
+        self, migration_id: str, epoch: int, container_id: str, *, committed: bool
+    ) -> tuple[list[dict[str, Any]], list[str]]:
         """Committed: link up, thaw, announce. Else: nothing of the container stays here. (marks, left over)"""
         move = self._move(migration_id)
         if committed:
@@ -275,7 +280,9 @@ class Target:
         commands = network.resume_commands(spec, self._config.bridge)
         marks = list(self._engine.monitor(spec.id).request("resume", commands=commands)["marks"])
         if spec.network.address:
-            network.announce(network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address)
+            network.announce(
+                network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address
+            )
         self._engine.set_role(spec.id, "", "", record.epoch + 1)
         threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
         return [*marks, {"name": "announced", "unix_ns": time.time_ns()}]
@@ -349,10 +356,12 @@ class Target:
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
 
-    def _write_image(self, move: Move, image: Image) -> None:
+    @staticmethod
+    def _write_image(move: Move, image: Image) -> None:
         (move.directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
 
-    def _read_image(self, move: Move) -> Image:
+    @staticmethod
+    def _read_image(move: Move) -> Image:
         raw = json.loads((move.directory / "image.json").read_text())
         config = {name: tuple(value) if isinstance(value, list) else value for name, value in raw["config"].items()}
-        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**config)})
+        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**config)})  # type: ignore[arg-type]  # written by us

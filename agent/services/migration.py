@@ -41,7 +41,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             image=convert.image_to_proto(self._images.get(seen.spec.image_digest)),
         )
 
-    def PrepareTunnel(self, request: pb.PrepareTunnelRequest, context: grpc.ServicerContext) -> pb.PrepareTunnelResponse:  # noqa: N802
+    def PrepareTunnel(
+        self, request: pb.PrepareTunnelRequest, context: grpc.ServicerContext
+    ) -> pb.PrepareTunnelResponse:  # noqa: N802
         key = self._source.prepare_tunnel(request.migration_id, request.epoch, request.container_id)
         return pb.PrepareTunnelResponse(public_key=key)
 
@@ -69,7 +71,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     def Precopy(self, request: pb.PrecopyRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:  # noqa: N802
         def work(report: Progress) -> dict[str, Any]:
-            return self._source.precopy(request.migration_id, request.epoch, request.max_downtime_s, request.max_rounds, report)
+            return self._source.precopy(
+                request.migration_id, request.epoch, request.max_downtime_s, request.max_rounds, report
+            )
 
         for _, facts in _streamed(work):
             yield _progress("precopy", facts)

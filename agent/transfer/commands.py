@@ -72,7 +72,7 @@ class TransferProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def request(self, command: str, on_progress: Progress = lambda facts: None, /, **fields: Any) -> dict[str, Any]:
+    def request(self, command: str, on_progress: Progress = lambda _facts: None, /, **fields: Any) -> dict[str, Any]:
         """Run one command to its end. Raises the process's AgentError, or TransferError when it died."""
         with self._lock:
             try:
@@ -85,7 +85,9 @@ class TransferProcess:
                     elif answer["ok"]:
                         return answer
                     else:
-                        raise TransferError(answer["message"], hint=answer["hint"], detail=answer["detail"], code=answer["code"])
+                        raise TransferError(
+                            answer["message"], hint=answer["hint"], detail=answer["detail"], code=answer["code"]
+                        )
             except (OSError, ValueError) as exc:
                 raise TransferError(f"the transfer process died: {exc}", detail=self._last_words()) from exc
             raise TransferError("the transfer process died", detail=self._last_words())

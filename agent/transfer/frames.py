@@ -79,7 +79,9 @@ class Writer:
     def digest(self) -> str:
         return self._digest.hexdigest()
 
-    def send(self, kind: Kind, payload: bytes | memoryview = b"", *, task: int = 0, address: int = 0, size: int = 0) -> None:
+    def send(
+        self, kind: Kind, payload: bytes | memoryview = b"", *, task: int = 0, address: int = 0, size: int = 0
+    ) -> None:
         """Raises TransferError when the other side is gone."""
         check = xxhash.xxh3_64_intdigest(payload)
         header = _HEADER.pack(_MAGIC, kind, 0, task, address, len(payload), size, check)
@@ -113,7 +115,9 @@ class Reader:
             return None
         magic, kind, _, task, address, length, size, check = _HEADER.unpack(header)
         if magic != _MAGIC or length > FRAME_BYTES:
-            raise TransferError("the stream holds something that is no frame", hint="compare the versions of both agents")
+            raise TransferError(
+                "the stream holds something that is no frame", hint="compare the versions of both agents"
+            )
         payload = self._buffer[:length]
         if length:
             self._read_exactly(payload)

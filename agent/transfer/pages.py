@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,35 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, subtract, union
 from agent.transfer.frames import FRAME_BYTES, Kind, Writer
 
-PAGE = 4096
 _WORDS = PAGE // 8
-
-Ranges = NDArray[np.uint64]  # shape (n, 2): byte addresses [start, end), page aligned, sorted, disjoint
-
-NOTHING: Ranges = np.empty((0, 2), np.uint64)
-
-
-def ranges(pairs: Iterable[tuple[int, int]]) -> Ranges:
-    """From (start, end) pairs; sorted, neighbours joined."""
-    return _from_pages(_to_pages(np.array(sorted(pairs), np.uint64).reshape(-1, 2)))
-
-
-def subtract(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.setdiff1d(_to_pages(a), _to_pages(b), assume_unique=True))
-
-
-def intersect(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.intersect1d(_to_pages(a), _to_pages(b), assume_unique=True))
-
-
-def union(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.union1d(_to_pages(a), _to_pages(b)))
-
-
-def total_bytes(of: Ranges) -> int:
-    return int((of[:, 1] - of[:, 0]).sum())
 
 
 class PageSender:
@@ -71,13 +47,15 @@ class PageSender:
                         zeros.append((start + offset, start + offset + size))
                     else:
                         sent_pages += size // PAGE
-                        self._writer.send(Kind.MEMORY, self._view[offset : offset + size], task=self.task, address=start + offset)
+                        self._writer.send(
+                            Kind.MEMORY, self._view[offset : offset + size], task=self.task, address=start + offset
+                        )
         finally:
             os.close(memory)
         # A hole is a zero page already: only where the target has another version it must hear of it.
         for start, end in intersect(ranges(zeros), self.sent).tolist():
             self._writer.send(Kind.ZERO, task=self.task, address=start, size=end - start)
-        self.sent = union(self.sent, ranges(reached))
+        self.sent = union(subtract(self.sent, wanted), ranges(reached))  # an older version of a page is none
         return sent_pages, zero_pages
 
     def _read(self, memory: int, start: int, length: int, *, exact: bool) -> int:
@@ -107,30 +85,9 @@ def _split_zero(words: NDArray[np.uint64]) -> Iterator[tuple[int, int, bool]]:
     full: NDArray[np.bool_] = np.any(words.reshape(-1, _WORDS), axis=1)
     edges = np.flatnonzero(np.diff(full)) + 1
     bounds = [0, *edges.tolist(), len(full)]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in itertools.pairwise(bounds):
         if last > first:
             yield first * PAGE, (last - first) * PAGE, not full[first]
-
-
-def _to_pages(of: Ranges) -> NDArray[np.uint64]:
-    """Page numbers of all pages in `of`."""
-    if not len(of):
-        return np.empty(0, np.uint64)
-    first = of[:, 0] // PAGE
-    count = (of[:, 1] // PAGE - first).astype(np.int64)
-    starts = np.repeat(first, count)
-    within = np.arange(len(starts), dtype=np.uint64) - np.repeat(np.cumsum(count) - count, count).astype(np.uint64)
-    return np.unique(starts + within)
-
-
-def _from_pages(pages: NDArray[np.uint64]) -> Ranges:
-    """The other way round; `pages` sorted and unique."""
-    if not len(pages):
-        return NOTHING
-    breaks = np.flatnonzero(np.diff(pages) != 1)
-    first = pages[np.concatenate(([0], breaks + 1))]
-    last = pages[np.concatenate((breaks, [len(pages) - 1]))]
-    return np.stack((first * PAGE, (last + 1) * PAGE), axis=1)
 
 
 def tasks_by_inner_pid(pids: Iterable[int]) -> dict[int, int]:

@@ -97,7 +97,10 @@ class Receiver:
 
     def _hello(self, said: dict[str, Any]) -> None:
         if said.get("protocol") != PROTOCOL:
-            raise TransferError(f"the source speaks protocol {said.get('protocol')}, this host {PROTOCOL}", hint="upgrade the older agent")
+            raise TransferError(
+                f"the source speaks protocol {said.get('protocol')}, this host {PROTOCOL}",
+                hint="upgrade the older agent",
+            )
         if said.get("migration") != self._plan.migration:
             raise TransferError("the stream belongs to another move")
         say(self._tx, {"ok": True})
@@ -141,7 +144,11 @@ class Receiver:
         images_dir = Path(self._plan.images_dir)
         prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
         memory_bytes = prepare(pycriu, images_dir)
-        received = {"digest": self._reader.digest, "memory_bytes": memory_bytes, "received_bytes": self._reader.received_bytes}
+        received = {
+            "digest": self._reader.digest,
+            "memory_bytes": memory_bytes,
+            "received_bytes": self._reader.received_bytes,
+        }
         atomic.write(Path(self._plan.received), json.dumps(received).encode())
         say(self._tx, {"ok": True, "digest": self._reader.digest})
 

@@ -16,11 +16,13 @@ from typing import Any
 
 from agent.criu import images
 from agent.errors import TransferError
+from agent.memory.ranges import ranges
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
 from agent.transfer import commands, pages, ssh
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, Kind, Writer
+from agent.transfer.precopy import Precopy
 
 Command = dict[str, Any]
 Facts = Mapping[str, Any]
@@ -36,13 +38,22 @@ class Sender:
         self._writer: Writer | None = None
         self._answers: Answers | None = None
         self._tree: TreeSource | None = None
-        self._senders: dict[int, pages.PageSender] = {}
+        self._precopy: Precopy | None = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
-        return {"key": self._key, "open": self._open, "layers": self._layers, "tree": self._tree_round, "final": self._final}
+        return {
+            "key": self._key,
+            "open": self._open,
+            "layers": self._layers,
+            "precopy": self._precopy_rounds,
+            "look": self._last_look,
+            "final": self._final,
+        }
 
     def close(self) -> None:
+        if self._precopy:
+            self._precopy.close()
         if self._tunnel:
             self._tunnel.close()
 
@@ -93,16 +104,31 @@ class Sender:
             self._answer()
         return {"sent_bytes": writer.sent_bytes - before, "layers": sizes}
 
-    def _tree_round(self, command: Command, progress: Progress) -> Facts:
-        """Send what of the writable layer changed since the round before, while the container runs."""
-        before = self._stream().sent_bytes
+    def _precopy_rounds(self, command: Command, progress: Progress) -> Facts:
+        """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
+        writer, before = self._stream(), self._stream().sent_bytes
         self._send_tree(Path(command["root"]), (), progress, last=False)
         self._send_logs(Path(command["logs"]))
-        self._stream().send_json(Kind.ROUND, {})
+        writer.send_json(Kind.ROUND, {})
         self._answer()
-        return {"sent_bytes": self._stream().sent_bytes - before}
+        layer_bytes = writer.sent_bytes - before
+        self._precopy = Precopy(writer, Path(command["freezer"]), command["tracker"])
+        memory = self._precopy.run(
+            max_downtime_s=command["max_downtime_s"],
+            max_rounds=command["max_rounds"],
+            confirm=self._answer,
+            progress=progress,
+        )
+        return {"layer_bytes": layer_bytes, "memory": memory}
 
     # ------------------------------------------------------------ while frozen
+
+    def _last_look(self, command: Command, progress: Progress) -> Facts:
+        """All tasks stand still and CRIU waits: see what was written last, take our hands out of them."""
+        del command, progress
+        if self._precopy:
+            self._precopy.last_look()
+        return {}
 
     def _final(self, command: Command, progress: Progress) -> Facts:
         """Send the images, the memory that a skeleton dump left in the tasks, and the last of the writable layer; the target confirms all."""
@@ -143,23 +169,17 @@ class Sender:
     def _send_memory(self, images_dir: Path, pids: list[int], pycriu_path: Path) -> tuple[int, int]:
         pycriu = images.load(pycriu_path)
         here = pages.tasks_by_inner_pid(pids)
+        precopy = self._precopy or Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
         page_count = zero_count = 0
         for page_map in images.page_maps(pycriu, images_dir):
-            wanted = pages.ranges((run.start, run.end) for run in page_map.left_behind())
+            wanted = ranges((run.start, run.end) for run in page_map.left_behind())
             if not len(wanted):
                 continue
             if page_map.task not in here:
                 raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
-            sender = self._page_sender(page_map.task, here[page_map.task])
-            sent, zero = sender.send(wanted, exact=True)
+            sent, zero = precopy.send_rest(page_map.task, here[page_map.task], wanted)
             page_count, zero_count = page_count + sent, zero_count + zero
         return page_count, zero_count
-
-    def _page_sender(self, task: int, pid: int) -> pages.PageSender:
-        sender = self._senders.get(task)
-        if sender is None or sender.pid != pid:
-            sender = self._senders[task] = pages.PageSender(self._stream(), task, pid)
-        return sender
 
     def _send_logs(self, directory: Path) -> None:
         """What the container has said so far; of a log that was sent before, only what was added."""
@@ -180,7 +200,9 @@ class Sender:
             while chunk := file.read(FRAME_BYTES):
                 writer.send(Kind.FILE_DATA, chunk)
 
-    def _send_tree(self, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool) -> None:
+    def _send_tree(
+        self, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool
+    ) -> None:
         self._tree = self._tree or TreeSource(root)
         report = _Reporter(progress, "writable layer", 0)
         for frame in self._tree.delta(always=always, last=last):
