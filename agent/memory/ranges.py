@@ -1,57 +1,62 @@
-"""Sets of pages as sorted, disjoint address ranges in numpy arrays: no work per page in Python."""
+"""Sets of pages as sorted, disjoint address ranges in numpy arrays: the cost is that of the ranges, not of the pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 PAGE = 4096
 
-Ranges = NDArray[np.uint64]  # shape (n, 2): byte addresses [start, end), page aligned, sorted, disjoint
+Ranges = NDArray[np.uint64]  # shape (n, 2): byte addresses [start, end), page aligned, sorted, disjoint, none empty
+
+_Keep = Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.bool_]]
 
 NOTHING: Ranges = np.empty((0, 2), np.uint64)
 
 
 def ranges(pairs: Iterable[tuple[int, int]] | Ranges) -> Ranges:
-    """From (start, end) pairs in any order; neighbours are joined."""
+    """From (start, end) pairs in any order, which may overlap; neighbours are joined, empty ones dropped."""
     array = np.array(pairs if isinstance(pairs, np.ndarray) else list(pairs), np.uint64).reshape(-1, 2)
-    return _from_pages(_to_pages(array))
+    array = array[array[:, 1] > array[:, 0]]
+    if len(array) < 2:
+        return array
+    array = array[np.argsort(array[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(array[:, 1])
+    first = np.concatenate(([True], array[1:, 0] > reach[:-1]))  # where nothing before reaches it
+    last = np.concatenate((first[1:], [True]))
+    return np.stack((array[first, 0], reach[last]), axis=1)
 
 
 def subtract(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.setdiff1d(_to_pages(a), _to_pages(b), assume_unique=True))
+    return _combine(a, b, lambda in_a, in_b: in_a & ~in_b)
 
 
 def intersect(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.intersect1d(_to_pages(a), _to_pages(b), assume_unique=True))
+    return _combine(a, b, lambda in_a, in_b: in_a & in_b)
 
 
 def union(a: Ranges, b: Ranges) -> Ranges:
-    return _from_pages(np.union1d(_to_pages(a), _to_pages(b)))
+    return ranges(np.concatenate((a, b)))
 
 
 def total_bytes(of: Ranges) -> int:
     return int((of[:, 1] - of[:, 0]).sum())
 
 
-def _to_pages(of: Ranges) -> NDArray[np.uint64]:
-    """Page numbers of all pages in `of`."""
-    if not len(of):
-        return np.empty(0, np.uint64)
-    first = of[:, 0] // PAGE
-    count = (of[:, 1] // PAGE - first).astype(np.int64)
-    starts = np.repeat(first, count)
-    within = np.arange(len(starts), dtype=np.uint64) - np.repeat(np.cumsum(count) - count, count).astype(np.uint64)
-    return np.unique(starts + within)
-
-
-def _from_pages(pages: NDArray[np.uint64]) -> Ranges:
-    """The other way round; `pages` sorted and unique."""
-    if not len(pages):
+def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:
+    """Cut both at all their bounds; the pieces that `keep` wants, joined."""
+    bounds = np.unique(np.concatenate((a.ravel(), b.ravel())))
+    if len(bounds) < 2:
         return NOTHING
-    breaks = np.flatnonzero(np.diff(pages) != 1)
-    first = pages[np.concatenate(([0], breaks + 1))]
-    last = pages[np.concatenate((breaks, [len(pages) - 1]))]
-    return np.stack((first * PAGE, (last + 1) * PAGE), axis=1)
+    starts = bounds[:-1]
+    wanted = keep(_covers(a, starts), _covers(b, starts))
+    return ranges(np.stack((starts[wanted], bounds[1:][wanted]), axis=1))
+
+
+def _covers(of: Ranges, at: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    begun = np.searchsorted(of[:, 0], at, side="right")
+    ended = np.searchsorted(of[:, 1], at, side="right")
+    covered: NDArray[np.bool_] = begun > ended
+    return covered

@@ -131,7 +131,7 @@ class Sender:
         return {}
 
     def _final(self, command: Command, progress: Progress) -> Facts:
-        """Send the images, the memory that a skeleton dump left in the tasks, and the last of the writable layer; the target confirms all."""
+        """Send the images, the memory left in the tasks, the last of the writable layer; the target confirms all."""
         writer = self._stream()
         marks: list[dict[str, Any]] = []
         sent: dict[str, int] = {}

@@ -1,0 +1,48 @@
+"""Arithmetic on page ranges, against Python's own sets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.memory.ranges import PAGE, Ranges, intersect, ranges, subtract, total_bytes, union
+
+pytestmark = pytest.mark.unit
+
+pairs = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 8)).map(lambda p: (p[0] * PAGE, (p[0] + p[1]) * PAGE)), max_size=12
+)
+
+
+def pages(of: Ranges) -> set[int]:
+    """Page numbers, one by one."""
+    return {page for start, end in of.tolist() for page in range(start // PAGE, end // PAGE)}
+
+
+def well_formed(of: Ranges) -> bool:
+    """Sorted, disjoint, joined, none empty."""
+    flat = of.ravel().tolist()
+    return flat == sorted(flat) and len(set(flat)) == len(flat)
+
+
+@given(pairs, pairs)
+def test_set_algebra(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
+    """Union, intersection and difference are those of the sets of pages, in canonical form."""
+    left, right = ranges(a), ranges(b)
+    for result, expected in (
+        (union(left, right), pages(left) | pages(right)),
+        (intersect(left, right), pages(left) & pages(right)),
+        (subtract(left, right), pages(left) - pages(right)),
+    ):
+        assert pages(result) == expected
+        assert well_formed(result)
+        assert total_bytes(result) == len(expected) * PAGE
+
+
+@given(pairs)
+def test_from_pairs(a: list[tuple[int, int]]) -> None:
+    """Overlapping pairs in any order become sorted, disjoint, joined ranges of the same pages."""
+    result = ranges(a)
+    assert pages(result) == {page for start, end in a for page in range(start // PAGE, end // PAGE)}
+    assert well_formed(result)
