@@ -130,7 +130,7 @@ class MoveRunner:
                 yield from sorted(news, key=lambda event: event.unix_ns)
                 if final:
                     break
-                if ended:
+                if ended or self._stop.is_set():
                     text = f"the coordinator is going down; move {move.id} goes on when it is back"
                     raise Unreachable(text, hint=f"migrate migrations show {move.id}", touched="something")
         finally:

@@ -165,6 +165,7 @@ class Freeze:
         }
 
     def undo(self, move: Move) -> None:
+        """UNDONE means that the source has run since, and so that any copy on the target is of the past."""
         _run_on_at_source(move)
 
 
@@ -220,10 +221,11 @@ class Release:
             return _finish(move, move.source, "source", committed=True)
         except Unreachable:
             raise
-        except MigrateError:
-            if where(move, move.source).present:
+        except MigrateError as exc:
+            there = where(move, move.source)
+            if there.state in _HAS_TASKS:
                 raise
-            return {"marks": [], "left_over": []}  # nothing is left: released before, or the host was set up anew
+            return {"marks": [], "left_over": [exc.message] if there.present else []}  # nothing that could run is left
 
 
 _WAS_RESUMED = (types_pb2.CONTAINER_STATE_RUNNING, types_pb2.CONTAINER_STATE_EXITED)
@@ -244,6 +246,8 @@ def _finish(move: Move, host: str, role: str, *, committed: bool) -> Facts:
 
 def _run_on_at_source(move: Move) -> None:
     """The source forgets the move: nothing is sent any more and the container runs as before."""
+    if move.journal.has(Restore.name, Event.STARTED) and not move.journal.has(Restore.name, Event.UNDONE):
+        _refuse_without_a_copy_at_source(move)
     _finish(move, move.source, "source", committed=False)
 
 
@@ -253,23 +257,23 @@ def _discard_at_target(move: Move) -> None:
     The target's copy is frozen and only a commit lets it run, so keeping it for a while is safe.
     """
     here = where(move, move.target)
-    if here.migration_id == move.id and here.state in _HAS_TASKS:
-        _refuse_to_kill_the_only_copy(move, here)
+    ours = here.migration_id == move.id and here.state in _HAS_TASKS
+    if ours and not move.journal.has(Freeze.name, Event.UNDONE):
+        _refuse_without_a_copy_at_source(move)
     _finish(move, move.target, "target", committed=False)
 
 
-def _refuse_to_kill_the_only_copy(move: Move, here: agent_pb2.WhereResponse) -> None:
+def _refuse_without_a_copy_at_source(move: Move) -> None:
+    """Raises NeedsAttention, or Unreachable, while the target's copy may be the only one; an operator may overrule."""
     decision = move.journal.last(SAGA, Event.ABORTING)
     if decision is not None and decision.data.get("keep") == "source":
-        return  # an operator has said so
-    if move.journal.has(Freeze.name, Event.UNDONE):
-        return  # the source has run since: the target's copy is of the past
-    there = where(move, move.source)  # Unreachable: it may be the only copy
-    if not there.present or there.state not in _HAS_TASKS:
+        return
+    there = where(move, move.source)
+    if there.state not in _HAS_TASKS:
         raise NeedsAttention(
-            f"the only copy of {move.container} may be the one on {move.target}, which is {state_name(here.state)}: "
+            f"the only copy of {move.container} may be the frozen one on {move.target}: "
             f"on {move.source} it is {_seen(there)}",
-            hint=f"migrate repair {move.id} --keep target, or --keep source to discard that copy",
+            hint=f"migrate repair {move.id} --keep target; or --keep source, which discards that copy",
         )
 
 

@@ -40,7 +40,7 @@ class Step(Action[C_contra], Protocol[C_contra]):
     """An action with a way back, idempotent too."""
 
     def undo(self, context: C_contra) -> None:
-        """Must also succeed when `do` never began or stopped half way."""
+        """Must also succeed when `do` never began or stopped half way. NeedsAttention: trying again is of no use."""
 
 
 class Interrupted(BaseException):
@@ -158,7 +158,8 @@ class Saga(Generic[C]):
                     journal.append(step.name, Event.UNDONE)
             if not errors:
                 return
-            if pace.now() + delay > give_up:
+            no_use = all(error.code == NeedsAttention.code for error in errors.values())
+            if no_use or pace.now() + delay > give_up:
                 break
             pace.wait(delay)
         for name, error in errors.items():

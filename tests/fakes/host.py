@@ -303,6 +303,8 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
                 item = inputs.get(timeout=0.05)
             except queue.Empty:
                 continue
+            if item.HasField("signal"):
+                container.signals.append(item.signal)
             if item.HasField("stdin"):
                 container.stdin.append(item.stdin)
                 yield agent_pb2.ExecOutput(stdout=b"%s:%s" % (self._host.name.encode(), item.stdin))

@@ -1,0 +1,348 @@
+"""The real steps and the real runner over two fake hosts: the coordinator killed at every instant, any call failing.
+
+The agents are tests/fakes/agent.py, which notices two copies running, a copy of the past running, and the death of the
+only copy. See tests/faults/test_saga_crashes.py for the saga by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from migrate.coordinator import allocate, migration, steps
+from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
+from migrate.coordinator.store import Host, Migration, MoveState, Store
+from migrate.errors import NeedsAttention
+from migrate.saga.saga import Interrupted
+from tests.fakes import agent as fakes
+from tests.fakes.agent import World
+from tests.fakes.wire import KINDS, Wire
+
+pytestmark = pytest.mark.faults
+
+QUICK = Patience(undo_limit_s=0.02, first_s=0.001, longest_s=0.004, ask_s=0.0)
+ORDER = MoveOrder(container="web1", to="host2", request_id="once")
+
+
+class PowerCut(Interrupted):
+    """The coordinator dies: its thread does nothing more, not even undo."""
+
+
+class Fleet:
+    """Two hosts, one container, and a coordinator that can be started again and again."""
+
+    def __init__(self, directory: Path, fault: tuple[int, str] | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(dir=directory))
+        shutil.copy(directory / "template.db", self.directory / "fleet.db")
+        self.store = Store(self.directory / "fleet.db")
+        self.container = self.store.container("web1")
+        self.world = World("host1", "host2")
+        self.world.run("host1", self.container.id)
+        self.wire = Wire(self.world, fault)
+        self.runner = self.new_runner()
+
+    def new_runner(self) -> MoveRunner:
+        return MoveRunner(self.store, self.wire, self.wire, QUICK)
+
+    def live(self, what: Callable[[MoveRunner], object], at: dict[int, Callable[[], None]] | None = None) -> None:
+        """One life of the coordinator, to its end; `at`: what happens at which instant of it."""
+        planned = at or {}
+        base = self.wire.instants
+        self.wire.on_instant = lambda n: planned.get(n - base, lambda: None)()
+        self.runner = self.new_runner()
+        what(self.runner)
+        for thread in threading.enumerate():
+            if thread.name.startswith("move-"):
+                thread.join()
+        self.wire.on_instant = lambda _n: None
+
+    def start(self, at: dict[int, Callable[[], None]] | None = None) -> None:
+        self.live(lambda runner: runner.start(ORDER), at)
+
+    def recover(self, at: dict[int, Callable[[], None]] | None = None) -> None:
+        self.live(lambda runner: runner.recover(), at)
+
+    def move(self) -> Migration:
+        return self.store.migrations()[0]
+
+    def late_calls_change_nothing(self) -> None:
+        """Whatever is still on its way, or comes once more, finds that the move is over."""
+        before = self.world.states(self.container.id)
+        self.wire.deliver_late()
+        assert self.world.states(self.container.id) == before
+        self.wire.repeat_everything()
+        assert self.world.states(self.container.id) == before
+
+    def check(self) -> MoveState:
+        """Exactly one host runs it: the owner; nobody else has anything of it."""
+        move = self.move()
+        owner = self.store.container("web1").owner
+        assert not self.world.violations, self.world.violations
+        assert move.state in (MoveState.SUCCEEDED, MoveState.FAILED, MoveState.CANCELLED), (move.state, move.error)
+        assert owner == ("host2" if move.state is MoveState.SUCCEEDED else "host1")
+        assert self.world.states(self.container.id) == {owner: "running"}, (move.state, move.error)
+        assert (move.error is None) == (move.state is MoveState.SUCCEEDED)
+        return move.state
+
+    def close(self) -> None:
+        self.store.database.close()
+        shutil.rmtree(self.directory)
+
+
+def power_cut() -> None:
+    raise PowerCut
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """Memory, where there is some: thousands of databases, each with its fsyncs."""
+    shm = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="hsaga-", dir=shm if shm.is_dir() else None))
+    store = Store(path / "template.db")
+    for name in ("host1", "host2"):
+        store.put_host(Host(name=name, address=fakes.address(name)))
+    allocate.create(store, owner="host1", name="web1", make_spec=lambda _allocation: "{}")
+    store.database.close()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def length(directory: Path) -> tuple[int, int]:
+    """(instants, calls) of a move without faults."""
+    fleet = Fleet(directory)
+    fleet.start()
+    assert fleet.check() is MoveState.SUCCEEDED
+    fleet.close()
+    return fleet.wire.instants, fleet.wire.calls
+
+
+def test_a_move_without_faults_succeeds_and_late_calls_change_nothing(directory: Path) -> None:
+    """host2 runs it, host1 has nothing, and every call repeated afterwards is refused or idempotent."""
+    fleet = Fleet(directory)
+    fleet.start()
+    fleet.late_calls_change_nothing()
+    assert fleet.check() is MoveState.SUCCEEDED
+    fleet.close()
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_coordinator_killed_at_every_instant_while_any_call_fails(
+    directory: Path, length: tuple[int, int], kind: str
+) -> None:
+    """Whatever dies and whatever gets lost, exactly one host ends up running the container: the owner."""
+    assert MoveState.SUCCEEDED in killed(directory, length, kind)
+
+
+def killed(directory: Path, length: tuple[int, int], kind: str) -> set[MoveState]:
+    instants, calls = length
+    ends = set()
+    for call in range(1, calls + 1) if kind != "none" else (0,):
+        for crash in (None, *range(1, instants + 1)):
+            fleet = Fleet(directory, (call, kind) if call else None)
+            fleet.start({crash: power_cut} if crash else None)
+            fleet.recover()
+            if kind in ("late", "again later"):
+                fleet.late_calls_change_nothing()
+            try:
+                ends.add(fleet.check())
+            except AssertionError as exc:
+                raise AssertionError(f"{kind} call {call}, crash at {crash}: {exc}") from exc
+            fleet.close()
+    return ends
+
+
+def test_coordinator_killed_twice(directory: Path, length: tuple[int, int]) -> None:
+    """The second life may die too, at any third instant, going forward or undoing."""
+    instants, _ = length
+    for first in range(1, instants + 1):
+        for second in range(1 + first % 3, instants + 6, 3):
+            fleet = Fleet(directory, (instants // 4 + first % 5, "reply lost"))
+            fleet.start({first: power_cut})
+            fleet.recover({second: power_cut})
+            fleet.recover()
+            fleet.check()
+            fleet.close()
+
+
+def test_cancelled_at_every_instant(directory: Path, length: tuple[int, int]) -> None:
+    """A cancellation that was accepted ends in "cancelled" on the source; one that came too late says so."""
+    instants, _ = length
+    ends = set()
+    for when in range(1, instants + 1):
+        for crash in (None, when + 1, when + 4):
+            fleet = Fleet(directory)
+            answers = []
+
+            def cancel(fleet: Fleet = fleet, answers: list[str] = answers) -> None:
+                answers.append(fleet.runner.cancel(fleet.move().id).text)
+
+            fleet.start({when: cancel, **({crash: power_cut} if crash else {})})
+            fleet.recover()
+            end = fleet.check()
+            assert end is (MoveState.SUCCEEDED if "too late" in answers[0] else MoveState.CANCELLED), answers
+            ends.add(end)
+            fleet.close()
+    assert ends == {MoveState.SUCCEEDED, MoveState.CANCELLED}
+
+
+@pytest.mark.parametrize("host", ["host1", "host2"])
+@pytest.mark.parametrize("besides", ["nothing", "power cut at once", "power cut later", "cancelled"])
+def test_a_host_reboots_at_any_instant(directory: Path, length: tuple[int, int], host: str, besides: str) -> None:
+    """Never two copies, never a copy of the past, never the only copy killed; what was lost is said, with a remedy."""
+    rebooted(directory, length[0], host, besides)
+
+
+def rebooted(directory: Path, instants: int, host: str, besides: str) -> None:
+    for when in range(1, instants + 1):
+        fleet = Fleet(directory)
+
+        def reboot(fleet: Fleet = fleet) -> None:
+            fleet.world.agents[host].reboot()
+            if besides == "cancelled":
+                fleet.runner.cancel(fleet.move().id)
+            if besides == "power cut at once":
+                power_cut()
+
+        plan: dict[int, Callable[[], None]] = {when: reboot}
+        if besides == "power cut later":
+            plan[when + 3] = power_cut
+        fleet.start(plan)
+        fleet.recover()
+        check_after_a_reboot(fleet, host, when)
+        move = fleet.move()
+        if move.error and (told := re.search(r"--keep (source|target)", move.error.hint)):
+            fleet.live(lambda runner, move=move, told=told: runner.repair(move.id, keep=told[1]))
+            check_after_a_reboot(fleet, host, when)
+            assert fleet.move().state in (MoveState.SUCCEEDED, MoveState.FAILED), (when, fleet.move())
+            assert "running" in fleet.world.states(fleet.container.id).values(), (when, fleet.move())
+        fleet.close()
+
+
+def check_after_a_reboot(fleet: Fleet, host: str, when: int) -> None:
+    assert not fleet.world.violations, (when, fleet.world.violations)
+    states = fleet.world.states(fleet.container.id)
+    move, owner = fleet.move(), fleet.store.container("web1").owner
+    if "running" in states.values():
+        assert states[owner] == "running", (when, states, move)
+    else:
+        said = move.state is MoveState.NEEDS_ATTENTION and move.error is not None and move.error.hint
+        assert said or (states.get(owner) == "exited" and owner == host), (when, states, move)
+
+
+def test_calls_of_an_old_move_find_the_container_back_home(directory: Path) -> None:
+    """Moved there and back; every call of both moves arrives once more and changes nothing."""
+    fleet = Fleet(directory)
+    fleet.start()
+    fleet.live(lambda runner: runner.start(MoveOrder(container="web1", to="host1")))
+    fleet.late_calls_change_nothing()
+    assert not fleet.world.violations
+    assert fleet.world.states(fleet.container.id) == {"host1": "running"}
+    assert fleet.store.container("web1").epoch == 3
+    fleet.close()
+
+
+def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, length: tuple[int, int]) -> None:
+    """Cut off at any instant and back later: past the pivot the move waits, before it `repair` finishes the undo."""
+    instants, _ = length
+    for when in range(1, instants + 1):
+        for host in ("host1", "host2"):
+            fleet = Fleet(directory)
+            states: list[MoveState] = []
+
+            def back(fleet: Fleet = fleet, states: list[MoveState] = states) -> None:
+                states.append(fleet.move().state)
+                fleet.wire.unreachable.clear()
+
+            timer = threading.Timer(0.06, back)
+            fleet.live(
+                lambda runner, timer=timer: (runner.start(ORDER), timer.start()),
+                {when: lambda fleet=fleet, host=host: fleet.wire.unreachable.add(host)},  # type: ignore[misc]
+            )
+            timer.join()
+            if fleet.move().state is MoveState.NEEDS_ATTENTION:
+                fleet.live(lambda runner, fleet=fleet: runner.repair(fleet.move().id))
+            fleet.check()
+            fleet.close()
+
+
+def test_the_only_copy_is_kept_for_an_operator(directory: Path) -> None:
+    """The source reboots after the restore and the move is cancelled: the frozen copy is kept until someone decides."""
+    for keep, end in (("target", {"host1": "exited", "host2": "running"}), ("source", {"host1": "exited"})):
+        fleet = Fleet(directory)
+
+        def lose_the_source(fleet: Fleet = fleet) -> None:
+            if fleet.world.states(fleet.container.id).get("host2") == "frozen":
+                fleet.world.agents["host1"].reboot()
+                fleet.runner.cancel(fleet.move().id)
+
+        fleet.start(dict.fromkeys(range(1, 60), lose_the_source))
+        move = fleet.move()
+        assert move.state is MoveState.NEEDS_ATTENTION
+        assert move.error is not None
+        assert "--keep target" in move.error.hint
+        assert fleet.world.states(fleet.container.id) == {"host1": "exited", "host2": "frozen"}
+        with pytest.raises(NeedsAttention):
+            fleet.runner.repair(move.id)
+        fleet.live(lambda runner, keep=keep, move=move: runner.repair(move.id, keep=keep))
+        states = fleet.world.states(fleet.container.id)
+        assert states.get("host2") == end.get("host2")
+        assert fleet.store.container("web1").owner == ("host2" if keep == "target" else "host1")
+        fleet.close()
+
+
+# ---------------------------------------------------------------- mutants
+
+
+def test_an_agent_that_forgets_finished_moves_is_found(
+    directory: Path, length: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late call that arrives after the undo does harm where no record of the move is kept."""
+    finish = fakes.FakeAgent.Finish
+
+    def forgetful(self: fakes.FakeAgent, request: object, context: object = None) -> object:
+        reply = finish(self, request)
+        self.moves.pop(request.migration_id)  # type: ignore[attr-defined]
+        return reply
+
+    monkeypatch.setattr(fakes.FakeAgent, "Finish", forgetful)
+    with pytest.raises(AssertionError):
+        killed(directory, length, "late")
+
+
+def test_a_rollback_that_does_not_look_at_the_source_is_found(
+    directory: Path, length: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discarding the target's copy without asking the source kills the only copy."""
+    monkeypatch.setattr(steps, "_refuse_without_a_copy_at_source", lambda _move: None)
+    with pytest.raises(AssertionError, match="only copy was killed"):
+        rebooted(directory, length[0], "host1", "cancelled")
+
+
+def test_a_release_before_the_resume_is_found(
+    directory: Path, length: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the target's copy has not run, the source's may be the one that is needed."""
+    monkeypatch.setattr(migration, "AFTER", migration.AFTER[::-1])
+    with pytest.raises(AssertionError):
+        rebooted(directory, length[0], "host2", "nothing")
+
+
+def test_an_agent_without_epochs_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a reboot the records of old moves are gone; then only the epoch keeps their calls away."""
+    monkeypatch.setattr(fakes.FakeAgent, "_fence", lambda *_args: None)
+    monkeypatch.setattr(fakes.FakeAgent, "reboot", lambda self: self.moves.clear())
+    fleet = Fleet(directory)
+    fleet.start()
+    fleet.live(lambda runner: runner.start(MoveOrder(container="web1", to="host1")))
+    for agent in fleet.world.agents.values():
+        agent.reboot()
+    with pytest.raises(AssertionError):
+        fleet.late_calls_change_nothing()
+    fleet.close()
