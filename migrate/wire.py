@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from migrate import records
+from migrate import errors, records
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
@@ -159,7 +160,7 @@ def progress(migration_id: str, message: types_pb2.Progress) -> records.Progress
         done_bytes=message.done_bytes,
         total_bytes=message.total_bytes,
         facts=dict(message.facts),
-        unix_ns=message.unix_ns,
+        unix_ns=message.unix_ns or time.time_ns(),
     )
 
 
@@ -202,18 +203,20 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
     )
 
 
-def failure(message: coordinator_pb2.MigrationRecord) -> Exception | None:
-    """The error that a move which did not succeed raises; None for one that did or still goes on."""
+def failure(message: coordinator_pb2.MigrationRecord) -> errors.MigrateError | None:
+    """The error that a move which did not succeed raises; None for one that did or still goes on.
+
+    Its class says how the move ended (PrecheckError, StepError, Cancelled, NeedsAttention), its code what went wrong.
+    """
     if message.state in ("succeeded", "running", "checked"):
         return None
-    if message.HasField("error"):
-        return rpc_errors.from_detail(message.error)
-    from migrate import errors
-
+    found = rpc_errors.from_detail(message.error) if message.HasField("error") else None
+    if message.state == "failed" and found is not None and found.touched == "nothing":
+        return found  # a check said no
     kind = {"cancelled": errors.Cancelled, "needs-attention": errors.NeedsAttention}.get(
         message.state, errors.StepError
     )
-    return kind(
-        f"the move {message.migration_id} of {message.container} is {message.state}",
-        hint=f"migrate migrations show {message.migration_id}",
-    )
+    if found is None:
+        hint = f"migrate migrations show {message.migration_id}"
+        return kind(f"the move {message.migration_id} of {message.container} is {message.state}", hint=hint)
+    return kind(found.message, hint=found.hint, detail=found.detail, code=found.code, touched=found.touched)

@@ -33,7 +33,8 @@ class Following:
         self._moving = moving
         self._shown = shown
         self._news: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        self._interrupted = False
+        self._asked = False
+        self._cancelled = False
         self._wants_cancel = False
         self._leaving = False
 
@@ -49,7 +50,7 @@ class Following:
                     self._on_interrupt()
         finally:
             self._shown.pause()
-        return 130 if self._interrupted and (self._leaving or self._wants_cancel) else 0
+        return 130 if self._cancelled or self._leaving or self._wants_cancel else 0
 
     def _read(self) -> None:
         try:
@@ -67,6 +68,10 @@ class Following:
             if record is not None:
                 self._shown.finish(record)
             self._shown.pause()
+            if record is not None and record.state == "cancelled":
+                self._cancelled = True
+                print(f"cancelled: {record.container} runs on {record.source} as before", file=sys.stderr)
+                return False
             if news is not None:
                 raise news
             return False
@@ -76,7 +81,6 @@ class Following:
         return True
 
     def _on_interrupt(self) -> None:
-        self._interrupted = True
         self._shown.pause()
         if not (os.isatty(0) and sys.stderr.isatty()):
             self._wants_cancel = True
@@ -109,5 +113,3 @@ class Following:
         self._leaving = True
         print(f"{why}; look again with: migrate migrations show {self._moving.migration_id}", file=sys.stderr)
         self._moving.close()
-
-    _asked = False

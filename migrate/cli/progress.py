@@ -90,7 +90,7 @@ class Lines:
         line = f"{phase:<{WIDTH}} {running(event, self._started_ns[phase])}"
         if self._redraw:
             self._rewrite(line)
-        elif event.unix_ns - self._printed_ns.get(phase, 0) >= PLAIN_INTERVAL_NS:
+        elif phase not in self._printed_ns or event.unix_ns - self._printed_ns[phase] >= PLAIN_INTERVAL_NS:
             self._printed_ns[phase] = event.unix_ns
             self._line(line)
 

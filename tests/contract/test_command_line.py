@@ -1,0 +1,445 @@
+"""The command line as people use it: `main([...])` and real processes on terminals, against a fleet in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import errors as agent_errors
+from migrate.cli.main import main
+from protos import types_pb2
+from tests.fakes.fleet import FakeFleet, eventually
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
+    fleet = FakeFleet(tmp_path)
+    for host in fleet.hosts.values():
+        host.add_image("base", cmd=["serve"])
+    monkeypatch.setenv("MIGRATE_COORDINATOR", str(fleet.socket))
+    yield fleet
+    fleet.close()
+
+
+class Terminal:
+    """A `migrate` process whose three descriptors are a terminal."""
+
+    def __init__(self, *argv: str) -> None:
+        self.master, slave = pty.openpty()
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "migrate", *argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self.seen = b""
+
+    def read_until(self, text: bytes, timeout_s: float = 15.0) -> bytes:
+        end = time.monotonic() + timeout_s
+        while text not in self.seen:
+            assert time.monotonic() < end, f"{text!r} did not come; seen: {self.seen!r}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += os.read(self.master, 4096)
+        return self.seen
+
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
+
+    def type(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+    def wait(self) -> int:
+        status = self.process.wait(15)
+        assert termios.tcgetattr(self.slave) == self.before, "the terminal is not as it was"
+        return status
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+# ---------------------------------------------------------------- containers
+
+
+def test_the_life_of_a_container(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """run -d prints the id; ps, inspect, stop, wait and rm do what their names say."""
+    assert main(["run", "-d", "--name", "web1", "--host", "host1", "-e", "A=b", "base", "serve", "--port", "80"]) == 0
+    container_id = capsys.readouterr().out.strip()
+    assert len(container_id) == 32
+    assert main(["ps"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["CONTAINER", "ID", "NAME"]
+    assert row.startswith(container_id[:12])
+    assert " web1  host1  running" in row
+    assert main(["ps", "-q", "--filter", "name=nothing"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["inspect", "web1"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["id"], shown["argv"], shown["host"]) == (container_id, ["serve", "--port", "80"], "host1")
+    assert "A=b" in shown["env"]
+    assert main(["stop", "web1"]) == 0
+    assert main(["wait", "web1"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["web1", "143"]
+    assert main(["ps", "--filter", "status=exited", "-q"]) == 0
+    assert capsys.readouterr().out.strip() == container_id[:12]
+    assert main(["rm", "web1"]) == 0
+    assert main(["ps", "-a", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out.removeprefix("web1\n")) == []
+
+
+def test_one_wrong_name_does_not_stop_the_others(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each container is told, each error is reported, and the exit status says that there was one."""
+    fleet.run("web1")
+    assert main(["stop", "web9", "web1"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == "web1\n"
+    assert captured.err == "error: no container 'web9'\nhint: migrate ps --all\n"
+
+
+def test_docker_s_exit_codes_of_run(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """127: no such program; 126: it cannot be executed; 125: everything else."""
+    host = fleet.hosts["host1"]
+    for text, status in (
+        ("exec: nope: no such file in PATH=/bin", 127),
+        ("exec: /etc/passwd: Permission denied", 126),
+        ("user: no user 'x' in the image's /etc/passwd", 125),
+    ):
+        host.fail["Containers.Start"] = agent_errors.StartError(text)
+        assert main(["run", "-d", "--host", "host1", "base"]) == status
+        assert text in capsys.readouterr().err
+    host.fail.clear()
+    assert main(["run", "-d", "--host", "host9", "base"]) == 125
+    fleet.run("web1")
+    assert main(["exec", "web1", "nope"]) == 127
+
+
+def test_run_in_the_foreground_gives_output_and_exit_code(
+    fleet: FakeFleet, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """What the process writes comes out and its exit code is the command's; --rm leaves nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "migrate", "run", "-i", "--rm", "--name", "job", "--host", "host1", "base"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"ping")
+        process.stdin.flush()
+        assert process.stdout.read(10) == b"host1:ping"
+        fleet.hosts["host1"].exit(fleet.store.container("job").id, 5)
+        assert process.wait(15) == 5
+    assert fleet.store.containers() == []
+
+
+def test_signals_go_to_the_container(fleet: FakeFleet) -> None:
+    """Without a terminal SIGTERM is passed on instead of ending the client."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "migrate", "run", "--name", "job", "--host", "host1", "base"],
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    eventually(lambda: "Containers.Start" in fleet.hosts["host1"].calls, 15)
+    container = next(iter(fleet.hosts["host1"].containers.values()))
+    time.sleep(0.5)  # until the client listens to signals
+    process.send_signal(signal.SIGTERM)
+    eventually(lambda: container.signals == ["SIGTERM"], 15)
+    assert process.poll() is None
+    fleet.hosts["host1"].exit(container.spec.id, 143)
+    assert process.wait(15) == 143
+
+
+def test_logs_go_to_the_stream_they_came_from(fleet: FakeFleet, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """stderr's lines to stderr; -t puts the time before each."""
+    container = fleet.run("web1")
+    fleet.hosts["host1"].write(container.id, "out\n", unix_ns=1_000_000_001)
+    fleet.hosts["host1"].write(container.id, "err\n", unix_ns=2_000_000_000, stream="stderr")
+    assert main(["logs", "-t", "web1"]) == 0
+    captured = capfdbinary.readouterr()
+    assert captured.out == b"1970-01-01T00:00:01.000000001Z out\n"
+    assert captured.err == b"1970-01-01T00:00:02.000000000Z err\n"
+
+
+# ---------------------------------------------------------------- terminals
+
+
+def test_a_terminal_is_raw_while_a_command_runs_and_restored_after(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """exec -it: keys arrive as typed, the window's size is told, and the exit status is the command's."""
+    fleet.run("web1")
+    terminals.append(terminal := Terminal("exec", "-it", "web1", "cat"))
+    eventually(terminal.is_raw, 15)
+    terminal.type(b"\x03x")  # ctrl-c is a key like any other
+    terminal.read_until(b"\x03x")
+    termios.tcsetwinsize(terminal.master, (33, 99))
+    os.kill(terminal.process.pid, signal.SIGWINCH)
+    terminal.read_until(b"33x99")
+    terminal.process.terminate()
+    assert terminal.wait() == 128 + signal.SIGTERM
+
+
+def test_the_detach_keys_leave_the_container_running(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """ctrl-p ctrl-q ends the client, not the container."""
+    terminals.append(terminal := Terminal("run", "-it", "--name", "shell", "--host", "host1", "base"))
+    eventually(terminal.is_raw, 15)
+    terminal.type(b"hi")
+    terminal.read_until(b"host1:hi")
+    terminal.type(b"\x10\x11")
+    terminal.read_until(b"detached; shell runs on")
+    assert terminal.wait() == 0
+    assert fleet.client.inspect("shell").state == "running"
+
+
+def test_the_terminal_is_restored_when_the_host_dies(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """An error in the middle of a session is printed on a terminal that works."""
+    fleet.run("web1")
+    terminals.append(terminal := Terminal("exec", "-it", "web1", "cat"))
+    eventually(terminal.is_raw, 15)
+    terminal.type(b"x")
+    terminal.read_until(b"x")
+    fleet.hosts["host1"].stop()
+    terminal.read_until(b"error: ")
+    assert terminal.wait() == 125
+
+
+def test_t_needs_a_terminal(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before anything is created."""
+    done = subprocess.run(
+        [sys.executable, "-m", "migrate", "run", "-it", "--host", "host1", "base"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=ROOT,
+        text=True,
+    )
+    assert done.returncode == 125
+    assert "not a terminal" in done.stderr
+    assert fleet.store.containers() == []
+
+
+# ---------------------------------------------------------------- images, hosts
+
+
+def test_images_are_imported_with_changes_and_listed(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for an image that several hosts have."""
+    (tmp_path / "root.tar").write_bytes(bytes(1000))
+    status = main(["image", "import", str(tmp_path / "root.tar"), "app", "-c", 'CMD ["a", "b"]', "-c", "ENV X=1"])
+    assert status == 0
+    assert capsys.readouterr().out.count("app") == 2
+    assert list(fleet.hosts["host2"].images["app"].config.cmd) == ["a", "b"]
+    assert main(["images"]) == 0
+    assert "host1,host2" in capsys.readouterr().out
+    assert main(["rmi", "app"]) == 0
+    assert "1 layer that" in capsys.readouterr().out
+    assert main(["image", "import", str(tmp_path / "root.tar"), "app", "-c", "NONSENSE"]) == 2
+    assert main(["image", "import", str(tmp_path / "nothing.tar"), "app"]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_hosts_show_the_silent_one(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table, and below it what is wrong with whom."""
+    fleet.hosts["host2"].stop()
+    assert main(["hosts"]) == 0
+    out = capsys.readouterr().out
+    assert "host1  ready" in out
+    assert "host2: unreachable: " in out
+    assert main(["hosts", "--format", "json"]) == 0
+    assert [host["reachable"] for host in json.loads(capsys.readouterr().out)] == [True, False]
+
+
+# ---------------------------------------------------------------- moves
+
+
+def test_a_move_prints_a_line_a_step_and_what_it_cost(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Into a pipe: plain lines, the pivot, and the summary at the end."""
+    fleet.run("web1")
+    assert main(["move", "web1", "--to", "host2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != "-"][-4:] == ["restore", "resume", "release", "web1"]
+    assert "-- pivot: the target owns the container --" in lines
+    assert lines[-1].startswith("web1 runs on host2: moved from host1 in ")
+    assert "sent 8.39 MB (memory 8.39 MB" in lines[-1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_move_in_json_ends_with_the_record(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line; success and failure alike."""
+    fleet.run("web1")
+    assert main(["move", "web1", "--to", "host2", "--format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["type"] for line in lines[:-1]} == {"step", "progress"}
+    assert (lines[-1]["type"], lines[-1]["state"], lines[-1]["container"]) == ("record", "succeeded", "web1")
+
+    def refuse(request, context=None):
+        raise agent_errors.CriuError("cannot restore")
+
+    fleet.world.agents["host1"].Restore = refuse
+    assert main(["move", "web1", "--to", "host1", "--format", "json"]) == 6
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1])["state"] == "failed"
+    assert "state: what had been changed was put back" in captured.err
+
+
+def test_a_quiet_move_says_nothing(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the exit status; and --detach only the id."""
+    fleet.run("web1")
+    assert main(["move", "web1", "--to", "host2", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["move", "web1", "--to", "host1", "--detach"]) == 0
+    migration_id = capsys.readouterr().out.strip()
+    assert main(["watch", migration_id]) == 0
+    assert "web1 runs on host1" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_the_blockers(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 0 or 5."""
+    container = fleet.run("web1")
+    assert main(["move", "web1", "--to", "host2", "--dry-run"]) == 0
+    assert "nothing speaks against" in capsys.readouterr().out
+    fleet.world.agents["host1"].containers[container.id].state = types_pb2.CONTAINER_STATE_EXITED
+    assert main(["move", "web1", "--to", "host2", "--dry-run"]) == 5
+    assert "  | host1: web1 is exited" in capsys.readouterr().err
+
+
+def test_migrations_are_listed_and_shown(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page of one move has its journal and the frozen window."""
+    fleet.run("web1")
+    assert main(["move", "web1", "--to", "host2", "-q"]) == 0
+    assert main(["migrations"]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert "web1       host1  host2  succeeded" in row
+    assert main(["migrations", "show", row.split()[0]]) == 0
+    page = capsys.readouterr().out
+    assert "  precheck   started" in page
+    assert "frozen window:" in page
+    assert "network-lock" in page
+    assert main(["migrations", "show", row.split()[0], "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["journal"]
+    assert main(["migrations", "list", "-n", "1", "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    assert main(["cancel", row.split()[0]]) == 1
+    assert "too late" in capsys.readouterr().err
+
+
+def _hold_precopy(fleet: FakeFleet) -> list[bool]:
+    """Precopy goes on until something is put into the list."""
+    go: list[bool] = []
+    agent = fleet.world.agents["host1"]
+    original = agent.Precopy
+
+    def hold(request, context=None):
+        while not go:
+            time.sleep(0.02)
+            yield types_pb2.Progress(
+                phase="precopy", text="round 1", done_bytes=1, total_bytes=2, unix_ns=time.time_ns()
+            )
+        yield from original(request, context)
+
+    agent.Precopy = hold
+    return go
+
+
+def test_ctrl_c_without_a_terminal_cancels(fleet: FakeFleet) -> None:
+    """Before the pivot: the move is undone and the exit status is 130."""
+    fleet.run("web1")
+    _hold_precopy(fleet)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "migrate", "move", "web1", "--to", "host2"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        while "precopy" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 130, (out, err)
+        assert "web1 will run on host1 as before" in err
+        assert "cancelled: web1 runs on host1 as before" in err
+    assert fleet.client.migrations()[0].state == "cancelled"
+    assert fleet.store.container("web1").owner == "host1"
+
+
+def test_ctrl_c_on_a_terminal_asks(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """Enter goes on watching, d leaves the move alone, c cancels it."""
+    fleet.run("web1")
+    go = _hold_precopy(fleet)
+    terminals.append(terminal := Terminal("move", "web1", "--to", "host2"))
+    terminal.read_until(b"round 1")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.read_until(b"goes on while you decide")
+    terminal.type(b"\n")
+    terminal.seen = b""
+    terminal.read_until(b"round 1")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.read_until(b"goes on while you decide")
+    terminal.type(b"d\n")
+    terminal.read_until(b"look again with: migrate migrations show")
+    assert terminal.wait() == 130
+    (record,) = fleet.client.migrations()
+    assert record.state == "running"
+    terminals.append(second := Terminal("watch", record.id))
+    second.read_until(b"round 1")
+    second.process.send_signal(signal.SIGINT)
+    second.read_until(b"goes on while you decide")
+    second.process.send_signal(signal.SIGINT)  # again: cancel
+    second.read_until(b"cancelled: web1 runs on host1 as before")
+    assert second.wait() == 130
+    assert fleet.client.migration(record.id).state == "cancelled"
+    go.append(True)
+
+
+# ---------------------------------------------------------------- completion
+
+
+def test_names_are_completed(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Containers, hosts and images from the fleet; options and commands from the parsers."""
+    fleet.run("web1")
+    for words, expected in (
+        (["mo"], ["move"]),
+        (["move", "w"], ["web1"]),
+        (["move", "web1", "--to", ""], ["host1", "host2"]),
+        (["run", "-d", "--host", "host2", "b"], ["base"]),
+        (["move", "web1", "--mode", "st"], ["stop-and-copy"]),
+        (["move", "--dr"], ["--dry-run"]),
+        (["image", ""], ["import", "ls", "rm"]),
+        (["stop", "web1", "we"], ["web1"]),
+        (["exec", "-it", "w"], ["web1"]),
+    ):
+        assert main(["__complete", "--", *words]) == 0
+        assert capsys.readouterr().out.split() == expected, words
