@@ -33,7 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
     "agent.storage": {"agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
+    # A process of its own that reads the memory of every task of the container: the cgroup says which they are.
     "agent.transfer": {
+        "agent.engine.cgroup",
         "agent.linux", "agent.errors", "agent.engine.spec", "agent.relay", "agent.storage", "agent.memory", "agent.criu",
         "numpy", "xxhash", "zstandard",
     },
