@@ -223,9 +223,7 @@ class Host:
         return {
             "calls": Echo.calls,
             "fds": sum(1 for _ in Path("/proc/self/fd").iterdir()),
-            "dials": sum(
-                b"/lib/dial" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
-            ),
+            "dials": sum(map(_is_dial, Path("/proc").glob("[0-9]*/cmdline"))),
         }
 
     def problems_with(self, extra: str) -> dict[str, object]:
@@ -244,6 +242,13 @@ class Host:
         except AgentError as exc:
             return {"error": exc.message, "hint": exc.hint, "left": drop_in.exists()}
         return {"error": ""}
+
+
+def _is_dial(cmdline: Path) -> bool:
+    try:
+        return b"/lib/dial" in cmdline.read_bytes()
+    except OSError:
+        return False  # it ended meanwhile
 
 
 def main() -> None:
