@@ -147,7 +147,7 @@ def test_a_terminal_has_a_name_and_a_size(container: SmallContainer) -> None:
 
 def test_the_terminals_interrupt_key_works(container: SmallContainer) -> None:
     """^C typed into a session's terminal interrupts the program: the terminal controls its session."""
-    with Session(request(container, ["sh", "-c", "echo r''eady; sleep 60"], tty=True)) as session:
+    with Session(request(container, ["sh", "-c", "echo r''eady; exec sleep 60"], tty=True)) as session:
         seen = b""
         while b"ready" not in seen:
             seen += os.read(session.stdout, 4096)
