@@ -16,7 +16,7 @@ import resource
 import shutil
 import signal as signals
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +50,8 @@ class WritableLayer(Protocol):
 
     def create(self) -> None: ...
 
-    def seed(self, files: Mapping[str, bytes]) -> None: ...
+    def seed(self, files: Mapping[str, bytes], lower: Sequence[Path] = ()) -> None:
+        """Write files ("/etc/hosts"); their directories look as in the layers of `lower`, base first."""
 
 
 class Engine:
@@ -79,16 +80,15 @@ class Engine:
         """
         if not spec.argv:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
-        if role != "target":
-            for diff_id in spec.layers:
-                self._images.layer_path(diff_id)
+        arriving = role == "target"
+        lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
         try:
             (directory / "rootfs").mkdir(mode=0o755)
             layer = self._writable_layer(directory / "layer")
             layer.create()
-            if role != "target":  # there it comes with the files in it
-                layer.seed(hostfiles.make(spec))
+            if not arriving:  # else it comes with the files in it
+                layer.seed(hostfiles.make(spec), lower)
         except (AgentError, OSError):
             self.store.delete(spec.id)
             raise

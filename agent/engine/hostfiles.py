@@ -16,11 +16,11 @@ _RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf
 
 
 def make(spec: ContainerSpec) -> dict[str, bytes]:
-    """Path inside the container (no leading slash) -> contents."""
+    """Path inside the container -> contents."""
     return {
-        "etc/hostname": f"{spec.hostname}\n".encode(),
-        "etc/hosts": _hosts(spec).encode(),
-        "etc/resolv.conf": resolv_conf(_RESOLV_CONF).encode(),
+        "/etc/hostname": f"{spec.hostname}\n".encode(),
+        "/etc/hosts": _hosts(spec).encode(),
+        "/etc/resolv.conf": resolv_conf(_RESOLV_CONF).encode(),
     }
 
 

@@ -5,58 +5,31 @@ The calling thread, and whatever it starts, lives in the namespace until the hos
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from agent.config import AgentConfig
 from agent.engine.cgroup import Cgroup, probe
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
-from agent.errors import NotFound
 from agent.linux import namespaces
+from agent.storage.images import ImageStore
+from agent.storage.layers import WritableLayer
+from agent.storage.manifest import ImageConfig
 
-LAYER = "sha256:" + "b" * 64
 BUSYBOX = Path("/bin/busybox")
+IMAGE = "busybox:latest"
 PREFIX = "heng"
 IDS = IdRange(base=1_000_000)
-
-
-class DirectoryImages:
-    """One layer, unpacked."""
-
-    def __init__(self, layer: Path) -> None:
-        self._layer = layer
-
-    def layer_path(self, diff_id: str) -> Path:
-        if diff_id != LAYER:
-            raise NotFound(f"no layer {diff_id}")
-        return self._layer
-
-
-class DirectoryLayer:
-    """upper/ and work/, owned by the ids that the container sees."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def create(self) -> None:
-        for name in ("upper", "work"):
-            (self._path / name).mkdir(parents=True, mode=0o755)
-
-    def seed(self, files: Mapping[str, bytes]) -> None:
-        for name, data in files.items():
-            path = self._path / "upper" / name
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.write_bytes(data)
 
 
 class EngineHost:
@@ -64,7 +37,6 @@ class EngineHost:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.image = directory / "image"
         self.cgroup_parent = directory.name
         self.config = AgentConfig(
             host="host1",
@@ -74,21 +46,23 @@ class EngineHost:
             cgroup_parent=self.cgroup_parent,
         )
         self._count = 0
+        self.images = ImageStore(self.config.images_dir)
 
     def engine(self) -> Engine:
-        engine = Engine(self.config, DirectoryImages(self.image), DirectoryLayer)
+        engine = Engine(self.config, self.images, WritableLayer)
         engine.recover()
         return engine
 
     def spec(self, *argv: str, limits: Limits | None = None, **changes: object) -> ContainerSpec:
         """A container of the busybox image that runs `argv`, or a shell line given as one word."""
         self._count += 1
+        image = self.images.get(IMAGE)
         spec = ContainerSpec(
             id=uuid.uuid4().hex,
             name=f"c{self._count}",
-            image="busybox",
-            image_digest="sha256:" + "a" * 64,
-            layers=(LAYER,),
+            image=IMAGE,
+            image_digest=image.digest,
+            layers=image.layers,
             argv=argv if len(argv) > 1 else ("/bin/sh", "-c", argv[0]),
             env=("PATH=/bin", "GREETING=hello"),
             cwd="/",
@@ -120,20 +94,10 @@ class EngineHost:
         return sorted(found - {"monitors"})
 
 
-def requirements() -> str:
-    """What this machine lacks for these tests, or ""."""
-    if os.geteuid() != 0:
-        return "root"
-    if not BUSYBOX.exists():
-        return "/bin/busybox (apt install busybox-static)"
-    return ""
-
-
 @contextmanager
 def engine_host() -> Iterator[EngineHost]:
     """Make a host and take it apart again, killing what is left in it."""
-    if missing := requirements():
-        pytest.skip(f"needs {missing}")
+    assert BUSYBOX.exists(), f"{BUSYBOX} is missing: apt install busybox-static"
     directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-", dir="/var/tmp"))
     directory.chmod(0o711)
     host = EngineHost(directory)
@@ -143,7 +107,7 @@ def engine_host() -> Iterator[EngineHost]:
         _ip(f"link add {host.config.bridge} type bridge")
         _ip(f"address add 10.77.0.1/16 dev {host.config.bridge}")
         _ip(f"link set {host.config.bridge} up")
-        _make_image(host.image)
+        host.images.import_tar(IMAGE, ImageConfig(), [_image_tar()])
         yield host
     finally:
         namespaces.setns(home, namespaces.CLONE_NEWNET)
@@ -155,16 +119,29 @@ def _ip(line: str) -> None:
     subprocess.run(["ip", *line.split()], check=True)
 
 
-def _make_image(image: Path) -> None:
-    for name in ("bin", "etc", "tmp", "root"):
-        (image / name).mkdir(parents=True)
-    (image / "tmp").chmod(0o1777)
-    shutil.copy2(BUSYBOX, image / "bin" / "busybox")
-    for applet in subprocess.run([str(BUSYBOX), "--list"], capture_output=True, text=True, check=True).stdout.split():
-        if applet != "busybox":
-            (image / "bin" / applet).symlink_to("busybox")
-    (image / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000::/tmp:/bin/sh\n")
-    (image / "etc" / "group").write_text("root:x:0:\nworker:x:1000:\n")
+def _image_tar() -> bytes:
+    """A root file system of one program."""
+    files = {
+        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000::/tmp:/bin/sh\n",
+        "etc/group": b"root:x:0:\nworker:x:1000:\n",
+        "bin/busybox": BUSYBOX.read_bytes(),
+    }
+    applets = subprocess.run([str(BUSYBOX), "--list"], capture_output=True, text=True, check=True).stdout.split()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o755 if name.startswith("bin/") else 0o644
+            tar.addfile(entry, io.BytesIO(data))
+        for applet in sorted(set(applets) - {"busybox"}):
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+    return buffer.getvalue()
 
 
 def _take_apart(host: EngineHost) -> None:
