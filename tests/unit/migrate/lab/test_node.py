@@ -57,6 +57,10 @@ def supervisor(directory: Path, **programs: str) -> Iterator[subprocess.Popen[by
         process.wait()
 
 
+def written(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
 def state(directory: Path) -> NodeState:
     found = NodeState.load(directory)
     assert found is not None
@@ -66,7 +70,7 @@ def state(directory: Path) -> NodeState:
 def test_program_is_started_again_and_later_each_time(tmp_path: Path) -> None:
     """One that ends at once comes back, with growing pauses; another beside it is left alone."""
     with supervisor(tmp_path, fails="date +%s.%N >>$D/times; exit 3", stays="exec sleep 60") as process:
-        wait_for(lambda: (tmp_path / "times").exists() and len((tmp_path / "times").read_text().split()) >= 4)
+        wait_for(lambda: len(written(tmp_path / "times").split()) >= 4)
         first, second, third, fourth = map(float, (tmp_path / "times").read_text().split()[:4])
         assert fourth - third > third - second > second - first
         stays = next(each for each in state(tmp_path).programs if each.name == "stays")
@@ -102,7 +106,7 @@ def test_orphans_are_inherited_reaped_and_never_killed(tmp_path: Path) -> None:
     )
     once = f"[ -e $D/done ] && exec sleep 60; touch $D/done; {agent}"
     with supervisor(tmp_path, agent=once) as process:
-        wait_for(lambda: (tmp_path / "long").exists() and (tmp_path / "long").read_text().strip())
+        wait_for(lambda: all(written(tmp_path / name) for name in ("short", "long")))
         short, long = (int((tmp_path / name).read_text()) for name in ("short", "long"))
         wait_for(lambda: (found := processes.read(long)) is not None and found.parent == process.pid)
         wait_for(lambda: not Path(f"/proc/{short}").exists())  # ended and reaped, not even a zombie
@@ -117,7 +121,8 @@ def test_sigterm_ends_the_programs(tmp_path: Path) -> None:
     """SIGTERM ends every program, one that ignores it by SIGKILL, and the supervisor leaves with status 0."""
     deaf = "trap '' TERM; echo >$D/ready; while :; do sleep 0.1; done"
     with supervisor(tmp_path, stays="exec sleep 60", deaf=deaf) as process:
-        wait_for(lambda: (tmp_path / "ready").exists())
+        wait_for(lambda: (tmp_path / "ready").exists() and len(state(tmp_path).programs) == 2)
+        wait_for(lambda: all(each.pid for each in state(tmp_path).programs))
         pids = [each.pid for each in state(tmp_path).programs]
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
