@@ -172,7 +172,7 @@ class Image(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogLine(_Json):
+class LogLine:
     """One line, or a part of one, that a container wrote; `data` as written."""
 
     unix_ns: int

@@ -126,7 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"migrate.cli.{MODULES[name]}")
         parser = Parser(prog="migrate", add_help=False)
         parser.add_argument("--coordinator", metavar="SOCKET", default=None)
-        parser.set_defaults(fallback_status=1)
         module.add_parser(parser.add_subparsers(dest="command", required=True, parser_class=Parser))
         args = parser.parse_args(argv)
         args.coordinator = coordinator

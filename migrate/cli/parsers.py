@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line the way every other error is reported; exit status 2."""
+    """Reports a wrong command line the way every other error is reported; exit status 2, of run and exec Docker's 125."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]  # the base class never returns; nor does this
-        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+    def error(self, message: str) -> NoReturn:
+        status = 125 if self.prog in ("migrate run", "migrate exec") else 2
+        self.exit(status, f"error: {message}\nhint: {self.prog} --help\n")
 
 
 def command(

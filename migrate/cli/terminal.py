@@ -118,8 +118,9 @@ def converse(session: Session, *, interactive: bool, is_tty: bool) -> int:
         stack.callback(os.close, done_read)
         stack.callback(os.close, done_write)
         if is_tty:
-            stack.enter_context(raw_mode(0))
             stack.enter_context(handlers(resize, signal.SIGWINCH))
+        if is_tty and interactive:
+            stack.enter_context(raw_mode(0))
             stack.enter_context(handlers(leave, signal.SIGTERM, signal.SIGHUP))
         else:
             stack.enter_context(handlers(forward, *FORWARDED))

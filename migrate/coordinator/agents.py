@@ -32,7 +32,7 @@ STUBS: Mapping[str, Any] = {
 DEFAULT_DEADLINE_S = 30.0
 DEADLINES_S: Mapping[str, float | None] = {
     "Host.Facts": 8.0,
-    "Containers.List": 8.0,
+    "Containers.List": 5.0,
     "Containers.Inspect": 8.0,
     "Containers.Create": 120.0,
     "Containers.Start": 120.0,

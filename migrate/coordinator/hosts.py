@@ -29,19 +29,22 @@ LIST_RETRIES = 1
 
 
 def ask_all(pool: AgentPool, hosts: Iterable[str], question: Callable[[Agent], T]) -> list[Answer[T]]:
-    """In the order of `hosts`; takes as long as the slowest one. A host that fails fails alone."""
-    names = list(hosts)
+    """In the order of `hosts`; takes as long as the slowest one. A host that fails fails alone.
 
-    def ask(name: str) -> Answer[T]:
+    Raises NotFound for a host that the fleet does not have.
+    """
+    agents = [pool.agent(name) for name in hosts]
+
+    def ask(agent: Agent) -> Answer[T]:
         try:
-            return Answer(host=name, value=question(pool.agent(name)))
+            return Answer(host=agent.name, value=question(agent))
         except MigrateError as exc:
-            return Answer(host=name, error=exc)
+            return Answer(host=agent.name, error=exc)
 
-    if len(names) == 1:
-        return [ask(names[0])]
-    with ThreadPoolExecutor(max_workers=max(1, len(names)), thread_name_prefix="ask") as executor:
-        return list(executor.map(ask, names))
+    if len(agents) == 1:
+        return [ask(agents[0])]
+    with ThreadPoolExecutor(max_workers=max(1, len(agents)), thread_name_prefix="ask") as executor:
+        return list(executor.map(ask, agents))
 
 
 def put_configured(store: Store, hosts: Iterable[Host]) -> list[str]:

@@ -135,12 +135,18 @@ def remove(store: Store, pool: AgentPool, name: str, *, host: str, force: bool) 
     hosts = [store.host(host).name] if host else [one.name for one in store.hosts()]
     answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Remove", request))
     removed = [answer.value for answer in answers if answer.value is not None]
-    errors = [answer.error for answer in answers if answer.error is not None]
-    absent = [error for error in errors if isinstance(error, NotFound)]
-    if len(absent) < len(errors):
-        raise next(error for error in errors if not isinstance(error, NotFound))
+    for answer in answers:
+        error = answer.error
+        if error is not None and not isinstance(error, NotFound):
+            raise type(error)(
+                error.message if answer.host in error.message else f"{answer.host}: {error.message}",
+                hint=error.hint,
+                detail=error.detail,
+                code=error.code,
+                touched="something" if removed else error.touched,
+            ) from error
     if not removed:
-        raise absent[0] if absent else NotFound(f"no image {name!r}", hint="migrate images")
+        raise NotFound(f"no image {name!r} on {', '.join(hosts)}", hint="migrate images", code="image.not_found")
     return list(dict.fromkeys(layer for reply in removed for layer in reply.removed))
 
 

@@ -74,6 +74,14 @@ def test_a_wrong_option_names_the_help_page(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ("error: the following arguments are required: --to\nhint: migrate move --help\n")
 
 
+def test_docker_s_status_of_a_wrong_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """125, so that scripts can tell it from the container's own 2."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", "--ip", "nonsense", "image"])
+    assert caught.value.code == 125
+    assert "argument --ip: 'nonsense' is not an address" in capsys.readouterr().err
+
+
 def test_nothing_is_answered_with_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2, because nothing was done; 0 when it was asked for."""
     assert cli.main([]) == 2
