@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import traceback
 from typing import TextIO
 
 from migrate.errors import MigrateError
@@ -21,6 +20,8 @@ def report(exc: Exception, *, command: str = "", file: TextIO | None = None) -> 
     """Print `exc` for people and return the exit status; with MIGRATE_DEBUG=1 the traceback as well."""
     file = file or sys.stderr
     if os.environ.get("MIGRATE_DEBUG"):
+        import traceback
+
         traceback.print_exception(exc, file=file)
     if isinstance(exc, MigrateError):
         print(describe(exc), file=file)

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from migrate.cli import failures
 from migrate.cli.parsers import Parser
 
 # Command, its module, what it does. In this order in `migrate --help`.
@@ -140,4 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as exc:  # noqa: BLE001  # the one place where an error becomes text and an exit status
+        from migrate.cli import failures  # here: help pages need none of what it imports
+
         return failures.report(exc, command=name)

@@ -5,7 +5,6 @@ Everything raises argparse.ArgumentTypeError with an example of what it takes.
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 import time
@@ -52,6 +51,8 @@ def instant(text: str) -> int:
         return time.time_ns() - int(duration(text) * 1e9) if not text.isdigit() else int(text) * 10**9
     except ArgumentTypeError:
         pass  # then it is a date
+    import datetime
+
     try:
         return int(datetime.datetime.fromisoformat(text).timestamp() * 1e9)
     except ValueError as exc:

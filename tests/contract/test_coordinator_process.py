@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -43,6 +44,7 @@ class Process:
             stderr=subprocess.PIPE,
             cwd=ROOT,
             text=True,
+            env={**os.environ, "TMPDIR": str(self.directory)},  # one that is killed cannot tidy up its tunnels' sockets
         )
         return self.process
 
