@@ -56,7 +56,7 @@ class Client:
             self._channel = channels.unix_channel(self.socket)
         except ValueError as exc:
             raise InvalidArgument(str(exc), hint="name a shorter path with --coordinator") from exc
-        self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)
+        self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:
         return self

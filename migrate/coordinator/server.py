@@ -53,7 +53,7 @@ class Coordinator:
             options=channels.SERVER_OPTIONS,
         )
         service = FleetService(FleetContainers(self.store, self.pool), self.runner)
-        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
+        coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
 
     def start(self) -> None:
         """Serve, then go on with the moves that the last coordinator left."""

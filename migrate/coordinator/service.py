@@ -16,7 +16,7 @@ from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 
-class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):  # type: ignore[misc]  # generated code has no types
+class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
     """One fleet. Thread-safe, as its parts are."""
 
     def __init__(self, containers: FleetContainers, runner: MoveRunner) -> None:
