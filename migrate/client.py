@@ -155,14 +155,27 @@ class Client:
     ) -> list[Image]:
         """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time."""
         config = wire.image_config(defaults or records.ImageDefaults())
+        unreadable: list[OSError] = []
 
         def chunks() -> Iterator[coordinator_pb2.ImportImageChunk]:
             start = coordinator_pb2.ImportImageStart(name=name, config=config, host=host)
             yield coordinator_pb2.ImportImageChunk(start=start)
-            while data := file.read(CHUNK_BYTES):
-                yield coordinator_pb2.ImportImageChunk(data=data)
+            size = 0
+            try:
+                while data := file.read(CHUNK_BYTES):
+                    size += len(data)
+                    yield coordinator_pb2.ImportImageChunk(data=data)
+            except OSError as exc:
+                unreadable.append(exc)  # in gRPC's thread, which tells nobody why
+                raise
+            yield coordinator_pb2.ImportImageChunk(end=size)
 
-        return [wire.image(one) for one in self._call(self._fleet.ImportImage, chunks(), None).images]
+        try:
+            return [wire.image(one) for one in self._call(self._fleet.ImportImage, chunks(), None).images]
+        except MigrateError as exc:
+            if unreadable:
+                raise InvalidArgument(f"cannot read the image: {unreadable[0]}") from exc
+            raise
 
     def images(self) -> list[Image]:
         """Every image of every host that can be reached."""

@@ -214,12 +214,14 @@ class ImportStart(_message.Message):
     def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ...) -> None: ...
 
 class ImportChunk(_message.Message):
-    __slots__ = ("start", "data")
+    __slots__ = ("start", "data", "end")
     START_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     start: ImportStart
     data: bytes
-    def __init__(self, start: _Optional[_Union[ImportStart, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    end: int
+    def __init__(self, start: _Optional[_Union[ImportStart, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[int] = ...) -> None: ...
 
 class ListImagesRequest(_message.Message):
     __slots__ = ()

@@ -235,7 +235,7 @@ class ContainersServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request_iterator, context):
-        """stdio of the main process
+        """Stdio of the main process. The end of the requests lets go of it; only close_stdin closes its stdin (see ImportChunk for why).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
 from migrate.coordinator.store import Store
-from migrate.errors import InvalidArgument, MigrateError, NotFound
+from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
 BEHIND = 8  # chunks that a slow host may be behind the fastest before it holds up all of them
@@ -31,17 +31,29 @@ def import_to(
     names = [store.host(start.host).name] if start.host else [host.name for host in store.hosts()]
     branches = [_Branch(pool.agent(name), start) for name in names]
     try:
-        for chunk in chunks:
-            took = [branch.put(chunk.data) for branch in branches]
-            if not any(took):
-                break  # all have failed: read no further
-        for branch in branches:
-            branch.put(None)
+        _feed(chunks, branches)
     except BaseException:
         for branch in branches:
             branch.abandon()  # an image of half a stream must not be registered
         raise
     return _results(branches)
+
+
+def _feed(chunks: Iterator[coordinator_pb2.ImportImageChunk], branches: list[_Branch]) -> None:
+    """Until the end that the caller has announced, or until all branches have failed."""
+    size = 0
+    for chunk in chunks:
+        if chunk.HasField("end"):
+            if chunk.end != size:
+                raise InvalidArgument(f"the image was cut: {size} bytes came of {chunk.end}")
+            for branch in branches:
+                branch.put(None)
+            return
+        size += len(chunk.data)
+        took = [branch.put(chunk.data) for branch in branches]
+        if not any(took):
+            return  # read no further
+    raise Cancelled(f"the caller went away after {size} bytes of the image")
 
 
 def _results(branches: list[_Branch]) -> list[types_pb2.Image]:
@@ -107,10 +119,13 @@ class _Branch:
     def _requests(self) -> Iterator[agent_pb2.ImportChunk]:
         start = agent_pb2.ImportStart(name=self._start.name, config=self._start.config)
         yield agent_pb2.ImportChunk(start=start)
+        size = 0
         while (data := self._chunks.get()) is not None:
+            size += len(data)
             yield agent_pb2.ImportChunk(data=data)
         if self._abandoned:
-            raise _Abandoned  # gRPC cancels the call: the agent sees no end of the stream
+            raise _Abandoned  # gRPC cancels the call
+        yield agent_pb2.ImportChunk(end=size)
 
 
 class _Abandoned(Exception):  # noqa: N818  # ends a request stream in a way that cannot be taken for its end

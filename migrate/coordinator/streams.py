@@ -92,7 +92,6 @@ class _Inputs:
     def __init__(self, requests: Iterator[agent_pb2.ExecInput]) -> None:
         self._ready = threading.Condition()
         self._items: deque[agent_pb2.ExecInput] = deque()
-        self._ended = False
         self._current = 0
         self._size: agent_pb2.ExecInput | None = None  # the new host must know the window's size too
         threading.Thread(target=self._read, args=(requests,), name="attach-input", daemon=True).start()
@@ -114,8 +113,9 @@ class _Inputs:
             yield self._size
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._items or self._ended or self._current != mine)
-                if self._current != mine or not self._items:
+                # Not until the caller's input ends: when the caller dies, that must not reach the process as end-of-file.
+                self._ready.wait_for(lambda: self._items or self._current != mine)
+                if self._current != mine:
                     return
                 item = self._items.popleft()
             if item.HasField("resize"):
@@ -130,9 +130,6 @@ class _Inputs:
                     self._ready.notify_all()
         except grpc.RpcError:
             pass  # the caller is gone
-        with self._ready:
-            self._ended = True
-            self._ready.notify_all()
 
 
 # ---------------------------------------------------------------- logs

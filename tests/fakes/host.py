@@ -125,6 +125,7 @@ class FakeContainer:
         self.exit_code = -1
         self.log: list[agent_pb2.LogChunk] = []
         self.stdin: list[bytes] = []
+        self.stdin_closed = False
         self.signals: list[str] = []
 
     def status(self, host: str) -> types_pb2.ContainerStatus:
@@ -287,6 +288,8 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             try:
                 for item in request_iterator:
                     inputs.put(item)
+                if context.is_active():
+                    inputs.put(agent_pb2.ExecInput(close_stdin=True))  # a careless agent
             except grpc.RpcError:
                 pass  # the other side is gone
 
@@ -303,6 +306,8 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
                 item = inputs.get(timeout=0.05)
             except queue.Empty:
                 continue
+            if item.HasField("close_stdin"):
+                container.stdin_closed = True
             if item.HasField("signal"):
                 container.signals.append(item.signal)
             if item.HasField("stdin"):
@@ -317,7 +322,13 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
     def Import(self, request_iterator, context):  # noqa: N802
         start = next(request_iterator).start
         self._host.called("Images.Import")
-        size = sum(len(chunk.data) for chunk in request_iterator)
+        size = 0
+        for chunk in request_iterator:
+            if chunk.HasField("end"):
+                break
+            size += len(chunk.data)
+        else:
+            raise errors.TransferError("the image was cut")
         image = types_pb2.Image(name=start.name, digest=f"sha256:{size:x}", size_bytes=size, config=start.config)
         self._host.images[start.name] = image
         return image
