@@ -32,6 +32,7 @@ from migrate.tunnel.pki import Credentials
 
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 CHUNK_BYTES = 64 << 10
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,9 @@ class ControlTunnel:
         self._changed = threading.Condition()  # guards all below
         self._state = TunnelState(since_unix_s=time.time())
         self._ssh: paramiko.Transport | None = None
-        self._attempting = True  # from the start: who comes early waits for the first attempt
+        # The first attempt, at the start and after a loss, is worth waiting for. Later ones are not: a host that does
+        # not even refuse takes ten seconds each time, and callers want to know at once.
+        self._promising = True
         self._closed = False
         self._channel: grpc.Channel | None = None
         self._threads: list[threading.Thread] = []
@@ -131,8 +134,9 @@ class ControlTunnel:
             ssh.close()
         with contextlib.suppress(OSError):  # never started
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        for thread in list(self._threads):
-            thread.join(transport.CONNECT_TIMEOUT_S)
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        for thread in list(self._threads):  # one that is in the middle of connecting ends by itself, and lets go then
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._listener.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -160,8 +164,6 @@ class ControlTunnel:
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
     def _attempt(self) -> paramiko.Transport | None:
-        with self._changed:
-            self._attempting = True
         try:
             ssh = transport.connect(
                 self.name,
@@ -171,6 +173,7 @@ class ControlTunnel:
                 host_keys=self._host_keys,
                 credentials=self._credentials(),
                 source_address=self._source_address,
+                timeout_s=transport.CONNECT_TIMEOUT_S,
             )
         except MigrateError as exc:
             self._set(None, error=exc.message, code=exc.code, hint=exc.hint)
@@ -188,12 +191,22 @@ class ControlTunnel:
         ssh.close()
         if not self._closed:
             log.warning("tunnel to %s: lost: %s", self.name, reason)
-        self._set(None, error=f"the ssh connection to {self.name} ended{f': {reason}' if reason else ''}")
+        self._set(
+            None, error=f"the ssh connection to {self.name} ended{f': {reason}' if reason else ''}", promising=True
+        )
 
-    def _set(self, ssh: paramiko.Transport | None, *, error: str, code: str = "unreachable", hint: str = "") -> None:
+    def _set(
+        self,
+        ssh: paramiko.Transport | None,
+        *,
+        error: str,
+        code: str = "unreachable",
+        hint: str = "",
+        promising: bool = False,
+    ) -> None:
         with self._changed:
             before = self._state
-            self._ssh, self._attempting = ssh, False
+            self._ssh, self._promising = ssh, promising
             self._state = TunnelState(
                 connected=ssh is not None,
                 error=error,
@@ -231,8 +244,7 @@ class ControlTunnel:
     def _serve(self, local: socket.socket) -> None:
         with local:
             with self._changed:
-                # An attempt under way is worth waiting for; the pause after a failed one is not.
-                self._changed.wait_for(lambda: self._closed or not self._attempting, transport.CONNECT_TIMEOUT_S)
+                self._changed.wait_for(lambda: self._closed or not self._promising, transport.CONNECT_TIMEOUT_S)
                 ssh = self._ssh
             if ssh is None or self._closed:
                 return

@@ -99,6 +99,38 @@ def test_it_comes_back_after_sshd_died(lab: Lab) -> None:
         assert tunnel.state.connects == 2
 
 
+def test_a_silent_network_costs_one_wait(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packets vanish, calls after the first failed attempt fail at once although another attempt is under way."""
+    import socket
+
+    from migrate.tunnel import transport
+
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT_S", 3.0)
+    with socket.socket() as full:  # a listener whose queue is full answers no further SYN
+        full.bind(("127.0.0.5", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.5", port))
+        silent = ControlTunnel(
+            "host9", "127.0.0.5", port, "migrate", [lab.host_keys["own"]], lab.credentials.current
+        ).start()
+        try:
+            with pytest.raises(errors.Unreachable):
+                silent.wait_connected(3.2)
+            time.sleep(0.5)  # the second attempt has begun
+            started = time.monotonic()
+            with pytest.raises(errors.Unreachable, match="timed out"):
+                echo(silent)
+            assert time.monotonic() - started < 1
+        finally:
+            for filler in fillers:
+                filler.close()
+            silent.close()
+
+
 def test_a_host_without_agent_is_told_as_such(lab: Lab) -> None:
     """ssh works but the door is shut: the error names the socket that nobody serves, and heals by itself."""
     with lab.control().start() as tunnel:
