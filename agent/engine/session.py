@@ -1,7 +1,7 @@
-"""The agent's end of one session in a container: starts `enter.py`, holds the other ends of its stdio, speaks its
-protocol.
+"""The agent's end of one session in a container: starts `enter.py`, holds the other ends of its stdio, speaks its protocol.
 
-Safe to use from threads: one may read output, one write input, one wait. The agent itself never enters a namespace.
+One thread iterates for output; any number of others may give input, resize and send signals meanwhile, and `hang_up` from
+anywhere ends them all. The agent itself never enters a namespace.
 """
 
 from __future__ import annotations
@@ -9,19 +9,34 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from agent.engine import enter, sync
+from agent.engine.attach import Output
+from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
 
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+READ_BYTES = 65536
+DRAIN_MS = (
+    500  # how long after the program's end its output may be silent: what it left behind may hold the pipe for ever
+)
+_END_OF_INPUT = b"\x04"
+_HINTS = {
+    ("exec", errno.ENOENT): "check the name; the container's PATH is what counts, not this host's",
+    ("exec", errno.EACCES): "the file is there but is no program that this user may run",
+    ("user", errno.ENOENT): "name a user of the image's /etc/passwd, or a number",
+    ("enter", errno.ESRCH): "the container has ended",
+}
 
 
 class SessionError(AgentError):
@@ -36,32 +51,62 @@ class SessionError(AgentError):
         self.errno = number
 
 
-_HINTS = {
-    ("exec", errno.ENOENT): "check the name; the container's PATH is what counts, not this host's",
-    ("exec", errno.EACCES): "the file is there but is no program that this user may run",
-    ("user", errno.ENOENT): "name a user of the image's /etc/passwd, or a number",
-    ("enter", errno.ESRCH): "the container has ended",
-}
+def request(
+    spec: ContainerSpec,
+    *,
+    pid: int,
+    start_ticks: int,
+    cgroups: Sequence[Path],
+    argv: Sequence[str],
+    env: Sequence[str] = (),
+    cwd: str = "",
+    user: str = "",
+    tty: bool = False,
+    rows: int = 0,
+    columns: int = 0,
+) -> enter.Request:
+    """What to run in the container whose init is `pid`. Empty `cwd` and `user` are the container's; `env` adds to its own."""
+    return {
+        "pid": pid,
+        "start_ticks": start_ticks,
+        "cgroups": [str(path) for path in cgroups],
+        "argv": list(argv),
+        "env": [*spec.env, *env],
+        "cwd": cwd or spec.cwd,
+        "user": user or spec.user,
+        "capabilities": list(spec.capabilities),
+        "hostname": spec.hostname,
+        "tty": tty,
+        "rows": rows,
+        "columns": columns,
+    }
 
 
 class Session:
-    """A program in a container. With a tty `stdout` is the terminal's master, `stdin` the same, and `stderr` -1."""
+    """A program in a container. Iterate for Output until it ends; then `exit_code` is its exit code (128 + n for signal n),
+    or None after `hang_up`. A terminal is one stream, "stdout".
+    """
 
-    def __init__(self, request: enter.Request, *, stdin: bool = True) -> None:
+    def __init__(self, what: enter.Request, *, stdin: bool = True) -> None:
         """Start it; without `stdin` the program reads /dev/null. Raises SessionError when execve was not reached."""
-        self.tty = request["tty"]
-        self.stdin = self.stdout = self.stderr = -1
         self.pid = 0
-        self._input_lock = threading.Lock()
-        theirs = [] if self.tty else self._make_pipes(stdin)
+        self.exit_code: int | None = None
+        self._tty = what["tty"]
+        self._stdin = self._stdout = self._stderr = -1
+        self._hung_up = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._input = (
+            threading.Lock()
+        )  # held while stdin or the terminal is used; close() takes it before it closes them
+        theirs = [] if self._tty else self._make_pipes(stdin)
         try:
             self._channel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with end:
-                argv = [sys.executable, "-I", "-S", enter.__file__, str(_PACKAGE_ROOT), str(end.fileno())]
+                argv = [sys.executable, "-I", "-S", enter.__file__, str(PACKAGE_ROOT), str(end.fileno())]
                 self._helper = subprocess.Popen(
                     argv, pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
                 )
-            sync.send(self._channel, dict(request), theirs)
+            sync.send(self._channel, dict(what), theirs)
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -71,25 +116,57 @@ class Session:
             self.close()
             raise
 
+    def __iter__(self) -> Iterator[Output]:
+        streams = {fd: name for fd, name in ((self._stdout, "stdout"), (self._stderr, "stderr")) if fd >= 0}
+        poller = select.poll()
+        for fd in (*streams, self._channel.fileno(), self._wake):
+            poller.register(fd, select.POLLIN)
+        while streams or self.exit_code is None:
+            ready = poller.poll(None if self.exit_code is None else DRAIN_MS)
+            if not ready or self._hung_up.is_set():
+                return
+            for fd, _ in ready:
+                if fd == self._channel.fileno():
+                    poller.unregister(fd)
+                    self._take_exit_code()
+                elif fd in streams:
+                    data = _read(fd)
+                    if data:
+                        yield Output(stream=streams[fd], data=data)
+                    else:
+                        poller.unregister(fd)
+                        del streams[fd]
+
     def write(self, data: bytes) -> None:
-        """Give input to the program; blocks while it does not read. OSError EPIPE or EIO: it reads no more."""
+        """Give input to the program; blocks while it does not read. OSError (EPIPE, EIO, EBADF): it reads no more."""
         view = memoryview(data)
         while view:
-            view = view[os.write(self.stdin, view) :]
+            with self._input:
+                if self._stdin < 0:
+                    raise OSError(errno.EBADF, "the program's stdin is not open")
+                poller = select.poll()
+                poller.register(self._stdin, select.POLLOUT)
+                if poller.poll(100):  # and not for ever: close() waits for this lock
+                    try:
+                        view = view[os.write(self._stdin, view) :]
+                    except BlockingIOError:
+                        pass  # room for less than one atomic write
 
     def close_stdin(self) -> None:
         """End of input. A terminal has no end: it is told with ^D, which a program may read as it likes."""
-        with self._input_lock:
-            if self.tty:
-                os.write(self.stdin, b"\x04")
-            elif self.stdin >= 0:
-                os.close(self.stdin)
-                self.stdin = -1
+        if self._tty:
+            self.write(_END_OF_INPUT)
+            return
+        with self._input:
+            if self._stdin >= 0:
+                os.close(self._stdin)
+                self._stdin = -1
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal its size; nothing without a tty."""
-        if self.tty:
-            fcntl.ioctl(self.stdout, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        with self._input:
+            if self._tty and self._stdout >= 0:
+                fcntl.ioctl(self._stdout, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def signal(self, number: int) -> None:
         """Send a signal to the program; nothing once it has ended."""
@@ -99,19 +176,21 @@ class Session:
             if exc.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
                 raise
 
-    def wait(self) -> int:
-        """The exit code, 128 + n for signal n, when the program has ended. Once only."""
-        message = self._receive()
-        if message is None or message["type"] != "exit":
-            raise SessionError("session", 0, f"the helper died (status {self._helper.wait()})")
-        return int(message["exit_code"])
+    def hang_up(self) -> None:
+        """Stop the iteration; the program ends with close(). From any thread, any number of times."""
+        self._hung_up.set()
+        with self._input:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Let go: a program that still runs is hung up. The descriptors are closed; nobody may be using them."""
+        """Let go: a program that still runs gets SIGHUP, and SIGKILL after HANG_UP_GRACE_S. Not while another thread iterates."""
+        self._hung_up.set()
         self._channel.close()
-        for fd in {self.stdin, self.stdout, self.stderr} - {-1}:
-            os.close(fd)
-        self.stdin = self.stdout = self.stderr = -1
+        with self._input:
+            for fd in {self._stdin, self._stdout, self._stderr, self._wake} - {-1}:
+                os.close(fd)
+            self._stdin = self._stdout = self._stderr = self._wake = -1
         self._helper.wait(enter.HANG_UP_GRACE_S * 2)
 
     def __enter__(self) -> Self:
@@ -122,26 +201,41 @@ class Session:
 
     def _make_pipes(self, stdin: bool) -> list[int]:
         if stdin:
-            their_in, self.stdin = os.pipe()
+            their_in, self._stdin = os.pipe()
+            os.set_blocking(self._stdin, False)
         else:
             their_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self.stdout, their_out = os.pipe()
-        self.stderr, their_err = os.pipe()
+        self._stdout, their_out = os.pipe()
+        self._stderr, their_err = os.pipe()
         return [their_in, their_out, their_err]
 
     def _wait_until_started(self) -> None:
         while True:
             message = self._receive()
-            if message is None:
-                raise SessionError("session", 0, f"the helper died (status {self._helper.wait()})")
             if message["type"] == "error":
                 raise SessionError(message["step"], message["errno"], message["text"])
             if message["type"] == "started":
                 self.pid = int(message["pid"])
                 return
 
-    def _receive(self) -> dict[str, Any] | None:
+    def _take_exit_code(self) -> None:
+        self.exit_code = int(self._receive()["exit_code"])
+
+    def _receive(self) -> dict[str, Any]:
         message, fds = sync.receive(self._channel)
-        if message is not None and message["type"] == "tty":
-            self.stdin = self.stdout = fds[0]
+        if message is None:
+            raise SessionError("session", 0, f"its helper died (status {self._helper.wait()})")
+        if message["type"] == "tty":
+            self._stdin = self._stdout = fds[0]
+            os.set_blocking(fds[0], False)
         return message
+
+
+def _read(fd: int) -> bytes:
+    """b"" at the end; a terminal says EIO there."""
+    try:
+        return os.read(fd, READ_BYTES)
+    except OSError as exc:
+        if exc.errno == errno.EIO:
+            return b""
+        raise

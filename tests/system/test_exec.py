@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agent.engine import enter
+from agent.engine.attach import Output
 from agent.engine.session import Session, SessionError
 from tests.system.small_container import SmallContainer, busybox_like_layer, plan
 
@@ -50,25 +51,32 @@ def request(container: SmallContainer, argv: list[str], **changes: Any) -> enter
     return values
 
 
-def read_all(fd: int) -> bytes:
-    """Until end of file, or until a terminal says that it has hung up."""
-    data = b""
-    while True:
-        try:
-            piece = os.read(fd, 4096)
-        except OSError as exc:
-            assert exc.errno == errno.EIO
-            return data
-        if not piece:
-            return data
-        data += piece
+class Reader:
+    """Reads a session's output piece by piece: what has come so far, by stream."""
+
+    def __init__(self, running: Session) -> None:
+        self.streams = {"stdout": b"", "stderr": b""}
+        self._output = iter(running)
+
+    def until(self, text: bytes) -> bytes:
+        while text not in self.streams["stdout"]:
+            self._take(next(self._output))
+        return self.streams["stdout"]
+
+    def rest(self) -> bytes:
+        for piece in self._output:
+            self._take(piece)
+        return self.streams["stdout"]
+
+    def _take(self, piece: Output) -> None:
+        self.streams[piece.stream] += piece.data
 
 
-def run(container: SmallContainer, script: str, **changes: Any) -> tuple[int, bytes, bytes]:
-    with Session(request(container, ["sh", "-c", script], **changes), stdin=False) as session:
-        out = read_all(session.stdout)
-        err = b"" if session.tty else read_all(session.stderr)
-        return session.wait(), out, err
+def run(container: SmallContainer, script: str, **changes: Any) -> tuple[int | None, bytes, bytes]:
+    with Session(request(container, ["sh", "-c", script], **changes), stdin=False) as running:
+        reader = Reader(running)
+        reader.rest()
+        return running.exit_code, reader.streams["stdout"], reader.streams["stderr"]
 
 
 def namespaces_of(pid: int | str) -> dict[str, str]:
@@ -86,7 +94,8 @@ def test_a_session_is_in_every_namespace_of_the_container(container: SmallContai
     with Session(request(container, ["sleep", "30"])) as session:
         inside, init = namespaces_of(session.pid), namespaces_of(container.pid)
         session.signal(signal.SIGKILL)
-        assert session.wait() == 128 + signal.SIGKILL
+        assert list(session) == []
+        assert session.exit_code == 128 + signal.SIGKILL
     assert inside == init
     assert namespaces_of("self") == before
 
@@ -122,9 +131,9 @@ def test_stdin_is_given_and_ends(container: SmallContainer) -> None:
 
         writer = threading.Thread(target=give)
         writer.start()
-        assert read_all(session.stdout) == data
+        assert Reader(session).rest() == data
         writer.join()
-        assert session.wait() == 0
+        assert session.exit_code == 0
 
 
 def test_without_stdin_the_program_reads_nothing(container: SmallContainer) -> None:
@@ -136,23 +145,22 @@ def test_a_terminal_has_a_name_and_a_size(container: SmallContainer) -> None:
     """With a tty the program has a terminal of the container's own devpts, with the client's size, and sees resizes."""
     script = "tty; stty size; trap 'stty size; exit 9' WINCH; echo r''eady; while :; do sleep 0.1; done"
     with Session(request(container, ["sh", "-c", script], tty=True, rows=33, columns=99, user="app")) as session:
-        seen = b""
-        while b"ready" not in seen:
-            seen += os.read(session.stdout, 4096)
+        reader = Reader(session)
+        reader.until(b"ready")
         session.resize(44, 111)
-        seen += read_all(session.stdout)
-        assert session.wait() == 9
+        seen = reader.rest()
+        assert session.exit_code == 9
     assert seen.replace(b"\r", b"").split(b"\n")[:4] == [b"/dev/pts/0", b"33 99", b"ready", b"44 111"]
 
 
 def test_the_terminals_interrupt_key_works(container: SmallContainer) -> None:
     """^C typed into a session's terminal interrupts the program: the terminal controls its session."""
     with Session(request(container, ["sh", "-c", "echo r''eady; exec sleep 60"], tty=True)) as session:
-        seen = b""
-        while b"ready" not in seen:
-            seen += os.read(session.stdout, 4096)
+        reader = Reader(session)
+        reader.until(b"ready")
         session.write(b"\x03")
-        assert session.wait() == 128 + signal.SIGINT
+        reader.rest()
+        assert session.exit_code == 128 + signal.SIGINT
 
 
 def test_two_sessions_have_two_terminals(container: SmallContainer) -> None:
@@ -161,7 +169,7 @@ def test_two_sessions_have_two_terminals(container: SmallContainer) -> None:
         Session(request(container, ["sh", "-c", "tty; sleep 60"], tty=True)) as first,
         Session(request(container, ["sh", "-c", "tty; sleep 60"], tty=True)) as second,
     ):
-        names = {os.read(session.stdout, 100) for session in (first, second)}
+        names = {Reader(session).until(b"\n") for session in (first, second)}
         assert names == {b"/dev/pts/0\r\n", b"/dev/pts/1\r\n"}
 
 
@@ -191,16 +199,18 @@ def test_signals_reach_the_program(container: SmallContainer) -> None:
     """A signal sent to a session arrives at its program, whatever user that runs as."""
     script = "trap 'exit 21' USR1; echo ready; while :; do sleep 0.1; done"
     with Session(request(container, ["sh", "-c", script], user="app")) as session:
-        assert os.read(session.stdout, 100) == b"ready\n"
+        reader = Reader(session)
+        reader.until(b"ready\n")
         session.signal(signal.SIGUSR1)
-        assert session.wait() == 21
+        reader.rest()
+        assert session.exit_code == 21
 
 
 def test_letting_go_of_a_session_ends_it(container: SmallContainer) -> None:
     """A client that goes away leaves no program behind, not even one that ignores the hang-up."""
     script = "trap '' HUP; echo ready; while :; do sleep 0.1; done"
     session = Session(request(container, ["sh", "-c", script]))
-    assert os.read(session.stdout, 100) == b"ready\n"
+    Reader(session).until(b"ready\n")
     pid = session.pid
     started = time.monotonic()
     session.close()
@@ -233,4 +243,33 @@ def test_the_end_of_the_container_ends_its_sessions(tmp_path: Path) -> None:
         small.start()
         with Session(request(small, ["sleep", "60"])) as session:
             os.kill(small.pid, signal.SIGKILL)
-            assert session.wait() == 128 + signal.SIGKILL
+            assert list(session) == []
+            assert session.exit_code == 128 + signal.SIGKILL
+
+
+def test_what_a_program_leaves_behind_does_not_hold_the_session(container: SmallContainer) -> None:
+    """A background process with the pipe in its hands does not keep the session open after the program's end."""
+    started = time.monotonic()
+    assert run(container, "sleep 30 & echo out; exit 4") == (4, b"out\n", b"")
+    assert time.monotonic() - started < 10
+
+
+def test_hanging_up_ends_reader_and_writer(container: SmallContainer) -> None:
+    """A client that goes away while its program reads nothing and writes nothing leaves no thread of ours waiting."""
+    session = Session(request(container, ["sleep", "60"]))
+    refused: list[int | None] = []
+
+    def give() -> None:
+        try:
+            session.write(b"x" * (1 << 20))  # more than a pipe holds
+        except OSError as exc:
+            refused.append(exc.errno)
+
+    writer = threading.Thread(target=give)
+    writer.start()
+    threading.Timer(0.3, session.hang_up).start()
+    assert list(session) == []
+    assert session.exit_code is None
+    session.close()
+    writer.join(5)
+    assert refused and refused[0] in (errno.EBADF, errno.EPIPE)
