@@ -76,6 +76,11 @@ def probe(
         return [task.result() for task in tasks] + of_criu
 
 
+def has(name: str, state_dir: Path = Path("/var/lib/migrate")) -> bool:
+    """Whether one of the capabilities that a child process tries is there; for what the agent decides at its start."""
+    return any(_in_child(spec).ok for spec in _child_probes(state_dir) if spec.name == name)
+
+
 def all_required(capabilities: Sequence[Capability]) -> bool:
     """Whether containers run and move on this host."""
     return all(one.ok for one in capabilities if one.required)

@@ -1,0 +1,41 @@
+"""`migrate-agent --config FILE`: serve this host until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # we never fork; before grpc is imported
+
+from agent import config as configuration
+from agent.errors import AgentError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="migrate-agent", description="The agent of one host.")
+    parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    try:
+        from agent.server import Agent  # noqa: PLC0415  grpc takes a while: a bad configuration is told at once
+
+        agent = Agent(configuration.load(arguments.config))
+        agent.start()
+    except AgentError as exc:
+        sys.stderr.write(f"migrate-agent: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
+        return 1
+    stop.wait()
+    agent.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

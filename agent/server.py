@@ -1,0 +1,84 @@
+"""Builds the agent: engine, store, door, handover, and the gRPC server on a unix socket that only root can open.
+
+gRPC does not show a peer's credentials to Python, so the kernel checks them: the socket is root's, mode 0600, in a directory that others cannot
+change. Everybody else comes through the door, which looks at SO_PEERCRED itself and gives them this socket.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from agent.config import AgentConfig
+from agent.door import Door
+from agent.engine.container import Engine
+from agent.handover.source import Source
+from agent.handover.target import Target
+from agent.services.containers import ContainersService
+from agent.services.host import HostService
+from agent.services.images import ImagesService
+from agent.services.migration import MigrationService
+from agent.setup import criu, probe
+from agent.storage.images import ImageStore
+from agent.storage.layers import WritableLayer
+from migrate.rpc import channels
+from migrate.rpc.errors import ErrorInterceptor
+from protos import agent_pb2_grpc
+
+WORKERS = 128  # each exec, attach, follow and wait holds one
+STOP_GRACE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One host's agent. start() ... stop(); containers outlive it."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        for directory, mode in ((config.run_dir, 0o755), (config.state_dir, 0o711), (config.moves_dir, 0o700)):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        self.config = config
+        self._images = ImageStore(config.images_dir)
+        self._engine = Engine(config, self._images, WritableLayer)
+        self._door = Door(config.door, config.group, config.socket)
+        lazy = probe.has("userfaultfd")
+        # The first that is there: userfaultfd reads and protects in one step, soft-dirty needs the tasks to stand still.
+        ways = (("userfaultfd", "userfaultfd-wp"), ("soft-dirty", "soft-dirty"))
+        tracker = next((way for way, capability in ways if probe.has(capability)), "")
+
+        def find_criu() -> criu.CriuInstall:
+            return criu.locate(config.criu)
+
+        self._source = Source(config, self._engine, find_criu, lazy=lazy, tracker=tracker)
+        self._target = Target(config, self._engine, self._images, self._door, find_criu, lazy=lazy)
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="rpc"),
+            interceptors=[ErrorInterceptor()],
+            options=channels.SERVER_OPTIONS,
+        )
+        agent_pb2_grpc.add_HostServicer_to_server(HostService(config, self._engine), self._server)
+        agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self._engine), self._server)
+        agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self._images, config.host), self._server)
+        migration = MigrationService(self._engine, self._images, self._source, self._target)
+        agent_pb2_grpc.add_MigrationServicer_to_server(migration, self._server)
+
+    def start(self) -> None:
+        """Take up what runs already, then answer."""
+        self._engine.recover()
+        self._target.recover()
+        self.config.socket.unlink(missing_ok=True)
+        self._server.add_insecure_port(channels.unix_target(self.config.socket))
+        self.config.socket.chmod(0o600)
+        self._server.start()
+        self._door.start()
+        log.info("agent of %s serves %s", self.config.host, self.config.socket)
+
+    def stop(self) -> None:
+        """Stop answering. Containers, their monitors and what is being received go on."""
+        self._door.stop()
+        self._server.stop(STOP_GRACE_S).wait()
+        self._source.close()
+        self._engine.close()
+        self.config.socket.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""gRPC service Containers: unpack, call the engine, pack. Streams of stdio are in streams.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from agent.engine import session
+from agent.engine.container import Engine
+from agent.errors import InvalidArgument
+from agent.services import convert, streams
+from protos import agent_pb2 as pb
+from protos import agent_pb2_grpc, types_pb2
+
+
+class ContainersService(agent_pb2_grpc.ContainersServicer):
+    """This host's containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return convert.status_to_proto(self._engine.create(convert.spec_from_proto(request.spec), request.epoch))
+
+    def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return convert.status_to_proto(self._engine.start(request.id))
+
+    def Stop(self, request: pb.StopRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        timeout_s = None if request.default_timeout else request.timeout_s
+        return convert.status_to_proto(self._engine.stop(request.id, timeout_s, request.signal))
+
+    def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillResponse:  # noqa: N802, ARG002
+        self._engine.kill(request.id, request.signal or "SIGKILL")
+        return pb.KillResponse()
+
+    def Remove(self, request: pb.RemoveRequest, context: grpc.ServicerContext) -> pb.RemoveResponse:  # noqa: N802, ARG002
+        self._engine.remove(request.id, request.force)
+        return pb.RemoveResponse()
+
+    def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return convert.status_to_proto(self._engine.inspect(request.id))
+
+    def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:  # noqa: N802, ARG002
+        return pb.ListResponse(containers=[convert.status_to_proto(status) for status in self._engine.list()])
+
+    def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802
+        while True:
+            status = self._engine.wait(request.id, streams.LOOK_S)
+            if status.state == "exited" or not context.is_active():
+                return convert.status_to_proto(status)
+
+    def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:  # noqa: N802
+        tail = None if request.all else request.tail
+        for entry in self._engine.logs(
+            request.id, follow=request.follow, tail=tail, since_unix_ns=request.since_unix_ns
+        ):
+            if not context.is_active():
+                return
+            yield pb.LogChunk(unix_ns=entry.unix_ns, stream=entry.stream, data=entry.data)
+
+    def Exec(self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext) -> Iterator[pb.ExecOutput]:  # noqa: N802
+        start = _start(request_iterator)
+        if not start.argv:
+            raise InvalidArgument("exec takes a command")
+        status = self._engine.inspect(start.id)
+        what = session.request(
+            status.spec,
+            pid=self._engine.running_pid(start.id),
+            start_ticks=self._engine.store.record(start.id).start_ticks,
+            cgroups=self._engine.cgroup(start.id).dirs,
+            argv=start.argv,
+            env=start.env,
+            cwd=start.cwd,
+            user=start.user,
+            tty=start.tty,
+            rows=start.rows,
+            columns=start.columns,
+        )
+        with session.Session(what, stdin=start.stdin) as running:
+            yield from streams.converse(running, request_iterator, context)
+
+    def Attach(
+        self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext
+    ) -> Iterator[pb.ExecOutput]:  # noqa: N802
+        start = _start(request_iterator)
+        attachment = self._engine.attach(start.id)
+        yield from streams.converse(streams.Attached(self._engine, start.id, attachment), request_iterator, context)
+
+
+def _start(requests: Iterator[pb.ExecInput]) -> pb.ExecStart:
+    first = next(requests, None)
+    if first is None or not first.HasField("start"):
+        raise InvalidArgument("the stream begins with what to run")
+    return first.start

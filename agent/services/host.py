@@ -1,0 +1,62 @@
+"""gRPC service Host: what this machine is and can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+
+import grpc
+
+from agent.config import AgentConfig
+from agent.engine.container import Engine
+from agent.engine.state import State
+from agent.errors import Unsupported
+from agent.handover import stage
+from agent.services import convert
+from agent.setup import criu, probe
+from agent.setup.capability import Capability
+from migrate import __version__
+from migrate.rpc.channels import PROTOCOL
+from protos import agent_pb2, agent_pb2_grpc
+
+
+class HostService(agent_pb2_grpc.HostServicer):
+    """Probes once, in the background, for they take a second; memory and disk are read anew for each answer."""
+
+    def __init__(self, config: AgentConfig, engine: Engine) -> None:
+        self._config, self._engine = config, engine
+        self._capabilities: list[Capability] = []
+        self._probed = threading.Event()
+        threading.Thread(target=self._probe, name="probe", daemon=True).start()
+
+    def Facts(self, request: agent_pb2.FactsRequest, context: grpc.ServicerContext) -> agent_pb2.HostFacts:  # noqa: N802, ARG002
+        self._probed.wait(30)
+        try:
+            version = criu.locate(self._config.criu).version_text
+        except Unsupported:
+            version = ""
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        disk = os.statvfs(self._config.state_dir)
+        return agent_pb2.HostFacts(
+            host=self._config.host,
+            agent_version=__version__,
+            protocol=PROTOCOL,
+            kernel=platform.release(),
+            architecture=platform.machine(),
+            criu_version=version,
+            memory_total_bytes=total,
+            memory_available_bytes=stage.available_bytes(),
+            disk_available_bytes=disk.f_bavail * disk.f_frsize,
+            capabilities=[convert.capability_to_proto(c) for c in self._capabilities],
+            containers_running=sum(status.state == State.RUNNING for status in self._engine.list()),
+            bridge=self._config.bridge,
+        )
+
+    def _probe(self) -> None:
+        try:
+            self._capabilities = probe.probe(
+                run_dir=self._config.run_dir, state_dir=self._config.state_dir, criu_path=self._config.criu
+            )
+        finally:
+            self._probed.set()

@@ -1,0 +1,82 @@
+"""Both directions of a program's stdio over one gRPC call: output by the call's own thread, input by another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+
+from agent.engine.attach import Attachment, Output
+from agent.engine.container import Engine, signal_number
+from agent.errors import AgentError
+from protos import agent_pb2 as pb
+
+LOOK_S = 1.0
+
+
+class Conversation(Protocol):
+    """A program that is talked to: agent.engine.session.Session, or Attached."""
+
+    exit_code: int | None
+
+    def __iter__(self) -> Iterator[Output]: ...
+    def write(self, data: bytes) -> None: ...
+    def close_stdin(self) -> None: ...
+    def resize(self, rows: int, columns: int) -> None: ...
+    def signal(self, number: int) -> None: ...
+    def hang_up(self) -> None: ...
+
+
+class Attached:
+    """An Attachment as a Conversation: signals go to the container's init, hanging up only detaches."""
+
+    def __init__(self, engine: Engine, container_id: str, attachment: Attachment) -> None:
+        self._engine, self._id, self._attachment = engine, container_id, attachment
+        self.write, self.close_stdin, self.resize = attachment.write, attachment.close_stdin, attachment.resize
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._attachment.exit_code
+
+    def __iter__(self) -> Iterator[Output]:
+        return iter(self._attachment)
+
+    def signal(self, number: int) -> None:
+        self._engine.kill(self._id, str(number))
+
+    def hang_up(self) -> None:
+        self._attachment.close()
+
+
+def converse(
+    program: Conversation, requests: Iterator[pb.ExecInput], context: grpc.ServicerContext
+) -> Iterator[pb.ExecOutput]:
+    """`started`, output as it comes, `exit_code` unless it was cut off. The end of `requests` lets go of nothing."""
+    context.add_callback(program.hang_up)  # the caller is gone; also called at an ordinary end, when it does nothing
+    threading.Thread(target=_feed, args=(program, requests), daemon=True).start()
+    yield pb.ExecOutput(started=True)
+    for output in program:
+        yield pb.ExecOutput(stderr=output.data) if output.stream == "stderr" else pb.ExecOutput(stdout=output.data)
+    if program.exit_code is not None:
+        yield pb.ExecOutput(exit_code=program.exit_code)
+
+
+def _feed(program: Conversation, requests: Iterator[pb.ExecInput]) -> None:
+    try:
+        for request in requests:
+            kind = request.WhichOneof("kind")
+            try:
+                if kind == "stdin":
+                    program.write(request.stdin)
+                elif kind == "close_stdin":
+                    program.close_stdin()
+                elif kind == "resize":
+                    program.resize(request.resize.rows, request.resize.columns)
+                elif kind == "signal":
+                    program.signal(signal_number(request.signal))
+            except (AgentError, OSError):
+                continue  # it reads no more, or has ended: its output and its end say so
+    except grpc.RpcError:
+        return  # the caller is gone: the callback acts
