@@ -206,10 +206,10 @@ class TreeTarget:
         node_id, index = tree_records.BLOCK.unpack_from(body)
         fd, blocks = self._file(node_id), self._nodes[node_id].blocks
         start = index * BLOCK_BYTES
-        end = min(start + BLOCK_BYTES, blocks.size)
+        end = start + BLOCK_BYTES
         position, had_data = start, index in blocks.hashes
         for offset, data in tree_records.unpack_block(body):
-            if start + offset + len(data) > end:
+            if start + offset + len(data) > blocks.size:
                 raise TransferError(f"block {index} of inode {node_id} ends behind its file")
             if had_data and start + offset > position:
                 rawfs.punch_hole(fd, position, start + offset - position)
@@ -218,16 +218,17 @@ class TreeTarget:
                 written = os.pwrite(fd, data, position)
                 position += written
                 data = data[written:]
-        if had_data and end > position:
+        # To the block's end even behind the file's: of a page that is punched in part only, the rest stays as data.
+        if had_data and end > position and position < blocks.size:
             rawfs.punch_hole(fd, position, end - position)
         blocks.put(index, tree_records.hash_block(body, index))
 
     def _holes(self, body: memoryview) -> None:
         node_id, first, count = tree_records.HOLES.unpack(body)
         fd, blocks = self._file(node_id), self._nodes[node_id].blocks
-        end = min((first + count) * BLOCK_BYTES, blocks.size)
-        if end > first * BLOCK_BYTES:
-            rawfs.punch_hole(fd, first * BLOCK_BYTES, end - first * BLOCK_BYTES)
+        start, end = first * BLOCK_BYTES, (first + count) * BLOCK_BYTES
+        if start < blocks.size:  # as in _block, the end may be behind the file's
+            rawfs.punch_hole(fd, start, end - start)
         blocks.drop([index for index in blocks.hashes if first <= index < first + count])
 
     # ------------------------------------------------------------------ metadata

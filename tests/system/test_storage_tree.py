@@ -1,0 +1,583 @@
+"""A writable layer arrives exactly: as root, with everything that a layer can hold."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import socket
+import stat
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.errors import StorageError, TransferError
+from agent.storage.tree import TreeSource, TreeTarget
+from tests.system import strict_tree
+
+pytestmark = pytest.mark.system
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_NOT_RACY_S = 0.08  # longer than the margin in which the source distrusts timestamps
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 0x400, 0, 0, 0)  # cap_net_bind_service=ep
+
+
+def acl(user: int, bits: int) -> bytes:
+    """An access ACL with one named user, as the kernel stores it."""
+    entries = [(0x01, 6, -1), (0x02, bits, user), (0x04, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, perm, who & 0xFFFFFFFF) for tag, perm, who in entries
+    )
+
+
+def punch(path: Path, offset: int, length: int) -> None:
+    fd = os.open(path, os.O_RDWR)
+    try:
+        if _libc.fallocate(fd, 3, ctypes.c_int64(offset), ctypes.c_int64(length)):
+            raise OSError(ctypes.get_errno(), "fallocate")
+    finally:
+        os.close(fd)
+
+
+class Move:
+    """A source and a target directory, and the rounds between them."""
+
+    def __init__(self, base: Path) -> None:
+        self.upper, self.copy = base / "source" / "upper", base / "target" / "upper"
+        self.upper.mkdir(parents=True)
+        self.copy.mkdir(parents=True)
+        self.source, self.target = TreeSource(self.upper), TreeTarget(self.copy)
+
+    def round(
+        self, *, always: set[tuple[int, int]] | frozenset[tuple[int, int]] = frozenset(), last: bool = False
+    ) -> int:
+        """Bytes sent."""
+        total = 0
+        for frame in self.source.delta(always, last):
+            assert len(frame) <= 1 << 20
+            total += len(frame)
+            self.target.apply(frame)
+        return total
+
+    def finish(self, **kwargs: object) -> int:
+        sent = self.round(last=True, **kwargs)  # type: ignore[arg-type]
+        assert self.source.digest() == self.target.finish()
+        return sent
+
+    def differences(self) -> list[str]:
+        return strict_tree.differences(strict_tree.read(self.upper), strict_tree.read(self.copy))
+
+
+@pytest.fixture
+def move(tmp_path: Path) -> Iterator[Move]:
+    made = Move(tmp_path)
+    yield made
+    made.target.close()
+
+
+# ---------------------------------------------------------------- the property
+
+NAMES = ["a", "b", "c", "d\ne", b"\xff\xfe".decode("utf-8", "surrogateescape"), "x" * 255]
+number = st.integers(0, 1 << 30)
+ACTS = (
+    "create", "write", "write", "extend", "truncate", "grow", "punch", "rename", "rename", "swap", "link", "unlink", "rmtree",
+    "mkdir", "chmod", "chown", "xattr", "delxattr", "acl", "delacl", "capability", "whiteout", "opaque", "mknod", "fifo",
+    "socket", "symlink", "mtime", "replace",
+)  # fmt: skip
+operation = st.tuples(
+    st.sampled_from(ACTS),
+    number,
+    number,
+    number,
+)
+
+
+def paths(root: Path) -> list[Path]:
+    return [root, *sorted(root.rglob("*"))]
+
+
+def act(root: Path, what: str, i: int, j: int, k: int) -> None:
+    """One change; impossible ones do nothing."""
+    everything = paths(root)
+    path = everything[i % len(everything)]
+    directories = [p for p in everything if p.is_dir() and not p.is_symlink()]
+    files = [p for p in everything if p.is_file() and not p.is_symlink()]
+    new = directories[j % len(directories)] / NAMES[k % len(NAMES)]
+    file = files[i % len(files)] if files else None
+    size = file.stat().st_size if file else 0
+    try:
+        if what == "create":
+            with new.open("xb") as handle:  # never into a fifo or a device that is there already
+                handle.write(bytes([k % 251]) * (j % 300_000))
+        elif what in ("write", "extend") and file:
+            with file.open("r+b") as handle:
+                handle.seek(j % (size + 1) if what == "write" else size + j % 200_000)
+                handle.write(bytes([k % 251]) * (k % 100_000 + 1))
+        elif what == "truncate" and file:
+            os.truncate(file, j % (size + 1))
+        elif what == "grow" and file:
+            os.truncate(file, size + j % 300_000)
+        elif what == "punch" and file and size:
+            punch(file, j % size, k % size + 1 if k % 2 else 1 << 20)  # the second: over the end of the file
+        elif what == "rename" and path != root:
+            path.rename(new)
+        elif what == "swap" and path != root and new.exists() and path != new:
+            temp = root / "swap-temp"
+            path.rename(temp)
+            try:
+                new.rename(path)
+            except OSError:
+                temp.rename(path)
+                raise
+            temp.rename(new if new.parent.exists() else root / "swapped")
+        elif what == "link":
+            os.link(path, new, follow_symlinks=False)
+        elif what == "unlink" and path != root:
+            path.unlink()
+        elif what == "rmtree" and path != root:
+            subprocess.run(
+                ["rm", "-rf", str(path)] if path.is_dir() and not path.is_symlink() else ["true"], check=True
+            )
+        elif what == "mkdir":
+            new.mkdir(mode=0o700)
+        elif what == "chmod" and not path.is_symlink():
+            path.chmod(k & 0o7777)
+        elif what == "chown":
+            os.chown(path, j % 70_000, k % 70_000, follow_symlinks=False)
+        elif what == "xattr":
+            name = ["user.note", "trusted.note", "security.note"][k % 3]
+            os.setxattr(path, name, bytes([j % 256]) * (k % 500), follow_symlinks=False)
+        elif what == "delxattr":
+            for name in os.listxattr(path, follow_symlinks=False):
+                os.removexattr(path, name, follow_symlinks=False)
+        elif what == "acl" and not path.is_symlink():
+            os.setxattr(
+                path, f"system.posix_acl_{'default' if path.is_dir() and k % 2 else 'access'}", acl(j % 9, k % 8)
+            )
+        elif what == "delacl":
+            os.removexattr(path, "system.posix_acl_access", follow_symlinks=False)
+        elif what == "capability" and file:
+            os.setxattr(file, "security.capability", CAPABILITY)
+        elif what == "whiteout":
+            os.mknod(new, stat.S_IFCHR, 0)
+        elif what == "opaque" and path.is_dir() and not path.is_symlink():
+            os.setxattr(path, "trusted.overlay.opaque", b"y")
+        elif what == "mknod":
+            # Above 511 no driver can be registered: these lead to no device of this machine.
+            os.mknod(new, [stat.S_IFCHR, stat.S_IFBLK][k % 2] | 0o640, os.makedev(600 + j % 300, k % 70_000))
+        elif what == "fifo":
+            os.mkfifo(new)
+        elif what == "socket":
+            os.mknod(new, stat.S_IFSOCK | 0o600)
+        elif what == "symlink":
+            new.symlink_to(f"../{NAMES[i % 4]}/{k}")
+        elif what == "mtime":
+            os.utime(path, ns=(j * 3, (k - (1 << 29)) * 1_000_000_007), follow_symlinks=False)
+        elif what == "replace" and file:  # the same names and size, other bytes, and the old time: what rsync -t leaves
+            times = file.stat()
+            other = root / "replacement"
+            other.write_bytes(bytes([k % 251]) * size)
+            os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+            other.rename(file)
+    except (OSError, ValueError):
+        pass
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    rounds=st.lists(st.tuples(st.lists(operation, max_size=14), st.booleans()), min_size=1, max_size=4),
+    first=st.lists(operation, max_size=25),
+)
+def test_after_the_last_round_the_trees_are_equal(
+    first: list[tuple[str, int, int, int]], rounds: list[tuple[list[tuple[str, int, int, int]], bool]]
+) -> None:
+    """Whatever happened between the rounds, the target is the source, by a comparison that shares no code with the product."""
+    with tempfile.TemporaryDirectory(prefix="hstor-") as base:
+        move = Move(Path(base))
+        try:
+            for step in first:
+                act(move.upper, *step)
+            move.round()
+            for index, (steps, wait) in enumerate(rounds):
+                if wait:
+                    time.sleep(_NOT_RACY_S)
+                    move.round()  # now nothing is racy, and only times and numbers tell what changes next
+                for step in steps:
+                    act(move.upper, *step)
+                if index < len(rounds) - 1:
+                    move.round()
+                    assert move.differences() == []  # nothing writes: a running round is exact as well
+            move.finish()
+            assert move.differences() == []
+        finally:
+            move.target.close()
+
+
+# ---------------------------------------------------------------- one fact each
+
+
+def populate(root: Path) -> None:
+    """One of everything."""
+    (root / "file").write_bytes(b"hello")
+    (root / "empty").touch()
+    setuid = root / "setuid"
+    setuid.write_bytes(b"#!")
+    os.chown(setuid, 1000, 1001)
+    setuid.chmod(0o6755)
+    (root / "capable").write_bytes(b"x")
+    os.setxattr(root / "capable", "security.capability", CAPABILITY)
+    os.setxattr(root / "file", "user.note", b"\x00\xff" * 100)
+    os.setxattr(root / "file", "trusted.note", b"")
+    os.setxattr(root / "file", "system.posix_acl_access", acl(7, 5))
+    (root / "gone").touch()
+    (root / "gone").unlink()
+    os.mknod(root / "gone", stat.S_IFCHR, 0)
+    (root / "opaque").mkdir()
+    os.setxattr(root / "opaque", "trusted.overlay.opaque", b"y")
+    os.setxattr(root / "opaque", "system.posix_acl_default", acl(7, 7))
+    (root / "sticky").mkdir()
+    (root / "sticky").chmod(0o3777)
+    os.chown(root / "sticky", 5, 6)
+    (root / "sticky" / "inherits-the-group").touch()
+    os.mknod(root / "block", stat.S_IFBLK | 0o660, os.makedev(8, 17))
+    os.mknod(root / "char", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = Path.cwd()
+        os.chdir(root)  # the path of a socket is short
+        try:
+            listener.bind("socket")
+        finally:
+            os.chdir(before)
+    (root / "link").symlink_to("/etc/\xe9/../nowhere")
+    os.chown(root / "link", 42, 43, follow_symlinks=False)
+    os.setxattr(root / "link", "trusted.onlink", b"1", follow_symlinks=False)
+    os.link(root / "link", root / "second-name-of-the-link", follow_symlinks=False)
+    os.link(root / "gone", root / "gone-too")  # overlayfs shares one inode among whiteouts
+    os.link(root / "file", root / "sticky" / "other-name")
+    for name in (b"new\nline", b"\xff\xfe\x01", b"n" * 255, b" ", b"\\", "é".encode()):
+        Path(os.fsdecode(bytes(root) + b"/" + name)).write_bytes(name)
+    with (root / "sparse").open("wb") as file:
+        file.seek(5 << 20)
+        file.write(b"island")
+        file.truncate(1 << 40)
+    (root / "old").touch()
+    os.utime(root / "old", ns=(1, -123_456_789_123_456_789))
+    os.utime(root / "link", ns=(5, 1_234_567_890_987_654_321), follow_symlinks=False)
+    os.utime(root / "opaque", ns=(5, 987_654_321))
+    os.utime(root, ns=(7, 11_000_000_013))
+    root.chmod(0o751)
+
+
+def test_one_of_everything(move: Move) -> None:
+    """Every kind of inode, owner, mode, xattr, ACL, time and name arrives in one round."""
+    populate(move.upper)
+    # The terabyte of hole must not be read, not even by the comparison.
+    sparse = move.upper / "sparse"
+    move.finish()
+    copy = move.copy / "sparse"
+    assert (move.copy / "old").stat().st_atime_ns == 1
+    assert copy.stat().st_size == 1 << 40
+    with sparse.open("rb") as one, copy.open("rb") as other:
+        assert strict_tree.extents(one.fileno()) == strict_tree.extents(other.fileno()) != []
+        other.seek(5 << 20)
+        assert other.read(6) == b"island"
+    os.truncate(sparse, 0)
+    os.truncate(copy, 0)
+    for path in (sparse, copy):
+        os.utime(path, ns=(0, 0))
+    assert move.differences() == []
+    assert not (move.copy.parent / ".upper.moving").exists()
+
+
+def test_marks_of_the_old_overlay_stay_behind(move: Move) -> None:
+    """origin, uuid, impure and nlink are not carried over; opaque and whiteout markers are."""
+    (move.upper / "d").mkdir()
+    for name in ("origin", "uuid", "impure", "nlink", "opaque", "whiteout"):
+        os.setxattr(move.upper / "d", f"trusted.overlay.{name}", b"y")
+    move.finish()
+    assert set(os.listxattr(move.copy / "d")) == {"trusted.overlay.opaque", "trusted.overlay.whiteout"}
+
+
+@pytest.mark.parametrize("name", ["redirect", "metacopy"])
+def test_layers_of_other_overlays_are_refused(move: Move, name: str) -> None:
+    """A redirect or a copy of metadata only cannot move; the error names the path and the mount option."""
+    (move.upper / "d").mkdir()
+    (move.upper / "d" / "culprit").touch()
+    os.setxattr(move.upper / "d" / "culprit", f"trusted.overlay.{name}", b"/x")
+    with pytest.raises(StorageError, match="/d/culprit") as caught:
+        move.round()
+    assert "=off" in caught.value.hint
+
+
+def test_a_renamed_directory_costs_no_contents(move: Move) -> None:
+    """Renaming a directory with 20 MB in it sends less than 4 KB."""
+    (move.upper / "a" / "b").mkdir(parents=True)
+    (move.upper / "a" / "b" / "big").write_bytes(os.urandom(20 << 20))
+    move.round()
+    time.sleep(_NOT_RACY_S)
+    move.round()
+    (move.upper / "other").mkdir()
+    (move.upper / "a").rename(move.upper / "other" / "moved")
+    assert move.round() < 4096
+    assert move.finish() < 4096
+    assert move.differences() == []
+
+
+def test_a_changed_block_costs_a_block(move: Move) -> None:
+    """One byte in the middle of 20 MB sends one block of 64 KiB, and a file that is only touched sends none."""
+    big = move.upper / "big"
+    big.write_bytes(os.urandom(20 << 20))
+    move.round()
+    with big.open("r+b") as file:
+        file.seek(10 << 20)
+        file.write(b"!")
+    assert 1 << 16 < move.round() < (1 << 16) + 4096
+    os.utime(big)
+    assert move.finish() < 4096
+    assert move.differences() == []
+
+
+def test_what_becomes_a_hole_is_a_hole(move: Move) -> None:
+    """Punching whole blocks and parts of blocks frees them on the target too."""
+    file = move.upper / "file"
+    file.write_bytes(os.urandom(1 << 20))
+    move.round()
+    punch(file, 128 << 10, 256 << 10)
+    punch(file, (700 << 10) + 4096, 8192)
+    assert move.finish() < 3 << 16
+    assert move.differences() == []
+    assert (move.copy / "file").stat().st_blocks < 1 << 11
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """Where no writeback makes a dirty page clean, whoever calls sync on this machine."""
+    path = tmp_path / "tmpfs"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "hstor", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_shared_mappings_are_read_again(tmpfs: Path) -> None:
+    """A store through a shared mapping changes no time; `always` finds it all the same."""
+    move = Move(tmpfs)
+    file = move.upper / "mapped"
+    file.write_bytes(bytes(1 << 20))
+    with file.open("r+b") as handle, mmap.mmap(handle.fileno(), 0) as mapping:
+        mapping[500_000] = 1  # the page is dirty and writable from here on
+        time.sleep(_NOT_RACY_S)
+        move.round()
+        before = file.stat()
+        mapping[500_001] = 2
+        after = file.stat()
+        assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+        assert move.round() < 4096  # nobody can see it
+        assert move.finish(always={(after.st_dev, after.st_ino)}) > 1 << 16
+        assert move.differences() == []
+
+
+def test_rounds_beside_a_busy_writer(move: Move) -> None:
+    """Files that grow, shrink, vanish and move while they are read fail no round; when the writer stops, the last is exact."""
+    stop = threading.Event()
+
+    def churn(seed: int) -> None:
+        step = seed
+        while not stop.is_set():
+            step = (step * 1103515245 + 12345) & 0x3FFFFFFF
+            operation = (
+                "create",
+                "write",
+                "truncate",
+                "rename",
+                "unlink",
+                "mkdir",
+                "symlink",
+                "link",
+                "punch",
+                "replace",
+            )
+            try:
+                act(move.upper, operation[step % 10], step >> 3, step >> 7, step >> 11)
+            except OSError:
+                pass  # two writers get into each other's way
+
+    for name in "pqrs":
+        (move.upper / name).mkdir()
+        (move.upper / name / "big").write_bytes(os.urandom(3 << 20))
+    writers = [threading.Thread(target=churn, args=(seed,)) for seed in (1, 2)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(12):
+            move.round()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    move.finish()
+    assert move.differences() == []
+
+
+def test_a_change_while_frozen_is_an_error(move: Move) -> None:
+    """In the last round a file that changes under our hands is reported by name, not sent half old and half new."""
+    (move.upper / "a").write_bytes(bytes(4 << 20))
+    (move.upper / "z").write_bytes(os.urandom(4 << 20))
+    frames = move.source.delta(last=True)
+    next(frames)
+    for name in ("a", "z"):
+        with (move.upper / name).open("ab") as file:
+            file.write(b"late")
+    with pytest.raises(StorageError, match=r"/[az] changed"):
+        list(frames)
+
+
+def test_a_hostile_container_cannot_make_us_read_the_host(move: Move, tmp_path: Path) -> None:
+    """A directory that turns into a link to the host's files between scan and read leads nowhere."""
+    secret = b"the host's secret " * 10
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "shadow").write_bytes(secret)
+    for name in ("one", "two"):
+        (move.upper / name).mkdir()
+        (move.upper / name / "big").write_bytes(os.urandom(3 << 20))
+        (move.upper / name / "shadow").write_bytes(b"harmless " * 20)
+    frames = move.source.delta()
+    taken = [bytes(next(frames))]
+    for name in ("one", "two"):
+        (move.upper / name).rename(move.upper / f"{name}-aside")
+        (move.upper / name).symlink_to(tmp_path / "etc")
+    taken += [bytes(frame) for frame in frames]
+    assert not any(secret in frame for frame in taken)
+    for frame in taken:
+        move.target.apply(frame)
+    move.finish()
+    assert move.differences() == []
+
+
+def test_a_mount_in_the_layer_is_refused(move: Move) -> None:
+    """What is mounted in the upper directory is not the container's."""
+    (move.upper / "mnt").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "hstor", str(move.upper / "mnt")], check=True)
+    try:
+        with pytest.raises(StorageError, match="/mnt in the writable layer is a mount"):
+            move.round()
+    finally:
+        subprocess.run(["umount", str(move.upper / "mnt")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (lambda frames: frames[1:], "came where"),
+        (lambda frames: [frames[0], frames[0], *frames[1:]], "came where"),
+        (lambda frames: frames[:-1], "not the last"),
+        (lambda frames: [frame.replace(b"needle", b"nettle") for frame in frames], "digest"),
+    ],
+    ids=["first frame lost", "frame twice", "last frame lost", "bytes changed"],
+)
+def test_damage_on_the_way_is_found(move: Move, harm: Callable[[list[bytes]], list[bytes]], expected: str) -> None:
+    """Lost, repeated and changed frames make the target refuse the tree."""
+    (move.upper / "a").write_bytes(b"needle" * 1000)
+    (move.upper / "b").write_bytes(os.urandom(3 << 20))
+    frames = [bytes(frame) for frame in move.source.delta(last=True)]
+    with pytest.raises(TransferError, match=expected):
+        for frame in harm(frames):
+            move.target.apply(frame)
+        move.target.finish()
+
+
+def test_a_spent_source_says_so(move: Move) -> None:
+    """After a round that was not taken to its end nobody knows what the target has: the source refuses to go on."""
+    (move.upper / "b").write_bytes(os.urandom(3 << 20))
+    next(iter(move.source.delta()))
+    with pytest.raises(Exception, match="not sent to its end"):
+        list(move.source.delta())
+
+
+def test_many_directories_deep(move: Move) -> None:
+    """A chain of directories longer than any path may be, with a hard link from its bottom to the top."""
+    fd = os.open(move.upper, os.O_RDONLY)
+    for _ in range(700):
+        os.mkdir("a-directory", dir_fd=fd)
+        inner = os.open("a-directory", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    (move.upper / "top").write_bytes(b"x")
+    top = os.open(move.upper, os.O_RDONLY)
+    os.link("top", "bottom", src_dir_fd=top, dst_dir_fd=fd)
+    move.finish()
+    copy = os.open(move.copy, os.O_RDONLY)
+    assert os.stat("top", dir_fd=copy).st_nlink == 2
+    for descriptor in (fd, top, copy):
+        os.close(descriptor)
+
+
+def test_an_overlay_sees_the_same_after_the_move(tmp_path: Path) -> None:
+    """A real overlay: what its container changed, deleted and replaced looks the same over the moved upper directory."""
+    lower, there = tmp_path / "lower", tmp_path / "there"
+    for path in ("etc", "usr/share/doc", "var/old"):
+        (lower / path).mkdir(parents=True)
+    for path in ("etc/hosts", "etc/passwd", "usr/share/doc/readme", "var/old/log"):
+        (lower / path).write_text(path * 100)
+    os.link(lower / "etc/passwd", lower / "etc/passwd-")
+    (tmp_path / "merged").mkdir()
+    move = Move(tmp_path)
+
+    def mount(upper: Path) -> None:
+        work = upper.with_name("work")
+        work.mkdir(exist_ok=True)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work},xino=off,redirect_dir=off,metacopy=off,index=off"
+        subprocess.run(["mount", "-t", "overlay", "hstor", "-o", options, str(tmp_path / "merged")], check=True)
+
+    merged = tmp_path / "merged"
+    mount(move.upper)
+    try:
+        (merged / "etc/hosts").unlink()
+        (merged / "etc/passwd").write_text("changed")
+        (merged / "etc/passwd").chmod(0o4711)
+        move.round()
+        subprocess.run(["rm", "-rf", str(merged / "usr/share")], check=True)
+        (merged / "usr/share").mkdir()  # opaque
+        (merged / "usr/share/new").write_text("new")
+        (merged / "var/old/log").rename(merged / "var/log")
+        move.round()
+        (merged / "var/old").rmdir()
+        (merged / "etc/late").write_text("late")
+        move.finish()
+        assert move.differences() == []
+        before = strict_tree.read(merged)
+    finally:
+        subprocess.run(["umount", str(merged)], check=True)
+    there.mkdir()
+    mount(move.copy)
+    try:
+        assert strict_tree.differences(before, strict_tree.read(merged)) == []
+        assert not (merged / "etc/hosts").exists()
+        assert [path.name for path in (merged / "usr/share").iterdir()] == ["new"]
+    finally:
+        subprocess.run(["umount", str(merged)], check=True)
+
+
+def test_the_scan_of_ten_thousand_files_fits_into_a_freeze(move: Move) -> None:
+    """10,000 files of which one changed: the last round's processor time on both sides is far below the freeze's budget."""
+    for directory in range(100):
+        (move.upper / str(directory)).mkdir()
+        for file in range(100):
+            (move.upper / str(directory) / str(file)).write_bytes(b"x")
+    time.sleep(_NOT_RACY_S)
+    move.round()
+    (move.upper / "5" / "5").write_bytes(b"y")
+    began = time.process_time()
+    move.finish()
+    took_s = time.process_time() - began
+    print(f"last round of 10,000 files: {took_s * 1000:.0f} ms of processor time")
+    assert took_s < 0.4  # 80 ms on an idle machine; this one may be anything but idle
