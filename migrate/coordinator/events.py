@@ -19,10 +19,11 @@ from migrate.saga.journal import Event as JournalEvent
 
 MOST_PROGRESS = 256  # lines that a watcher may be behind
 
-# Where the frozen window begins and ends: the first of these that the hosts marked.
-FREEZE_MARKS = ("freeze", "frozen", "network-lock", "post-dump")
-DETACH_MARKS = ("network-lock", "frozen", "post-dump")
-THAW_MARKS = ("thaw", "thawed", "running", "resumed")
+# The frozen window, in the words of agent/criu/departure.py, arrival.py and agent/handover/target.py: no task runs from
+# the source's FROZEN to the target's RUNNING; the network knows the new place at the target's ANNOUNCED.
+FROZEN = "frozen"
+RUNNING = "running"
+ANNOUNCED = "announced"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,12 +181,12 @@ def record(migration: Migration, entries: Sequence[Entry], *, with_journal: bool
 
 def _marks(migration: Migration, done: Mapping[str, Entry]) -> tuple[Mark, ...]:
     where = {"freeze": migration.source, "restore": migration.target, "resume": migration.target}
-    marks = [
+    marks = {  # a set: the target's monitor says all of its marks each time
         Mark(name=mark["name"], unix_ns=mark["unix_ns"], host=host)
         for step, host in where.items()
         if step in done
         for mark in done[step].data["marks"]
-    ]
+    }
     return tuple(sorted(marks, key=lambda mark: mark.unix_ns))
 
 
@@ -201,20 +202,17 @@ def _seconds(
     # By the coordinator's one clock: it stood still for no longer than this.
     limit_s = (done["resume"].unix_ns - freezing[0].unix_ns) / 1e9
     facts["frozen_at_most_s"] = limit_s
-    thawed = _first(marks, migration.target, THAW_MARKS)
-    for name, beginnings in (("frozen_s", FREEZE_MARKS), ("downtime_s", DETACH_MARKS)):
-        began = _first(marks, migration.source, beginnings)
-        if began is None or thawed is None:
-            continue
-        seconds = (thawed.unix_ns - began.unix_ns) / 1e9
-        if 0 <= seconds <= limit_s:  # else the hosts' clocks disagree, and their difference says nothing
-            facts[name] = seconds
+    began = _instant(marks, migration.source, FROZEN)
+    for name, end in (
+        ("frozen_s", _instant(marks, migration.target, RUNNING)),
+        ("downtime_s", _instant(marks, migration.target, ANNOUNCED) or _instant(marks, migration.target, RUNNING)),
+    ):
+        # Outside of these bounds the hosts' clocks disagree, and their difference says nothing.
+        if began and end and 0 <= end - began <= limit_s * 1e9:
+            facts[name] = (end - began) / 1e9
     return facts
 
 
-def _first(marks: Sequence[Mark], host: str, names: Sequence[str]) -> Mark | None:
-    for name in names:
-        for mark in marks:
-            if (mark.host, mark.name) == (host, name):
-                return mark
-    return None
+def _instant(marks: Sequence[Mark], host: str, name: str) -> int:
+    """0 = there is no such mark."""
+    return next((mark.unix_ns for mark in marks if (mark.host, mark.name) == (host, name)), 0)

@@ -13,10 +13,10 @@ from migrate.coordinator.store import Migration
 from migrate.errors import NeedsAttention
 from migrate.saga.journal import Direction
 
-RUNNING = "running"
 FROZEN = "frozen"
-LOST = "lost"
 EXITED = "exited"
+RUNS = ("running", "lost")  # lost: the tasks run, their monitor has died
+ALIVE = (*RUNS, FROZEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +72,20 @@ def judge(move: Migration, seen: Seen) -> Verdict:
 
 def _contradiction(move: Migration, seen: Seen) -> Verdict | None:
     source, target = seen.source, seen.target
-    if _is(source, RUNNING) and _is(target, RUNNING):
+    if _is(source, *RUNS) and _is(target, *RUNS):
         return _attention(
             move, seen, "it runs on both hosts", f"stop the wrong one on its host: {_owner(move, seen)} owns it"
         )
     if seen.direction is Direction.COMMITTED:
-        if _is(source, RUNNING):
+        if _is(source, *RUNS):
             return _attention(move, seen, f"{move.target} owns it, but it runs on {move.source}", _keep(move, "source"))
         if "resume" not in seen.done and target is not None and not _can_run(move, target):
             return _attention(move, seen, f"{move.target} lost it before it ran there", _keep(move, "source"))
         return None
-    if _is(target, RUNNING):
-        return _attention(move, seen, f"{move.source} owns it, but it runs on {move.target}", _keep(move, "target"))
-    if source is not None and not _alive(source):
+    if _is(target, *RUNS):
+        which = "source" if _is(source, *ALIVE) else "target"
+        return _attention(move, seen, f"{move.source} owns it, but it runs on {move.target}", _keep(move, which))
+    if source is not None and not _is(source, *ALIVE):
         if _is(target, FROZEN):
             # Forward is fine: the pivot makes this copy the one that counts. Back would kill it.
             if seen.direction is Direction.BACK and "freeze" not in seen.undone:
@@ -102,9 +103,9 @@ def may_keep_target(move: Migration, seen: Seen) -> Verdict:
     """Whether an operator may declare the target's frozen copy the container."""
     if seen.direction is Direction.COMMITTED:
         return _refusal(f"{move.target} owns {move.container} already", f"migrate repair {move.id}")
-    if "restore" not in seen.done or not _is(seen.target, FROZEN, RUNNING):
+    if "restore" not in seen.done or not _is(seen.target, *ALIVE) or _of_another_move(move, seen.target):
         return _refusal(f"{move.target} has no complete copy of {move.container}: {_sight(move, seen)}")
-    if _is(seen.source, RUNNING) or "freeze" in seen.undone:
+    if _is(seen.source, *RUNS) or "freeze" in seen.undone:
         return _refusal(f"{move.container} has run on {move.source} since: the copy on {move.target} is of the past")
     warning = "" if seen.source else f"; {move.source} does not answer: make sure that it is off"
     return Verdict(go_on=True, text=f"the copy on {move.target} becomes {move.container} and runs{warning}")
@@ -114,11 +115,11 @@ def may_keep_source(move: Migration, seen: Seen) -> Verdict:
     """Whether an operator may declare the source's copy the container."""
     if seen.direction is not Direction.COMMITTED:
         return Verdict(go_on=True, text=f"what is on {move.target} is discarded; {_sight(move, seen)}")
-    if "resume" in seen.done or _is(seen.target, RUNNING):
+    if "resume" in seen.done or _is(seen.target, *RUNS):
         return _refusal(f"{move.container} has run on {move.target} since: the copy on {move.source} is of the past")
     if seen.target is None:
         return _refusal(f"{move.target} does not answer, and may run {move.container}", f"bring {move.target} up first")
-    if not _is(seen.source, FROZEN, RUNNING):
+    if not _is(seen.source, *ALIVE):
         return _refusal(f"{move.source} has no copy of {move.container}: {_sight(move, seen)}")
     return Verdict(go_on=True, text=f"{move.source} owns {move.container} again and runs it on")
 
@@ -127,13 +128,13 @@ def _is(seen: Sighting | None, *states: str) -> bool:
     return seen is not None and seen.present and seen.state in states
 
 
-def _alive(seen: Sighting) -> bool:
-    return _is(seen, RUNNING, FROZEN)
+def _of_another_move(move: Migration, seen: Sighting | None) -> bool:
+    return seen is not None and seen.migration_id != move.id
 
 
 def _can_run(move: Migration, target: Sighting) -> bool:
     """After the pivot: it waits there to be resumed, or has been, and may have exited since."""
-    return _alive(target) or (_is(target, EXITED) and target.epoch > move.epoch)
+    return _is(target, *ALIVE) or (_is(target, EXITED) and target.epoch > move.epoch)
 
 
 def _owner(move: Migration, seen: Seen) -> str:

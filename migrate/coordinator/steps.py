@@ -228,8 +228,17 @@ class Release:
             return {"marks": [], "left_over": [exc.message] if there.present else []}  # nothing that could run is left
 
 
-_WAS_RESUMED = (types_pb2.CONTAINER_STATE_RUNNING, types_pb2.CONTAINER_STATE_EXITED)
-_HAS_TASKS = (types_pb2.CONTAINER_STATE_RUNNING, types_pb2.CONTAINER_STATE_FROZEN)
+# LOST is a container whose monitor has died: its tasks run.
+_HAS_TASKS = (
+    types_pb2.CONTAINER_STATE_RUNNING,
+    types_pb2.CONTAINER_STATE_FROZEN,
+    types_pb2.CONTAINER_STATE_LOST,
+)
+_WAS_RESUMED = (
+    types_pb2.CONTAINER_STATE_RUNNING,
+    types_pb2.CONTAINER_STATE_LOST,
+    types_pb2.CONTAINER_STATE_EXITED,
+)
 
 
 def _finish(move: Move, host: str, role: str, *, committed: bool) -> Facts:

@@ -141,12 +141,10 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         )
 
     def reboot(self) -> None:
-        """Every task dies, /run is empty; what was on disk is still there."""
-        for container_id, copy in list(self.containers.items()):
-            if copy.state == ARRIVING or (copy.migration_id and self._role(copy) == "target"):
-                del self.containers[container_id]
-            elif copy.state in HAS_TASKS:
-                copy.state, copy.memory, copy.migration_id = EXITED, None, ""
+        """Every task dies, /run is empty, and with it the records of moves; what was on disk is still there."""
+        for copy in self.containers.values():
+            if copy.state in HAS_TASKS:
+                copy.state, copy.memory = EXITED, None
         self.moves.clear()
 
     # ------------------------------------------------------------ both
@@ -214,7 +212,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             raise WrongState(f"there is no restored container of move {request.migration_id} here")
         copy.state, copy.epoch, copy.migration_id = RUNNING, request.epoch + 1, ""
         self.epochs[request.container_id] = copy.epoch
-        move.marks.append(self._mark("thaw"))
+        move.marks = [self._mark(name) for name in ("linked", "running", "announced")]
 
     # ------------------------------------------------------------ source
 
@@ -272,7 +270,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             raise WrongState(f"{copy.spec.name} does not run")
         if copy.state == RUNNING:
             copy.state = FROZEN
-            move.marks = [self._mark(name) for name in ("freeze", "network-lock", "frozen")]
+            move.marks = [self._mark(name) for name in ("dump", "frozen", "dumped", "held")]
         yield agent_pb2.FreezeEvent(progress=types_pb2.Progress(phase="freeze", text="frozen"))
         if copy.state != FROZEN or move.finished:
             raise WrongState(f"move {request.migration_id} is over")
@@ -325,10 +323,6 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         if container_id not in self.containers:
             raise NotFound(f"no container {container_id} here", code="container.not_found")
         return self.containers[container_id]
-
-    def _role(self, copy: FakeContainer) -> str:
-        move = self.moves.get(copy.migration_id)
-        return move.role if move else ""
 
     def _fence(self, container_id: str, epoch: int) -> None:
         known = self.epochs.get(container_id, 0)
