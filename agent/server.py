@@ -1,19 +1,24 @@
 """Builds the agent: engine, store, door, handover, and the gRPC server on a unix socket that only root can open.
 
-gRPC does not show a peer's credentials to Python, so the kernel checks them: the socket is root's, mode 0600, in a directory that others cannot
-change. Everybody else comes through the door, which looks at SO_PEERCRED itself and gives them this socket.
+gRPC does not show a peer's credentials to Python, so the kernel checks them at connect(): the socket is root's, mode 0600
+from its first moment, in a directory that others cannot change. Everybody else comes through the door, which looks at
+SO_PEERCRED itself and gives them this socket.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 
 from agent.config import AgentConfig
 from agent.door import Door
 from agent.engine.container import Engine
+from agent.errors import StorageError, WrongState
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.services.containers import ContainersService
@@ -37,9 +42,16 @@ class Agent:
     """One host's agent. start() ... stop(); containers outlive it."""
 
     def __init__(self, config: AgentConfig) -> None:
-        for directory, mode in ((config.run_dir, 0o755), (config.state_dir, 0o711), (config.moves_dir, 0o700)):
-            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        """Takes the host's lock; serves nobody before start(). Raises WrongState when another agent is there."""
         self.config = config
+        _make_directories(config)
+        self._lock = _lock(config.run_dir / "agent.lock")
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="rpc"),
+            interceptors=[ErrorInterceptor()],
+            options=channels.SERVER_OPTIONS,
+        )
+        _bind(self._server, config.socket)
         self._images = ImageStore(config.images_dir)
         self._engine = Engine(config, self._images, WritableLayer)
         self._door = Door(config.door, config.group, config.socket)
@@ -53,14 +65,11 @@ class Agent:
 
         self._source = Source(config, self._engine, find_criu, lazy=lazy, tracker=tracker)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, lazy=lazy)
-        self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="rpc"),
-            interceptors=[ErrorInterceptor()],
-            options=channels.SERVER_OPTIONS,
-        )
         agent_pb2_grpc.add_HostServicer_to_server(HostService(config, self._engine), self._server)
         agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self._engine), self._server)
-        agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self._images, config.host), self._server)
+        agent_pb2_grpc.add_ImagesServicer_to_server(
+            ImagesService(self._images, self._engine, config.host), self._server
+        )
         migration = MigrationService(self._engine, self._images, self._source, self._target)
         agent_pb2_grpc.add_MigrationServicer_to_server(migration, self._server)
 
@@ -68,9 +77,6 @@ class Agent:
         """Take up what runs already, then answer."""
         self._engine.recover()
         self._target.recover()
-        self.config.socket.unlink(missing_ok=True)
-        self._server.add_insecure_port(channels.unix_target(self.config.socket))
-        self.config.socket.chmod(0o600)
         self._server.start()
         self._door.start()
         log.info("agent of %s serves %s", self.config.host, self.config.socket)
@@ -82,3 +88,34 @@ class Agent:
         self._source.close()
         self._engine.close()
         self.config.socket.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def _make_directories(config: AgentConfig) -> None:
+    for directory, mode in ((config.run_dir, 0o755), (config.state_dir, 0o700), (config.moves_dir, 0o700)):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(mode)  # layers hold set-uid programs of root: nobody else may walk to them
+        except OSError as exc:
+            raise StorageError(f"cannot use {directory}: {exc.strerror}", hint="the agent runs as root") from exc
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise WrongState(f"another agent runs here: it holds {path}", hint="stop it first") from None
+    return fd
+
+
+def _bind(server: grpc.Server, path: Path) -> None:
+    path.unlink(missing_ok=True)  # a dead agent's: we hold the lock
+    before = os.umask(0o177)  # no other thread makes files yet
+    try:
+        server.add_insecure_port(channels.unix_target(path))
+    except (RuntimeError, ValueError) as exc:
+        raise StorageError(f"cannot listen on {path}: {exc}") from exc
+    finally:
+        os.umask(before)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Output:
 class Attachment:
     """Iterate for Output until the container ends or close(); then `exit_code` is its exit code, or None when it was
     cut off. Made before the container starts it misses nothing: Engine.start connects it before the program runs.
+    Until then input waits, and a window size is kept.
     """
 
     def __init__(self) -> None:
@@ -36,14 +38,20 @@ class Attachment:
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUED_EVENTS)
         self._closing = False
         self._client: MonitorClient | None = None
+        self._size: tuple[int, int] | None = None
+        self._settled = threading.Event()  # connected, or it never will be
 
     def connect(self, runtime_dir: Path) -> None:
         """For the engine. Raises MonitorError."""
         self._client = MonitorClient.connect(runtime_dir, on_event=self._put, on_close=self.end)
         self._client.request("attach")
+        if self._size is not None:
+            self._client.request("resize", rows=self._size[0], columns=self._size[1])
+        self._settled.set()
 
     def end(self) -> None:
         """For the engine: no more output will come."""
+        self._settled.set()
         self._put(None)
 
     def __iter__(self) -> Iterator[Output]:
@@ -63,11 +71,14 @@ class Attachment:
         self._connected().request("close-stdin")
 
     def resize(self, rows: int, columns: int) -> None:
-        self._connected().request("resize", rows=rows, columns=columns)
+        self._size = rows, columns
+        if self._settled.is_set():
+            self._connected().request("resize", rows=rows, columns=columns)
 
     def close(self) -> None:
         """Detach. The container goes on; an iteration ends."""
         self._closing = True
+        self._settled.set()
         if self._client is not None:
             self._client.close()  # its reader is gone after this: nobody else puts
         while True:
@@ -78,6 +89,7 @@ class Attachment:
                 self._events.get_nowait()
 
     def _connected(self) -> MonitorClient:
+        self._settled.wait()
         if self._client is None:
             raise WrongState("the container has not started")
         return self._client

@@ -200,14 +200,20 @@ class Engine:
         return status
 
     def logs(
-        self, container_id: str, *, follow: bool = False, tail: int | None = None, since_unix_ns: int = 0
+        self,
+        container_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since_unix_ns: int = 0,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Iterator[logs.LogEntry]:
-        """Entries oldest first; `tail` None: all of them. With `follow`, up to the container's end."""
+        """Entries oldest first; `tail` None: all of them. With `follow`, up to the container's end, or until `wanted` says no."""
         self.store.spec(container_id)
         path = self.store.directory(container_id) / "container.log"
 
         def alive() -> bool:
-            return self._supervisor.get(container_id) is not None
+            return wanted() and self._supervisor.get(container_id) is not None
 
         return logs.read_log(path, tail=tail, since_unix_ns=since_unix_ns, follow=alive if follow else None)
 

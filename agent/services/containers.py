@@ -8,6 +8,7 @@ import grpc
 
 from agent.engine import session
 from agent.engine.container import Engine
+from agent.engine.state import State
 from agent.errors import InvalidArgument
 from agent.services import convert, streams
 from protos import agent_pb2 as pb
@@ -24,51 +25,53 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return convert.status_to_proto(self._engine.create(convert.spec_from_proto(request.spec), request.epoch))
 
     def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
-        return convert.status_to_proto(self._engine.start(request.id))
+        return convert.status_to_proto(self._engine.start(convert.container_id(request.id)))
 
     def Stop(self, request: pb.StopRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
         timeout_s = None if request.default_timeout else request.timeout_s
-        return convert.status_to_proto(self._engine.stop(request.id, timeout_s, request.signal))
+        return convert.status_to_proto(self._engine.stop(convert.container_id(request.id), timeout_s, request.signal))
 
     def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillResponse:  # noqa: N802, ARG002
-        self._engine.kill(request.id, request.signal or "SIGKILL")
+        self._engine.kill(convert.container_id(request.id), request.signal or "SIGKILL")
         return pb.KillResponse()
 
     def Remove(self, request: pb.RemoveRequest, context: grpc.ServicerContext) -> pb.RemoveResponse:  # noqa: N802, ARG002
-        self._engine.remove(request.id, request.force)
+        self._engine.remove(convert.container_id(request.id), request.force)
         return pb.RemoveResponse()
 
     def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
-        return convert.status_to_proto(self._engine.inspect(request.id))
+        return convert.status_to_proto(self._engine.inspect(convert.container_id(request.id)))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:  # noqa: N802, ARG002
         return pb.ListResponse(containers=[convert.status_to_proto(status) for status in self._engine.list()])
 
     def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802
         while True:
-            status = self._engine.wait(request.id, streams.LOOK_S)
-            if status.state == "exited" or not context.is_active():
+            status = self._engine.wait(convert.container_id(request.id), streams.LOOK_S)
+            if status.state == State.EXITED or not context.is_active():
                 return convert.status_to_proto(status)
 
     def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:  # noqa: N802
         tail = None if request.all else request.tail
         for entry in self._engine.logs(
-            request.id, follow=request.follow, tail=tail, since_unix_ns=request.since_unix_ns
+            convert.container_id(request.id),
+            follow=request.follow,
+            tail=tail,
+            since_unix_ns=request.since_unix_ns,
+            wanted=context.is_active,
         ):
-            if not context.is_active():
-                return
             yield pb.LogChunk(unix_ns=entry.unix_ns, stream=entry.stream, data=entry.data)
 
     def Exec(self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext) -> Iterator[pb.ExecOutput]:  # noqa: N802
         start = _start(request_iterator)
         if not start.argv:
             raise InvalidArgument("exec takes a command")
-        status = self._engine.inspect(start.id)
+        container_id = convert.container_id(start.id)
         what = session.request(
-            status.spec,
-            pid=self._engine.running_pid(start.id),
-            start_ticks=self._engine.store.record(start.id).start_ticks,
-            cgroups=self._engine.cgroup(start.id).dirs,
+            self._engine.store.spec(container_id),
+            pid=self._engine.running_pid(container_id),
+            start_ticks=self._engine.store.record(container_id).start_ticks,
+            cgroups=self._engine.cgroup(container_id).dirs,
             argv=start.argv,
             env=start.env,
             cwd=start.cwd,
@@ -80,12 +83,18 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         with session.Session(what, stdin=start.stdin) as running:
             yield from streams.converse(running, request_iterator, context)
 
-    def Attach(
+    def Attach(  # noqa: N802
         self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext
-    ) -> Iterator[pb.ExecOutput]:  # noqa: N802
+    ) -> Iterator[pb.ExecOutput]:
         start = _start(request_iterator)
-        attachment = self._engine.attach(start.id)
-        yield from streams.converse(streams.Attached(self._engine, start.id, attachment), request_iterator, context)
+        container_id = convert.container_id(start.id)
+        attached = streams.Attached(self._engine, container_id, self._engine.attach(container_id))
+        try:
+            if start.rows and start.columns and self._engine.store.spec(container_id).tty:
+                attached.resize(start.rows, start.columns)
+            yield from streams.converse(attached, request_iterator, context)
+        finally:
+            attached.hang_up()  # an attachment to a container that never starts ends here
 
 
 def _start(requests: Iterator[pb.ExecInput]) -> pb.ExecStart:

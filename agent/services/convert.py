@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
 from agent.engine.state import ContainerStatus, State
+from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
 from agent.storage.images import Image, ImageConfig
 from protos import agent_pb2, types_pb2
 
+LOWEST_ID = 65536  # below are the host's own users
+HIGHEST_ID = (1 << 32) - 2
+_ID = re.compile(r"[0-9a-f]{32}")
 _STATES = {
     State.CREATED: types_pb2.CONTAINER_STATE_CREATED,
     State.RUNNING: types_pb2.CONTAINER_STATE_RUNNING,
@@ -18,6 +23,13 @@ _STATES = {
     State.ARRIVING: types_pb2.CONTAINER_STATE_ARRIVING,
     State.LOST: types_pb2.CONTAINER_STATE_LOST,
 }
+
+
+def container_id(text: str) -> str:
+    """`text`, which becomes a part of paths. Raises NotFound for what no container can be called."""
+    if not _ID.fullmatch(text):
+        raise NotFound(f"no container {text!r} on this host: an id has 32 hexadecimal digits")
+    return text
 
 
 def state_to_proto(state: State) -> types_pb2.ContainerState:
@@ -29,22 +41,37 @@ def spec_to_proto(spec: ContainerSpec) -> types_pb2.ContainerSpec:
 
 
 def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
-    plain = {
-        name: getattr(message, name)
-        for name in (
-            "id", "name", "image", "image_digest", "cwd", "user", "hostname", "tty", "stdin_open", "stop_signal",
-            "stop_timeout_s", "created_unix_ns",
+    """Raises InvalidArgument for an id that is none, and for ids that are the host's own users."""
+    if not _ID.fullmatch(message.id):
+        raise InvalidArgument(f"{message.id!r} is no id of a container: it takes 32 hexadecimal digits")
+    first, last = message.ids.base, message.ids.base + message.ids.count - 1
+    if first < LOWEST_ID or message.ids.count < 1 or last > HIGHEST_ID:
+        raise InvalidArgument(
+            f"container {message.name} cannot have the host's ids {first} to {last}",
+            hint=f"a range of ids lies between {LOWEST_ID} and {HIGHEST_ID}",
         )
-    }  # fmt: skip
-    lists = {name: tuple(getattr(message, name)) for name in ("layers", "argv", "env", "capabilities")}
     network, limits = message.network, message.limits
     return ContainerSpec(
-        **plain,
-        **lists,
-        labels=dict(message.labels),
+        id=message.id,
+        name=message.name,
+        image=message.image,
+        image_digest=message.image_digest,
+        layers=tuple(message.layers),
+        argv=tuple(message.argv),
+        env=tuple(message.env),
+        cwd=message.cwd,
+        user=message.user,
+        hostname=message.hostname,
         ids=IdRange(base=message.ids.base, count=message.ids.count),
         network=Network(address=network.address, mac=network.mac, gateway=network.gateway, mtu=network.mtu),
         limits=Limits(memory_bytes=limits.memory_bytes, cpus=limits.cpus, pids=limits.pids),
+        tty=message.tty,
+        stdin_open=message.stdin_open,
+        capabilities=tuple(message.capabilities),
+        stop_signal=message.stop_signal,
+        stop_timeout_s=message.stop_timeout_s,
+        labels=dict(message.labels),
+        created_unix_ns=message.created_unix_ns,
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import grpc
 
-from agent.errors import InvalidArgument, TransferError
+from agent.engine.container import Engine
+from agent.errors import InvalidArgument, TransferError, WrongState
 from agent.services import convert
 from agent.storage.images import ImageStore
 from protos import agent_pb2 as pb
@@ -16,8 +17,8 @@ from protos import agent_pb2_grpc, types_pb2
 class ImagesService(agent_pb2_grpc.ImagesServicer):
     """This host's images."""
 
-    def __init__(self, store: ImageStore, host: str) -> None:
-        self._store, self._host = store, host
+    def __init__(self, store: ImageStore, engine: Engine, host: str) -> None:
+        self._store, self._engine, self._host = store, engine, host
 
     def Import(self, request_iterator: Iterator[pb.ImportChunk], context: grpc.ServicerContext) -> types_pb2.Image:  # noqa: N802, ARG002
         first = next(request_iterator, None)
@@ -34,7 +35,17 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         return convert.image_to_proto(self._store.get(request.name), self._host)
 
     def Remove(self, request: pb.RemoveImageRequest, context: grpc.ServicerContext) -> pb.RemoveImageResponse:  # noqa: N802, ARG002
-        return pb.RemoveImageResponse(removed=self._store.remove(request.name, request.force))
+        """`force` takes the name away though containers use the image; they keep their layers in any case."""
+        specs = [status.spec for status in self._engine.list()]
+        digest = self._store.get(request.name).digest
+        users = sorted(spec.name for spec in specs if spec.image_digest == digest)
+        if users and not request.force:
+            raise WrongState(
+                f"image {request.name} is used by {', '.join(users)}",
+                hint="remove the containers first, or use --force: they run on",
+            )
+        self._store.remove(request.name, request.force)
+        return pb.RemoveImageResponse(removed=self._store.gc({layer for spec in specs for layer in spec.layers}))
 
 
 def _whole(chunks: Iterator[pb.ImportChunk]) -> Iterator[bytes]:

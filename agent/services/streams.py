@@ -19,8 +19,8 @@ LOOK_S = 1.0
 class Conversation(Protocol):
     """A program that is talked to: agent.engine.session.Session, or Attached."""
 
-    exit_code: int | None
-
+    @property
+    def exit_code(self) -> int | None: ...
     def __iter__(self) -> Iterator[Output]: ...
     def write(self, data: bytes) -> None: ...
     def close_stdin(self) -> None: ...
@@ -54,7 +54,9 @@ def converse(
     program: Conversation, requests: Iterator[pb.ExecInput], context: grpc.ServicerContext
 ) -> Iterator[pb.ExecOutput]:
     """`started`, output as it comes, `exit_code` unless it was cut off. The end of `requests` lets go of nothing."""
-    context.add_callback(program.hang_up)  # the caller is gone; also called at an ordinary end, when it does nothing
+    # The caller is gone; also called at an ordinary end, when it does nothing.
+    if not context.add_callback(program.hang_up):
+        return  # gone before it began: nobody would call hang_up
     threading.Thread(target=_feed, args=(program, requests), daemon=True).start()
     yield pb.ExecOutput(started=True)
     for output in program:
