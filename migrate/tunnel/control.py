@@ -250,9 +250,11 @@ class ControlTunnel:
                 return
             try:
                 session = ssh.open_session(timeout=transport.CONNECT_TIMEOUT_S)
-                with session:
+                try:
                     session.exec_command("control")  # the certificate forces it anyway
                     self._pump(local, session)
+                finally:
+                    _close(session)
             except (paramiko.SSHException, EOFError, OSError) as exc:
                 log.info("tunnel to %s: session: %s", self.name, exc)
 
@@ -270,7 +272,7 @@ class ControlTunnel:
                 refusal = session.recv_stderr(4096).decode(errors="replace") if session.recv_stderr_ready() else ""
                 self._set_session_error(refusal.strip().removeprefix("dial: ") or "the agent hung up")
         finally:
-            session.close()
+            _close(session)
             with contextlib.suppress(OSError):  # gRPC closed first
                 local.shutdown(socket.SHUT_RDWR)  # wakes _send
             outward.join()
@@ -301,4 +303,10 @@ def _send(local: socket.socket, session: paramiko.Channel) -> None:
             session.sendall(data)
         session.shutdown_write()
     except (paramiko.SSHException, EOFError, OSError):
-        session.close()  # wakes the other direction
+        _close(session)  # wakes the other direction
+
+
+def _close(session: paramiko.Channel) -> None:
+    """Paramiko marks it closed, which is what we need, and then tries to tell a peer that may be gone."""
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        session.close()
