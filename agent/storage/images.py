@@ -34,6 +34,8 @@ from agent.storage.receive import LayerWriter
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
 _NAME = re.compile(r"[a-z0-9]+(?:[._/:-]+[a-zA-Z0-9]+)*")
+_LATEST = "latest"
+_LONGEST_NAME = 255
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "LayerWriter"]
@@ -87,7 +89,7 @@ class ImageStore:
         The same tar and config give the same digest on every host, for the image counts as created when its newest
         file was. A name that is taken moves to the new image. On an error nothing is left.
         """
-        name = _normalised(name)
+        name = _checked(name)
         with self._ingested(iter(chunks), expected="") as publish, self._locked():
             layer = publish()
             return self._write_image(name, config, (layer,), layer.newest_unix_ns)
@@ -151,7 +153,7 @@ class ImageStore:
 
         If the name belongs to another image here, that stays so, and this one is called NAME@DIGEST.
         """
-        name = _normalised(image.name)
+        name = _checked(image.name.partition("@")[0])
         with self._locked():
             lacking = self.missing(image.layers)
             if lacking:
@@ -269,8 +271,7 @@ class ImageStore:
         """Name and digest of an image. Of several names of one digest, the first."""
         names = self._read_names()
         if not _SHORT.fullmatch(wanted):
-            name = _normalised(wanted)
-            found = [name] if name in names else []
+            found = [name for name in (wanted, f"{wanted}:{_LATEST}") if name in names]
         else:
             digest = f"sha256:{wanted.removeprefix('sha256:')}"
             found = sorted(name for name in names if names[name].startswith(digest))
@@ -389,15 +390,12 @@ def _unpack_into(work: Path, chunks: Iterator[bytes]) -> _Layer:
     )
 
 
-def _normalised(name: str) -> str:
+def _checked(name: str) -> str:
     """`debian` -> `debian:latest`. Raises InvalidArgument."""
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
-        repository, tag = name, "latest"
-    name, at, digest = repository.partition("@")  # NAME:TAG@sha256:HEX, as `register` makes them
-    if at:
-        return f"{_normalised(name)}@{digest}:{tag}"
-    if len(repository) > 255 or not _NAME.fullmatch(repository) or not _TAG.fullmatch(tag):
+        repository, tag = name, _LATEST
+    if len(repository) > _LONGEST_NAME or not _NAME.fullmatch(repository) or not _TAG.fullmatch(tag):
         raise InvalidArgument(
             f"{name!r} is no name of an image", hint="names look like debian:12 or registry:5000/team/web"
         )

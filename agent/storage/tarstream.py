@@ -127,14 +127,14 @@ class _Forward:
 
     def seek(self, position: int) -> None:
         if position < self._position:
-            raise ValueError(f"the archive points back to byte {position}")
+            raise self._damaged(f"it points back to byte {position}")
         for _ in self.pieces(position - self._position):
             pass
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, fewer at the end."""
         if not 0 <= size <= _LARGEST_HEADER:
-            raise ValueError(f"a header of {size} bytes")
+            raise self._damaged(f"it has a header of {size} bytes")
         if size <= len(self._rest):
             return bytes(self._take(size))
         parts = []
@@ -149,7 +149,7 @@ class _Forward:
         while len(self._rest) < _BLOCK:
             chunk = next(self._chunks, None)
             if chunk is None:
-                raise ValueError("it stops without the mark of its end")
+                raise self._damaged("it stops without the mark of its end")
             self._rest = memoryview(bytes(self._rest) + chunk)
         return bytes(self._rest[:_BLOCK]).count(0) == _BLOCK
 
@@ -157,7 +157,7 @@ class _Forward:
         """Exactly `size` bytes."""
         while size:
             if not self._fill():
-                raise ValueError("it stops in the middle of a file")
+                raise self._damaged("it stops in the middle of a file")
             part = self._take(size)
             size -= len(part)
             yield part
@@ -173,6 +173,9 @@ class _Forward:
                 return False
             self._rest = memoryview(chunk)
         return True
+
+    def _damaged(self, what: str) -> StorageError:
+        return StorageError(f"not a tar, or damaged at byte {self._position}: {what}")
 
     def _take(self, size: int) -> memoryview:
         part, self._rest = self._rest[:size], self._rest[size:]

@@ -124,7 +124,7 @@ class TreeTarget:
         if node_id in self._nodes or node_id == _STAGE_ID or len(rest) < name_length:
             raise TransferError(f"inode {node_id} of the writable layer is made twice")
         kind = stat.S_IFMT(mode)
-        directory = self._directory(parent)
+        directory = self._parent(parent)
         if kind == stat.S_IFREG:
             self._let_go()
             self._current = (node_id, os.open(name, _CREATE, 0o600, dir_fd=directory))
@@ -145,7 +145,7 @@ class TreeTarget:
         name = _name(bytes(body[tree_records.LINK.size :]))
         node = self._nodes[node_id]
         old_parent, old_name = node.places[0]
-        directory = self._directory(parent)
+        directory = self._parent(parent)
         if old_parent == _STAGE_ID:
             os.rename(old_name, name, src_dir_fd=self._stage_fd, dst_dir_fd=directory)
             node.places.clear()
@@ -166,10 +166,8 @@ class TreeTarget:
         node_id, parent, keep = tree_records.UNLINK.unpack_from(body)
         name = _name(bytes(body[tree_records.UNLINK.size :]))
         node = self._nodes[node_id]
-        if parent == _STAGE_ID:
-            raise TransferError(f"inode {node_id} of the writable layer has no name {name!r}")
+        directory = self._parent(parent)
         node.places.remove((parent, name))  # ValueError: it has no such name
-        directory = self._directory(parent)
         if keep and not node.places:
             waiting = str(node_id).encode()
             os.rename(name, waiting, src_dir_fd=directory, dst_dir_fd=self._stage_fd)
@@ -296,6 +294,12 @@ class TreeTarget:
         if self._current:
             os.close(self._current[1])
             self._current = None
+
+    def _parent(self, node_id: int) -> int:
+        """The descriptor of a directory that the wire names; good until the next call."""
+        if node_id == _STAGE_ID:
+            raise TransferError(f"the writable layer has no directory {node_id}")
+        return self._directory(node_id)
 
     def _directory(self, node_id: int) -> int:
         """Ours, and good until the next call."""

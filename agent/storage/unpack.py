@@ -82,6 +82,8 @@ class _Unpacker:
                 self._member(members, member)
             except OSError as exc:
                 raise StorageError(f"cannot unpack {member.name!r}: {exc.strerror}", hint=_hint(exc)) from exc
+            except OverflowError as exc:  # a time or a device number that the kernel cannot hold
+                raise StorageError(f"cannot unpack {member.name!r}: {exc}") from exc
         for inode, (path, meta) in reversed(self._directories.items()):
             self._finish_directory(inode, path, meta)
         return Unpacked(size_bytes=self._size, newest_ns=self._newest)
