@@ -16,6 +16,7 @@ from agent.engine.eventloop import Loop
 
 RPC_FD = 200  # what CRIU finds its socket at; the numbers above belong to inherit_fd (options.py)
 _PACKET_BYTES = 1 << 16
+_DEFAULT_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
 
 
 class Swrk:
@@ -41,7 +42,10 @@ class Swrk:
             for number, fd in numbers.items():
                 os.dup2(fd, number, inheritable=True)
             environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-            self.pid = os.posix_spawnp(binary, [binary, "swrk", str(RPC_FD)], environment)
+            # The monitor ignores what would end it, and ignored signals are inherited: CRIU ends its helpers by SIGTERM.
+            self.pid = os.posix_spawnp(
+                binary, [binary, "swrk", str(RPC_FD)], environment, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
+            )
         finally:
             theirs.close()
             for number in numbers:

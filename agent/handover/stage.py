@@ -26,8 +26,11 @@ def mount(move: Move, needed_bytes: int) -> None:
         )
     move.stage.mkdir(mode=0o700, parents=True, exist_ok=True)
     mounts.mount("migrate-stage", move.stage, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=700,size={size}")
-    for directory in (move.images, move.memory, move.logs):
+    for directory in (move.memory, move.logs):
         directory.mkdir(mode=0o700)
+    # Restored tasks read CRIU's images as the container's root, by a descriptor: the way there stays closed to everybody else.
+    move.images.mkdir()
+    move.images.chmod(0o755)
 
 
 def unmount(move: Move) -> None:

@@ -128,7 +128,7 @@ class Receiver:
         if self._file >= 0:
             os.close(self._file)
         directory = self._plan.logs_dir if said["kind"] == "log" else self._plan.images_dir
-        self._file = os.open(Path(directory) / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._file = os.open(Path(directory) / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         offset = int(said["offset"])  # what was sent before stays: a log that has grown
         os.ftruncate(self._file, offset)
         os.lseek(self._file, offset, os.SEEK_SET)
