@@ -65,13 +65,14 @@ class Agent:
 
         self._source = Source(config, self._engine, find_criu, lazy=lazy, tracker=tracker)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, lazy=lazy)
-        agent_pb2_grpc.add_HostServicer_to_server(HostService(config, self._engine), self._server)
-        agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self._engine), self._server)
-        agent_pb2_grpc.add_ImagesServicer_to_server(
-            ImagesService(self._images, self._engine, config.host), self._server
-        )
         migration = MigrationService(self._engine, self._images, self._source, self._target)
-        agent_pb2_grpc.add_MigrationServicer_to_server(migration, self._server)
+        for add, service in (
+            (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine)),
+            (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
+            (agent_pb2_grpc.add_ImagesServicer_to_server, ImagesService(self._images, self._engine, config.host)),
+            (agent_pb2_grpc.add_MigrationServicer_to_server, migration),
+        ):
+            add(service, self._server)  # type: ignore[no-untyped-call]  # generated
 
     def start(self) -> None:
         """Take up what runs already, then answer."""

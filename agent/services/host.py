@@ -8,6 +8,7 @@ import threading
 
 import grpc
 
+from agent import __version__
 from agent.config import AgentConfig
 from agent.engine.container import Engine
 from agent.engine.state import State
@@ -16,7 +17,6 @@ from agent.handover import stage
 from agent.services import convert
 from agent.setup import criu, probe
 from agent.setup.capability import Capability
-from migrate import __version__
 from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, agent_pb2_grpc
 

@@ -43,7 +43,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     def PrepareTunnel(
         self, request: pb.PrepareTunnelRequest, context: grpc.ServicerContext
-    ) -> pb.PrepareTunnelResponse:  # noqa: N802
+    ) -> pb.PrepareTunnelResponse:
         key = self._source.prepare_tunnel(request.migration_id, request.epoch, request.container_id)
         return pb.PrepareTunnelResponse(public_key=key)
 
