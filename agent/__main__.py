@@ -25,7 +25,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
-        from agent.server import Agent  # noqa: PLC0415  grpc takes a while: a bad configuration is told at once
+        from agent.server import Agent
 
         agent = Agent(configuration.load(arguments.config))
         agent.start()

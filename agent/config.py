@@ -62,7 +62,7 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
         raise InvalidArgument(f"cannot read {path}: {exc.strerror}", hint="name the file with --config") from exc
     except tomllib.TOMLDecodeError as exc:
         raise InvalidArgument(f"{path} is not TOML: {exc}") from exc
-    known = {name: kind for name, kind in AgentConfig.__annotations__.items()}
+    known = AgentConfig.__annotations__
     values: dict[str, object] = {}
     for name, value in raw.items():
         if name not in known:

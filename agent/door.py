@@ -40,7 +40,7 @@ PIPE_BYTES = 1 << 20  # an unprivileged process may go this far (fs.pipe-max-siz
 log = logging.getLogger(__name__)
 
 
-class _Refused(Exception):  # noqa: N818  says what the door did
+class _Refused(Exception):
     """The text goes to dial's stderr, so to the ssh client."""
 
 

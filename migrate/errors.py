@@ -4,7 +4,6 @@ Two branches matter to whoever typed the command: `PrecheckError` (nothing was t
 was; `touched` says whether it was put back). Standard library only: the saga, the coordinator and the command line
 all use this module.
 """
-# ruff: noqa: N818  the names are the words people say; the base class says that they are errors
 
 from __future__ import annotations
 

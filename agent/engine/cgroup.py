@@ -149,7 +149,7 @@ class Cgroup(Tasks):
 
     def __init__(self, parent: str, name: str, hierarchies: Hierarchies | None = None) -> None:
         self._hierarchies = hierarchies or probe()
-        self._path = f"{parent.strip('/')}/{name}"
+        self._path = f"{parent}/{name}".strip("/")
         super().__init__(self._hierarchies.unified / self._path)
         self._legacy = [(names, mount / self._path) for names, mount in self._hierarchies.legacy]
 

@@ -123,7 +123,9 @@ class MonitorClient:
     def closed(self) -> bool:
         return self._closed
 
-    def request(self, cmd: str, *, timeout_s: float | None = REQUEST_LIMIT_S, fds: Sequence[int] = (), **fields: Any) -> Reply:
+    def request(
+        self, cmd: str, *, timeout_s: float | None = REQUEST_LIMIT_S, fds: Sequence[int] = (), **fields: Any
+    ) -> Reply:
         """Ask and wait for the answer. `fds` stay the caller's.
 
         Raises ContainerStartError when "create" or "start" is refused, MonitorError for every other refusal, a

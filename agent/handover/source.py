@@ -112,7 +112,9 @@ class Source:
     def open_tunnel(self, migration_id: str, epoch: int, **target: Any) -> dict[str, Any]:
         """ssh to the target, warm. `target`: certificate, address, port, user, host_keys."""
         self._move(migration_id).require(epoch)
-        return self._sender(migration_id).request("open", migration=migration_id, **target)
+        return self._sender(migration_id).request(
+            "open", migration=migration_id, pycriu_path=str(self._criu().pycriu_path), **target
+        )
 
     def send_layers(self, migration_id: str, epoch: int, layers: list[str], progress: Progress) -> int:
         """Returns bytes sent."""
@@ -168,7 +170,6 @@ class Source:
             progress,
             images_dir=str(move.images),
             pids=self._engine.cgroup(record.container_id).procs(),
-            pycriu_path=str(criu.pycriu_path),
             root=str(self._upper(record.container_id)),
             always=inside.mapped_shared(
                 self._engine.cgroup(record.container_id).procs(), self._upper(record.container_id)

@@ -302,7 +302,7 @@ class Target:
                 _log.error("container %s: %s", record.container_id, status["error"])
                 return  # the memory is kept: it is the only copy
             time.sleep(0.05)
-        self._stop_receiver(move, record)
+        self._stop_receiver(record)
         stage.unmount(move)
         move.forget()
 
@@ -312,7 +312,7 @@ class Target:
         if waiting:
             waiting.close()
         if move.exists:
-            self._stop_receiver(move, move.read())
+            self._stop_receiver(move.read())
         try:
             status = self._engine.inspect(container_id)
         except NotFound:
@@ -324,7 +324,7 @@ class Target:
         stage.unmount(move)
         move.forget()
 
-    def _stop_receiver(self, move: Move, record: MoveRecord) -> None:
+    def _stop_receiver(self, record: MoveRecord) -> None:
         with self._guard:
             receiver = self._receivers.pop(record.migration_id, None)
         if receiver:

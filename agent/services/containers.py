@@ -21,37 +21,37 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+    def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         return convert.status_to_proto(self._engine.create(convert.spec_from_proto(request.spec), request.epoch))
 
-    def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+    def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         return convert.status_to_proto(self._engine.start(convert.container_id(request.id)))
 
-    def Stop(self, request: pb.StopRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+    def Stop(self, request: pb.StopRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         timeout_s = None if request.default_timeout else request.timeout_s
         return convert.status_to_proto(self._engine.stop(convert.container_id(request.id), timeout_s, request.signal))
 
-    def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillResponse:  # noqa: N802, ARG002
+    def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillResponse:
         self._engine.kill(convert.container_id(request.id), request.signal or "SIGKILL")
         return pb.KillResponse()
 
-    def Remove(self, request: pb.RemoveRequest, context: grpc.ServicerContext) -> pb.RemoveResponse:  # noqa: N802, ARG002
+    def Remove(self, request: pb.RemoveRequest, context: grpc.ServicerContext) -> pb.RemoveResponse:
         self._engine.remove(convert.container_id(request.id), request.force)
         return pb.RemoveResponse()
 
-    def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+    def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         return convert.status_to_proto(self._engine.inspect(convert.container_id(request.id)))
 
-    def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:  # noqa: N802, ARG002
+    def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         return pb.ListResponse(containers=[convert.status_to_proto(status) for status in self._engine.list()])
 
-    def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:  # noqa: N802
+    def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         while True:
             status = self._engine.wait(convert.container_id(request.id), streams.LOOK_S)
             if status.state == State.EXITED or not context.is_active():
                 return convert.status_to_proto(status)
 
-    def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:  # noqa: N802
+    def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:
         tail = None if request.all else request.tail
         for entry in self._engine.logs(
             convert.container_id(request.id),
@@ -62,7 +62,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         ):
             yield pb.LogChunk(unix_ns=entry.unix_ns, stream=entry.stream, data=entry.data)
 
-    def Exec(self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext) -> Iterator[pb.ExecOutput]:  # noqa: N802
+    def Exec(self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext) -> Iterator[pb.ExecOutput]:
         start = _start(request_iterator)
         if not start.argv:
             raise InvalidArgument("exec takes a command")
@@ -83,7 +83,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         with session.Session(what, stdin=start.stdin) as running:
             yield from streams.converse(running, request_iterator, context)
 
-    def Attach(  # noqa: N802
+    def Attach(
         self, request_iterator: Iterator[pb.ExecInput], context: grpc.ServicerContext
     ) -> Iterator[pb.ExecOutput]:
         start = _start(request_iterator)

@@ -30,7 +30,7 @@ class HostService(agent_pb2_grpc.HostServicer):
         self._probed = threading.Event()
         threading.Thread(target=self._probe, name="probe", daemon=True).start()
 
-    def Facts(self, request: agent_pb2.FactsRequest, context: grpc.ServicerContext) -> agent_pb2.HostFacts:  # noqa: N802, ARG002
+    def Facts(self, request: agent_pb2.FactsRequest, context: grpc.ServicerContext) -> agent_pb2.HostFacts:
         self._probed.wait(30)
         try:
             version = criu.locate(self._config.criu).version_text

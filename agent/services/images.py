@@ -20,7 +20,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
     def __init__(self, store: ImageStore, engine: Engine, host: str) -> None:
         self._store, self._engine, self._host = store, engine, host
 
-    def Import(self, request_iterator: Iterator[pb.ImportChunk], context: grpc.ServicerContext) -> types_pb2.Image:  # noqa: N802, ARG002
+    def Import(self, request_iterator: Iterator[pb.ImportChunk], context: grpc.ServicerContext) -> types_pb2.Image:
         first = next(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise InvalidArgument("an import begins with the image's name")
@@ -28,13 +28,13 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         image = self._store.import_tar(first.start.name, config, _whole(request_iterator))
         return convert.image_to_proto(image, self._host)
 
-    def List(self, request: pb.ListImagesRequest, context: grpc.ServicerContext) -> pb.ListImagesResponse:  # noqa: N802, ARG002
+    def List(self, request: pb.ListImagesRequest, context: grpc.ServicerContext) -> pb.ListImagesResponse:
         return pb.ListImagesResponse(images=[convert.image_to_proto(i, self._host) for i in self._store.list()])
 
-    def Inspect(self, request: pb.InspectImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:  # noqa: N802, ARG002
+    def Inspect(self, request: pb.InspectImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
         return convert.image_to_proto(self._store.get(request.name), self._host)
 
-    def Remove(self, request: pb.RemoveImageRequest, context: grpc.ServicerContext) -> pb.RemoveImageResponse:  # noqa: N802, ARG002
+    def Remove(self, request: pb.RemoveImageRequest, context: grpc.ServicerContext) -> pb.RemoveImageResponse:
         """`force` takes the name away though containers use the image; they keep their layers in any case."""
         specs = [status.spec for status in self._engine.list()]
         digest = self._store.get(request.name).digest

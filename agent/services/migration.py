@@ -29,7 +29,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     # ------------------------------------------------------------ source
 
-    def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:  # noqa: N802
+    def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:
         seen = self._source.describe(request.container_id)
         return pb.Description(
             spec=convert.spec_to_proto(seen.spec),
@@ -47,7 +47,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         key = self._source.prepare_tunnel(request.migration_id, request.epoch, request.container_id)
         return pb.PrepareTunnelResponse(public_key=key)
 
-    def OpenTunnel(self, request: pb.OpenTunnelRequest, context: grpc.ServicerContext) -> pb.OpenTunnelResponse:  # noqa: N802
+    def OpenTunnel(self, request: pb.OpenTunnelRequest, context: grpc.ServicerContext) -> pb.OpenTunnelResponse:
         opened = self._source.open_tunnel(
             request.migration_id,
             request.epoch,
@@ -61,7 +61,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             connect_s=opened["connect_s"], round_trip_s=opened["round_trip_s"], cipher=opened["cipher"]
         )
 
-    def SendLayers(self, request: pb.SendLayersRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:  # noqa: N802
+    def SendLayers(self, request: pb.SendLayersRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
         def work(report: Progress) -> dict[str, Any]:
             sent = self._source.send_layers(request.migration_id, request.epoch, list(request.layers), report)
             return {"text": f"{len(request.layers)} layers", "done_bytes": sent}
@@ -69,7 +69,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         for _, facts in _streamed(work):
             yield _progress("layers", facts)
 
-    def Precopy(self, request: pb.PrecopyRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:  # noqa: N802
+    def Precopy(self, request: pb.PrecopyRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
         def work(report: Progress) -> dict[str, Any]:
             return self._source.precopy(
                 request.migration_id, request.epoch, request.max_downtime_s, request.max_rounds, report
@@ -78,7 +78,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         for _, facts in _streamed(work):
             yield _progress("precopy", facts)
 
-    def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:  # noqa: N802
+    def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:
         def work(report: Progress) -> Any:
             return self._source.freeze(request.migration_id, request.epoch, report)
 
@@ -98,7 +98,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     # ------------------------------------------------------------ target
 
-    def Accept(self, request: pb.AcceptRequest, context: grpc.ServicerContext) -> pb.AcceptResponse:  # noqa: N802
+    def Accept(self, request: pb.AcceptRequest, context: grpc.ServicerContext) -> pb.AcceptResponse:
         accepted = self._target.accept(
             request.migration_id,
             request.epoch,
@@ -109,7 +109,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         )
         return pb.AcceptResponse(missing_layers=accepted.missing_layers, restore_mode=accepted.restore_mode)
 
-    def Restore(self, request: pb.RestoreRequest, context: grpc.ServicerContext) -> pb.RestoreResponse:  # noqa: N802
+    def Restore(self, request: pb.RestoreRequest, context: grpc.ServicerContext) -> pb.RestoreResponse:
         restored = self._target.restore(request.migration_id, request.epoch, request.digest)
         return pb.RestoreResponse(
             pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
@@ -117,14 +117,14 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     # ------------------------------------------------------------ both
 
-    def Finish(self, request: pb.FinishRequest, context: grpc.ServicerContext) -> pb.FinishResponse:  # noqa: N802
+    def Finish(self, request: pb.FinishRequest, context: grpc.ServicerContext) -> pb.FinishResponse:
         side = self._target if request.role == "target" else self._source
         marks, left_over = side.finish(
             request.migration_id, request.epoch, request.container_id, committed=request.committed
         )
         return pb.FinishResponse(marks=_marks(marks), left_over=left_over)
 
-    def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:  # noqa: N802
+    def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:
         try:
             status = self._engine.inspect(request.container_id)
         except NotFound:

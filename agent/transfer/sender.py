@@ -39,6 +39,7 @@ class Sender:
         self._answers: Answers | None = None
         self._tree: TreeSource | None = None
         self._precopy: Precopy | None = None
+        self._pycriu: Any = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
@@ -65,6 +66,7 @@ class Sender:
 
     def _open(self, command: Command, progress: Progress) -> Facts:
         del progress
+        self._pycriu = images.load(Path(command["pycriu_path"]))  # not in the freeze: it takes a fifth of a second
         self._tunnel = ssh.BulkTunnel.open(
             self._directory / "ssh",
             certificate=command["certificate"],
@@ -147,7 +149,7 @@ class Sender:
                 self._send_file(path)
         part("images", before)
         before = writer.sent_bytes
-        page_count, zero_count = self._send_memory(images_dir, command["pids"], Path(command["pycriu_path"]))
+        page_count, zero_count = self._send_memory(images_dir, command["pids"])
         part("memory", before)
         before = writer.sent_bytes
         always = [(int(device), int(inode)) for device, inode in command["always"]]
@@ -166,12 +168,11 @@ class Sender:
             "digest": answer["digest"],
         }
 
-    def _send_memory(self, images_dir: Path, pids: list[int], pycriu_path: Path) -> tuple[int, int]:
-        pycriu = images.load(pycriu_path)
+    def _send_memory(self, images_dir: Path, pids: list[int]) -> tuple[int, int]:
         here = pages.tasks_by_inner_pid(pids)
         precopy = self._precopy or Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
         page_count = zero_count = 0
-        for page_map in images.page_maps(pycriu, images_dir):
+        for page_map in images.page_maps(self._pycriu, images_dir):
             wanted = ranges((run.start, run.end) for run in page_map.left_behind())
             if not len(wanted):
                 continue

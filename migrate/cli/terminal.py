@@ -25,7 +25,7 @@ ENOUGH = 3  # SIGINT or SIGTERM so often: stop forwarding and leave
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Detached(Exception):  # noqa: N818  # not an error: somebody typed the keys
+class Detached(Exception):  # not an error: somebody typed the keys
     """The detach keys were typed."""
 
 

@@ -128,7 +128,7 @@ class _Branch:
         yield agent_pb2.ImportChunk(end=size)
 
 
-class _Abandoned(Exception):  # noqa: N818  # ends a request stream in a way that cannot be taken for its end
+class _Abandoned(Exception):  # ends a request stream in a way that cannot be taken for its end
     pass
 
 

@@ -94,7 +94,10 @@ def _contradiction(move: Migration, seen: Seen) -> Verdict | None:
                 )
         elif not source.present:
             return _attention(
-                move, seen, f"{move.source} owns it and does not have it", f"look at {move.source}'s agent"
+                move,
+                seen,
+                f"{move.source} owns it and does not have it",
+                f"look at {move.source}; to give up: {_keep(move, 'source')}",
             )
     return None
 

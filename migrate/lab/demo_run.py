@@ -22,7 +22,7 @@ from migrate.records import Migration
 _SERVER_TIMEOUT_S = 20.0
 
 
-class CheckFailed(Exception):  # noqa: N818  reads better where it is raised
+class CheckFailed(Exception):
     """Something that the demo promises does not hold."""
 
 

@@ -64,17 +64,17 @@ def wait_until_ready(lab: Lab, *, timeout_s: float) -> None:
     from migrate.client import Client  # brings gRPC: not needed for anything else here
 
     deadline = time.monotonic() + timeout_s
-    with Client(lab.socket) as client:
-        while True:
-            try:
+    while True:
+        try:
+            with Client(lab.socket) as client:  # a new one each time: a channel that failed waits ever longer
                 waiting = {host.name: host.error for host in client.hosts(facts=True) if not host.reachable}
-            except MigrateError as exc:
-                waiting = {"controller": exc.message}
-            if not waiting:
-                return
-            if time.monotonic() > deadline:
-                raise _not_ready(lab, waiting, timeout_s)
-            time.sleep(0.1)
+        except MigrateError as exc:
+            waiting = {"controller": exc.message}
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise _not_ready(lab, waiting, timeout_s)
+        time.sleep(0.1)
 
 
 def _not_ready(lab: Lab, waiting: dict[str, str], timeout_s: float) -> LabError:

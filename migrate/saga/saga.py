@@ -50,7 +50,7 @@ class Interrupted(BaseException):
     """
 
 
-class SagaUndone(Exception):  # noqa: N818  an outcome
+class SagaUndone(Exception):
     """The world is as it was before. `step` is "saga" when it was not a step that failed."""
 
     def __init__(self, step: str, error: ErrorRecord, *, cancelled: bool) -> None:
@@ -60,7 +60,7 @@ class SagaUndone(Exception):  # noqa: N818  an outcome
         self.cancelled = cancelled
 
 
-class SagaStuck(Exception):  # noqa: N818  an outcome
+class SagaStuck(Exception):
     """An operator must look; running the saga again tries again. `errors` by step."""
 
     def __init__(self, text: str, errors: dict[str, ErrorRecord]) -> None:

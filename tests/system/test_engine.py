@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.launch import ContainerStartError, MonitorError
 from agent.engine.network import NetworkError
@@ -584,71 +582,3 @@ def test_monitor_stands_outside_the_containers_cgroup(host: EngineHost, engine: 
     engine.cgroup(spec.id).freeze(True)
     assert engine.monitor(spec.id).request("status", timeout_s=5)["state"] == "running"
     engine.cgroup(spec.id).freeze(False)
-
-
-ETHERNET_ARP = 0x0806
-
-
-def test_restored_end_is_silent_until_it_is_announced(host: EngineHost, engine: Engine) -> None:
-    """The pair for a restore is on the bridge but down; the commands bring it up; both gratuitous ARPs leave by the uplink."""
-    spec, bridge = host.spec("true"), host.config.bridge
-    subprocess.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "wire0"], check=True)
-    try:
-        for words in (f"up0 master {bridge}", "up0 up", "wire0 up"):
-            subprocess.run(["ip", "link", "set", "dev", *words.split()], check=True)
-        peer = network.prepare_peer(spec, bridge)
-        assert "state DOWN" in link(network.host_end(spec.id))
-        assert spec.network.mac in link(peer)
-        subprocess.run(["ip", "link", "set", "dev", peer, "up"], check=True)  # as CRIU leaves the container's eth0
-        for command in network.resume_commands(spec, bridge):
-            subprocess.run(command, check=True)
-        assert f"master {bridge}" in link(network.host_end(spec.id))
-        table = subprocess.run(
-            ["bridge", "fdb", "show", "dev", network.host_end(spec.id)], capture_output=True, text=True
-        )
-        (entry,) = [line for line in table.stdout.splitlines() if line.startswith(spec.network.mac)]
-        assert "permanent" not in entry
-        assert network.uplinks(bridge) == ["up0"]
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERNET_ARP)) as wire:
-            wire.bind(("wire0", ETHERNET_ARP))
-            wire.settimeout(5)
-            network.announce(["up0"], spec.network.mac, spec.network.address)
-            frames = [wire.recv(100) for _ in range(2)]
-        mac = bytes.fromhex(spec.network.mac.replace(":", ""))
-        address = socket.inet_aton(spec.network.address.partition("/")[0])
-        assert [int.from_bytes(frame[20:22], "big") for frame in frames] == [1, 2]
-        for frame in frames:
-            assert (frame[:6], frame[6:12], frame[22:28], frame[28:32], frame[38:42]) == (
-                b"\xff" * 6,
-                mac,
-                mac,
-                address,
-                address,
-            )
-        with pytest.raises(NetworkError, match="nowhere0"):
-            network.announce(["nowhere0"], spec.network.mac, spec.network.address)
-    finally:
-        network.remove(spec.id)
-        subprocess.run(["ip", "link", "del", "dev", "up0"], check=True)
-
-
-def test_detached_container_is_cut_off_with_its_link_up(host: EngineHost, engine: Engine) -> None:
-    """Off the bridge nothing is answered; back on it everything is, with addresses and routes as they were."""
-    spec = host.spec("sleep", "1000")
-    engine.create(spec, 1)
-    engine.start(spec.id)
-    address = spec.network.address.partition("/")[0]
-
-    def answers() -> bool:
-        return subprocess.run(["busybox", "ping", "-c", "1", "-W", "1", address], capture_output=True).returncode == 0
-
-    until(answers)
-    network.detach(spec.id)
-    assert not answers()
-    assert "LOWER_UP" in link(network.host_end(spec.id))
-    network.reattach(spec.id, host.config.bridge)
-    until(answers)
-
-
-def link(name: str) -> str:
-    return subprocess.run(["ip", "link", "show", "dev", name], capture_output=True, text=True, check=True).stdout

@@ -127,3 +127,11 @@ def test_refused_value_is_an_invalid_argument(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(InvalidArgument, match=r"40 for .*pids\.max"):
         cgroup.set_limits(Limits(pids=40))
+
+
+def test_no_parent_is_the_top_of_each_hierarchy() -> None:
+    """An empty parent never makes an absolute path out of the name."""
+    hierarchies = Hierarchies(unified=Path("/u"), legacy=((("pids",), Path("/p")),))
+    cgroup = Cgroup("", "c1", hierarchies)
+    assert cgroup.dirs == (Path("/p/c1"), Path("/u/c1"))
+    assert cgroup.criu_roots() == [("pids", "/c1"), ("", "/c1")]

@@ -86,7 +86,7 @@ def test_environment_has_defaults_that_the_image_may_replace() -> None:
 def test_step_names_an_oserror_once() -> None:
     """The innermost step keeps its name; the path is in the text."""
     with pytest.raises(StepError) as caught, program.step("outer"), program.step("inner"):
-        os.stat("/no/such/file")
+        Path("/no/such/file").stat()
     assert caught.value.step == "inner"
     assert caught.value.errno == errno.ENOENT
     assert "/no/such/file" in str(caught.value)
