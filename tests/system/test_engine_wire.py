@@ -14,6 +14,7 @@ from agent.engine.container import Engine
 from agent.engine.network import NetworkError
 from agent.engine.state import State
 from tests.system.engine_host import EngineHost, engine_host
+from tests.system.test_engine import until
 
 pytestmark = pytest.mark.system
 
