@@ -104,6 +104,7 @@ class MoveRunner:
         """
         if order.request_id and (known := self._store.migration_of_request(order.request_id)):
             return self._same(known, order)
+        self._refuse_when_going_down()  # before a row is written: it would wait for the next start to be acted upon
         planned = self._planned(order)
         created = self._store.create_migration(planned)
         if created.id == planned.id:
@@ -295,10 +296,13 @@ class MoveRunner:
             if final and migration_id not in self._threads:
                 self._feeds.pop(migration_id, None)
 
+    def _refuse_when_going_down(self) -> None:
+        if self._stop.is_set():
+            raise Unreachable("the coordinator is going down", hint="try again when it is back")
+
     def _launch(self, move: Migration, *, after_a_crash: bool = False) -> None:
         with self._lock:
-            if self._stop.is_set():
-                raise Unreachable("the coordinator is going down", hint="try again when it is back")
+            self._refuse_when_going_down()
             if move.id in self._threads:
                 raise WrongState(f"move {move.id} is under way", hint=f"migrate migrations show {move.id}")
             self._feeds.setdefault(move.id, Feed())

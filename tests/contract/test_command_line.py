@@ -343,7 +343,7 @@ def test_migrations_are_listed_and_shown(fleet: FakeFleet, capsys: pytest.Captur
     page = capsys.readouterr().out
     assert "  precheck   started" in page
     assert "frozen window:" in page
-    assert "network-lock" in page
+    assert "held" in page
     assert main(["migrations", "show", row.split()[0], "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["journal"]
     assert main(["migrations", "list", "-n", "1", "--format", "json"]) == 0
