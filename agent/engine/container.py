@@ -66,10 +66,8 @@ class Engine:
         self._writable_layer = writable_layer
         self._supervisor = Supervisor(config, self.store)
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
-        self._empty_dir = config.run_dir / "empty"
         for directory in (config.containers_dir, config.runtime_dir):
-            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._empty_dir.mkdir(mode=0o555, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # ------------------------------------------------------------ verbs
 
@@ -306,7 +304,6 @@ class Engine:
             "ids_count": spec.ids.count,
             "cgroups": [str(path) for path in cgroup.dirs],
             "freezer": str(cgroup.freezer),
-            "empty_dir": str(self._empty_dir),
             "hostname": spec.hostname,
             "argv": list(spec.argv),
             "env": list(spec.env),

@@ -115,8 +115,7 @@ class Store:
         if (directory / "spec.json").exists():
             raise AlreadyExists(f"container {spec.id} exists already", hint=f"remove it first: migrate rm {spec.name}")
         shutil.rmtree(directory, ignore_errors=True)  # what a creation left that never came to its spec
-        directory.mkdir(parents=True)
-        directory.chmod(0o711)  # the container's own root passes through on its way to its root
+        directory.mkdir(mode=0o700, parents=True)  # nobody but root: set-uid programs of the layer are root's on disk
         self.write_record(spec.id, record)
         write_atomic(directory / "spec.json", spec.to_json())
         sync_directory(self.root)

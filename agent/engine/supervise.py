@@ -30,10 +30,6 @@ CLOSE_LIMIT_S = 30.0
 
 log = logging.getLogger(__name__)
 
-_outlive_us: list[
-    subprocess.Popen[bytes]
-] = []  # kept, for a Popen that is collected while it runs is a ResourceWarning
-
 
 @dataclass(kw_only=True)
 class Live:
@@ -146,7 +142,9 @@ class Supervisor:
         for live in lives:
             live.left_alone = True
             if live.process is not None:
-                _outlive_us.append(live.process)
+                live.process.returncode = (
+                    0  # not ours to wait for any more: a Popen collected while its process runs warns
+                )
             if live.client is not None:
                 live.client.close()
 

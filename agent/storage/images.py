@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
-from agent.storage import atomic, manifest, rawfs, tarstream, unpack
+from agent.storage import atomic, manifest, rawfs, remove, tarstream, unpack
 from agent.storage.manifest import ImageConfig
 from agent.storage.receive import LayerWriter
 
@@ -327,7 +326,7 @@ class ImageStore:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove.tree(path)
             os.close(fd)
 
     def _sweep(self) -> None:
@@ -340,7 +339,7 @@ class ImageStore:
                 except BlockingIOError:
                     continue
                 else:
-                    shutil.rmtree(path)
+                    remove.tree(path)
                 finally:
                     os.close(fd)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from agent.errors import InvalidArgument, StorageError
+from agent.storage import remove, tree_scan
 
 
 class WritableLayer:
@@ -56,7 +57,7 @@ class WritableLayer:
     def remove(self) -> None:
         """Delete it with all that is in it. Idempotent; the overlay is unmounted."""
         try:
-            shutil.rmtree(self._path)
+            remove.tree(self._path)
         except FileNotFoundError:
             pass  # a removal that was interrupted, or a container that never got so far
         except OSError as exc:
@@ -64,22 +65,16 @@ class WritableLayer:
 
     def size_bytes(self) -> int:
         """Bytes of data in the upper directory, holes not counted, an inode with many names once."""
-        total = 0
-        seen: set[int] = set()
-        pending = [self.upper]
-        while pending:
+        try:
+            directories = tree_scan.Directories(self.upper)
             try:
-                with os.scandir(pending.pop()) as listing:
-                    for entry in listing:
-                        status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISDIR(status.st_mode):
-                            pending.append(Path(entry.path))
-                        elif stat.S_ISREG(status.st_mode) and status.st_ino not in seen:
-                            seen.add(status.st_ino)
-                            total += min(status.st_size, status.st_blocks * 512)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # the container removes files while we count
-        return total
+                found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found
+            finally:
+                directories.close()
+        except OSError as exc:
+            raise StorageError(f"cannot read the writable layer {self.upper}: {exc.strerror}") from exc
+        files = [one.status for one in found.values() if stat.S_ISREG(one.status.st_mode)]
+        return sum(min(status.st_size, status.st_blocks * 512) for status in files)
 
     def _write(self, parts: Sequence[str], data: bytes, lower: Sequence[Path]) -> None:
         directory = self.upper

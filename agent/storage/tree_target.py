@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import struct
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import StorageError, TransferError
-from agent.storage import rawfs, tree_records
+from agent.storage import rawfs, remove, tree_records
 from agent.storage.tree_records import BLOCK_BYTES, ROOT_ID, Op
 
 _OPEN_DIRECTORIES = 256
@@ -48,7 +47,7 @@ class TreeTarget:
                 raise StorageError(f"{root} is not empty, so no tree can be rebuilt there", hint="remove what is in it")
             self._root_fd = os.open(root, _DIRECTORY)
             if self._stage_path.exists():  # of a process that died here
-                shutil.rmtree(self._stage_path)
+                remove.tree(self._stage_path)
             self._stage_path.mkdir(mode=0o700)
             self._stage_fd = os.open(self._stage_path, _DIRECTORY)
         except OSError as exc:
@@ -113,7 +112,10 @@ class TreeTarget:
         for fd in (*self._directories.values(), self._root_fd, self._stage_fd):
             os.close(fd)
         self._directories.clear()
-        shutil.rmtree(self._stage_path, ignore_errors=True)
+        try:
+            remove.tree(self._stage_path)
+        except OSError:
+            pass  # it is in the container's directory, which goes one day; the tree is what counts now
 
     # ------------------------------------------------------------------ names
 

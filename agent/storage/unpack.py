@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tarfile
 from collections import OrderedDict
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import StorageError
-from agent.storage import rawfs, tarstream
+from agent.storage import rawfs, remove, tarstream
 
 _XATTR = "SCHILY.xattr."
 _WHITEOUT = b".wh."
@@ -160,16 +159,14 @@ class _Unpacker:
             existing = os.stat(name, dir_fd=parent, follow_symlinks=False)
             fresh = not stat.S_ISDIR(existing.st_mode)
             if fresh:
-                whiteout = stat.S_ISCHR(existing.st_mode) and existing.st_rdev == 0
+                whiteout = _is_whiteout(existing)
                 self._remove(parent, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
         self._keep(path, fd)
         inode = self._remember(path, fd, meta)
         if fresh:
-            self._opaque.discard(inode)  # it may have been another directory's
-        if whiteout:  # of this layer: so nothing of the layers below shows through
-            self._opaque.add(inode)
+            self._new_directory(inode, whiteout)
 
     def _hard_link(self, parent: int, name: bytes, target: list[bytes]) -> None:
         if not target:
@@ -205,7 +202,7 @@ class _Unpacker:
         """A later member replaces an earlier one."""
         existing = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(existing.st_mode):
-            shutil.rmtree(name, dir_fd=parent)
+            remove.tree(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
         if stat.S_ISREG(existing.st_mode) and existing.st_nlink == 1:
@@ -225,7 +222,7 @@ class _Unpacker:
             return fd
         try:
             fd = rawfs.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             fd = self._make_parents(parts)
         self._keep(path, fd)
         return fd
@@ -235,18 +232,32 @@ class _Unpacker:
         for depth, name in enumerate(parts, 1):
             path = b"/".join(parts[:depth])
             try:
-                fd = rawfs.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:
-                try:
-                    os.mkdir(name, 0o700, dir_fd=above)
-                    fd = os.open(name, _DIRECTORY, dir_fd=above)
-                except OSError:
-                    os.close(above)
-                    raise
-                self._opaque.discard(self._remember(path, fd, _implicit(self._self)))
-            os.close(above)
+                fd = self._open_or_make(above, name, path)
+            finally:
+                os.close(above)
             above = fd
         return above
+
+    def _open_or_make(self, above: int, name: bytes, path: bytes) -> int:
+        try:
+            return rawfs.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            whiteout = False
+        except NotADirectoryError:
+            whiteout = _is_whiteout(os.stat(name, dir_fd=above, follow_symlinks=False))
+            if not whiteout:
+                raise
+            self._remove(above, name)
+        os.mkdir(name, 0o700, dir_fd=above)
+        fd = os.open(name, _DIRECTORY, dir_fd=above)
+        self._new_directory(self._remember(path, fd, _implicit(self._self)), whiteout)
+        return fd
+
+    def _new_directory(self, inode: int, whiteout: bool) -> None:
+        """`whiteout`: this layer had one of its name, so nothing of the layers below shows through."""
+        self._opaque.discard(inode)  # it may have been another directory's
+        if whiteout:
+            self._opaque.add(inode)
 
     def _keep(self, path: bytes, fd: int) -> None:
         old = self._open.pop(path, None)
@@ -283,6 +294,10 @@ def _parts(name: str) -> list[bytes]:
     if b".." in parts or any(b"\0" in part for part in parts):
         raise StorageError(f"{name!r} would leave the layer", hint="the archive is hostile or broken: do not use it")
     return parts
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def _meta(member: tarfile.TarInfo) -> _Meta:

@@ -174,7 +174,7 @@ def summary(record: Migration) -> str:
     parts = [f"moved from {record.source} in {tables.seconds(total_s)}"]
     if "downtime_s" in facts:
         parts.append(f"stood still {tables.seconds(facts['downtime_s'])}")
-    sent = {kind: count for kind, count in record.sent_bytes.items() if count}
+    sent = {kind: count for kind, count in sorted(record.sent_bytes.items(), key=lambda kind: -kind[1]) if count}
     if sent:
         kinds = ", ".join(f"{kind.replace('_', ' ')} {tables.size(count)}" for kind, count in sent.items())
         parts.append(f"sent {tables.size(sum(sent.values()))} ({kinds})")

