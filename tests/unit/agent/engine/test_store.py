@@ -86,8 +86,8 @@ def test_directory_without_a_spec_is_no_container(tmp_path: Path) -> None:
     assert not (tmp_path / SPEC.id / "layer").exists()
 
 
-def test_container_directory_lets_others_through(tmp_path: Path) -> None:
-    """The container's own root has to reach its root below it, and to list nothing on the way."""
+def test_container_directory_is_roots_alone(tmp_path: Path) -> None:
+    """Set-uid programs of a writable layer are root's on disk: nobody else may walk to them."""
     directory = Store(tmp_path).add(SPEC, Record())
     assert directory.stat().st_mode & 0o777 == 0o700
 
