@@ -18,12 +18,12 @@ upper layer: mounted by uid 0 the overlay silently becomes read-only. Why a chil
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent.engine import sync
 from agent.linux import mounts, namespaces, process
 
 # xino would put the layer's number into inode numbers; the others would leave marks in the upper layer that are
@@ -119,15 +119,16 @@ def _in_child(work: Callable[[], int]) -> int:
         pid = os.fork()
         if pid == 0:
             try:
-                socket.send_fds(theirs, [b"{}"], [work()])
+                sync.send(theirs, {"type": "done"}, [work()])
             except OSError as exc:
-                theirs.send(json.dumps({"errno": exc.errno, "text": exc.strerror, "file": exc.filename}).encode())
+                sync.send_error(theirs, "root", exc)
             finally:
                 os._exit(0)
         theirs.close()
-        data, fds, _, _ = socket.recv_fds(ours, 65536, 1)
+        message, fds = sync.receive(ours)
         os.waitpid(pid, 0)
-    if fds:
-        return fds[0]
-    answer = json.loads(data) if data else {"errno": errno.EIO, "text": "the mounting child died", "file": None}
-    raise OSError(answer["errno"], answer["text"], answer["file"])
+    if message is None:
+        raise OSError(errno.EIO, "the mounting child died")
+    if message["type"] == "error":
+        raise OSError(message["errno"], message["text"])
+    return fds[0]
