@@ -105,7 +105,6 @@ class MoveRunner:
         if order.request_id and (known := self._store.migration_of_request(order.request_id)):
             return self._same(known, order)
         self._refuse_when_going_down()  # before a row is written: it would wait for the next start to be acted upon
-        self._refuse_when_going_down()
         planned = self._planned(order)
         created = self._store.create_migration(planned)
         if created.id == planned.id:
@@ -281,10 +280,6 @@ class MoveRunner:
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Interrupted
-
-    def _refuse_when_going_down(self) -> None:
-        if self._stop.is_set():
-            raise Unreachable("the coordinator is going down", hint="try again when it is back")
 
     def _is_running(self, migration_id: MigrationId) -> bool:
         with self._lock:
