@@ -16,6 +16,7 @@ from agent.errors import Unsupported
 
 PACKAGES = {  # name -> what it is for
     "python3-venv": "the virtual environment",
+    "busybox-static": "the tests' smallest container",
     "mmdebstrap": "CRIU's bundle and the demo's container image",
     "nftables": "CRIU's network lock",
     "iproute2": "bridges, veth pairs, addresses",
