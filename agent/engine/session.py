@@ -98,23 +98,24 @@ class Session:
         self._input = (
             threading.Lock()
         )  # held while stdin or the terminal is used; close() takes it before it closes them
+        self._helper: subprocess.Popen[bytes] | None = None
         theirs = [] if self._tty else self._make_pipes(stdin)
+        self._channel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._channel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with end:
-                argv = [sys.executable, "-I", "-S", enter.__file__, str(PACKAGE_ROOT), str(end.fileno())]
-                self._helper = subprocess.Popen(
-                    argv, pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
-                )
+            argv = [sys.executable, "-I", "-S", enter.__file__, str(PACKAGE_ROOT), str(end.fileno())]
+            self._helper = subprocess.Popen(
+                argv, pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            end.close()  # ours, or the helper's death would go unseen
             sync.send(self._channel, dict(what), theirs)
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        try:
             self._wait_until_started()
         except BaseException:
             self.close()
             raise
+        finally:
+            end.close()
+            for fd in theirs:
+                os.close(fd)
 
     def __iter__(self) -> Iterator[Output]:
         streams = {fd: name for fd, name in ((self._stdout, "stdout"), (self._stderr, "stderr")) if fd >= 0}
@@ -191,7 +192,8 @@ class Session:
             for fd in {self._stdin, self._stdout, self._stderr, self._wake} - {-1}:
                 os.close(fd)
             self._stdin = self._stdout = self._stderr = self._wake = -1
-        self._helper.wait(enter.HANG_UP_GRACE_S * 2)
+        if self._helper is not None:
+            self._helper.wait(enter.HANG_UP_GRACE_S * 2)
 
     def __enter__(self) -> Self:
         return self
@@ -224,7 +226,8 @@ class Session:
     def _receive(self) -> dict[str, Any]:
         message, fds = sync.receive(self._channel)
         if message is None:
-            raise SessionError("session", 0, f"its helper died (status {self._helper.wait()})")
+            status = self._helper.wait() if self._helper else "none"
+            raise SessionError("session", 0, f"its helper died (status {status})")
         if message["type"] == "tty":
             self._stdin = self._stdout = fds[0]
             os.set_blocking(fds[0], False)
