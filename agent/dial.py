@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
         try:
             door.connect(DOOR)
             socket.send_fds(door, [json.dumps(request).encode() + b"\n"], [STDIN, STDOUT])
+        except BrokenPipeError:
+            pass  # refused unheard: its line is there to be read all the same
         except OSError as exc:
             say(f"no agent answers on {DOOR}: {exc.strerror}")
             return 1

@@ -189,6 +189,7 @@ class Door:
                 continue
             if not self._pending.acquire(blocking=False):
                 log.warning("door: more than %d connections are waiting to say what they want", MAX_PENDING)
+                _answer(connection, "too many connections at once; try again")
                 connection.close()
                 continue
             self._spawn(self._admit, connection)
