@@ -464,6 +464,52 @@ def test_a_hostile_container_cannot_make_us_read_the_host(move: Move, tmp_path: 
     assert move.differences() == []
 
 
+def test_files_that_become_fifos_do_not_block_us(move: Move) -> None:
+    """A file that is replaced by a fifo between scan and read is left to the next round."""
+    for name in "abc":
+        (move.upper / name).write_bytes(os.urandom(3 << 20))
+    frames = move.source.delta()
+    taken = [next(frames)]
+    for name in "abc":
+        (move.upper / name).unlink()
+        os.mkfifo(move.upper / name)
+    for frame in [*taken, *frames]:
+        move.target.apply(frame)
+    move.finish()
+    assert move.differences() == []
+
+
+def test_times_of_just_now_are_not_trusted(move: Move) -> None:
+    """A file that changed right before it was sent is looked at again; one that has been quiet is not."""
+    (move.upper / "f").write_bytes(b"x")
+    move.round()
+    again = move.round()
+    time.sleep(_NOT_RACY_S)
+    move.round()
+    quiet = move.round()
+    assert again > quiet + 40  # the record that describes a file
+
+
+def test_a_file_that_shrinks_while_it_is_read(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that was cut in a round that could not send it again is not taken for the one that was sent before."""
+    file, data = move.upper / "f", os.urandom(100_000)
+    file.write_bytes(data)
+    move.round()
+    os.truncate(file, 80_000)
+    real = os.preadv
+
+    def preadv(*arguments: object) -> int:
+        os.truncate(file, 0)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        move.round()
+    file.write_bytes(data)
+    move.finish()
+    assert move.differences() == []
+
+
 def test_a_mount_in_the_layer_is_refused(move: Move) -> None:
     """What is mounted in the upper directory is not the container's."""
     (move.upper / "mnt").mkdir()
