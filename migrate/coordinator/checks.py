@@ -41,10 +41,10 @@ def describe(move: Move) -> agent_pb2.Description:
     return description
 
 
-def where(move: Move, host: str) -> agent_pb2.WhereResponse:
+def where(move: Move, host: str, *, timeout_s: float = LOOK_S) -> agent_pb2.WhereResponse:
     """What is on `host` of the container, now."""
     request = agent_pb2.WhereRequest(container_id=move.container_id)
-    seen: agent_pb2.WhereResponse = move.call(host, "Where", request, timeout_s=LOOK_S)
+    seen: agent_pb2.WhereResponse = move.call(host, "Where", request, timeout_s=timeout_s)
     return seen
 
 

@@ -19,6 +19,7 @@ from protos import agent_pb2, types_pb2
 
 SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
+UNDO_LOOK_S = 5.0  # of the first call of an undo: the source stays frozen for as long as the target does not answer it
 BULK_S = 120.0  # of a stream, besides the time for its bytes ...
 SLOWEST_BYTES_PER_S = 2 << 20  # ... at the speed below which a move makes no sense
 MAX_ROUNDS = (
@@ -265,7 +266,7 @@ def _discard_at_target(move: Move) -> None:
 
     The target's copy is frozen and only a commit lets it run, so keeping it for a while is safe.
     """
-    here = where(move, move.target)
+    here = where(move, move.target, timeout_s=UNDO_LOOK_S)
     ours = here.migration_id == move.id and here.state in _HAS_TASKS
     if ours and not move.journal.has(Freeze.name, Event.UNDONE):
         _refuse_without_a_copy_at_source(move)
