@@ -1,10 +1,9 @@
-"""`python -m migrate.lab.demo`: a Redis full of data moves to another host and back, under the eyes of a client
-outside.
+"""`python -m migrate.lab.demo`: a Redis full of data moves to another host and back, watched by a client outside.
 
-Builds a lab of its own (MIGRATE_LAB=mdemo) with two hosts, does everything through the command line, checks
-everything, and takes the lab away. Exit status 0 only if all of it holds. DEMO_SIZE_MB: how much data, 200 by
-default.
+Builds a lab of its own with two hosts, does everything through the command line, checks everything, and takes the lab
+away. Exit status 0 only if all of it holds. DEMO_SIZE_MB: how much data, 200 by default; DEMO_LAB: the lab's name, mdemo.
 """
+
 # ruff: noqa: T201
 # A program that talks to people.
 
@@ -22,8 +21,10 @@ from pathlib import Path
 from migrate.errors import MigrateError
 from migrate.lab import demo_report, down, images, layout, observe
 from migrate.lab.demo_run import CheckFailed, Checks, Outside, Shell, say
+from migrate.lab.layout import LabError
+from migrate.lab.lock import lock
 
-PREFIX = "mdemo"
+PREFIX = layout.prefix_from({"MIGRATE_LAB": os.environ.get("DEMO_LAB") or "mdemo"})
 CONTAINER = "web1"
 PORT = 6379
 SETTLE_S = 3.0  # how long the client goes on after a move, before anybody looks
@@ -84,6 +85,16 @@ def main() -> int:
         print("error: the demo makes namespaces and mounts, and so needs root\nhint: run it with sudo", file=sys.stderr)
         return 1
     size_mb = int(os.environ.get("DEMO_SIZE_MB", "200"))
+    try:
+        # A second demo of the same lab would begin by clearing the first one away.
+        with lock(f"{PREFIX}-demo", wait=False):
+            return _run(size_mb)
+    except LabError as exc:
+        print(f"error: another demo is running: {exc}", file=sys.stderr)
+        return 1
+
+
+def _run(size_mb: int) -> int:
     # A second Ctrl-C, or a SIGTERM, must not stop the clearing away: from the first on both are ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lab = layout.Lab(prefix=PREFIX, hosts=2)

@@ -15,7 +15,10 @@ _DIRECTORY = Path("/run/lock")
 
 @contextmanager
 def lock(prefix: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lab's lock, waiting for it; without `wait`, LabError where another process has it. The file goes at the end: nothing is left of a lab that is gone."""
+    """Hold the lab's lock, waiting for it; without `wait`, LabError where another process has it.
+
+    The file goes at the end: nothing is left of a lab that is gone.
+    """
     _DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = _DIRECTORY / f"migrate-lab-{prefix}.lock"
     while True:

@@ -17,6 +17,7 @@ import pytest
 from migrate.client import Client
 from migrate.lab import cgroups, down, layout, nodes, observe, processes, provision, status, up
 from migrate.lab.layout import Lab
+from migrate.lab.lock import lock
 
 pytestmark = pytest.mark.system
 
@@ -66,6 +67,13 @@ def build(prefix: str, hosts: int = 2) -> Lab:
     return up.up(prefix, hosts=hosts, criu=os.environ.get("MIGRATE_CRIU", ""), say=lambda _: None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """Two runs of these tests on one machine take turns: each would clear the other's labs away."""
+    with lock(f"{PREFIX}-tests"):
+        yield
+
+
 @pytest.fixture
 def clean() -> Iterator[None]:
     """No lab of ours before and after, whatever the test does."""
@@ -77,7 +85,7 @@ def clean() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(alone: None) -> Iterator[Lab]:
     """One lab for the tests that only look at it, or hurt it in ways that it heals."""
     down.down(PREFIX, force=True)
     yield build(PREFIX)
