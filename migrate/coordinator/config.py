@@ -49,6 +49,11 @@ class CoordinatorConfig:
         return self.state_dir / "coordinator.db"
 
     @property
+    def tunnels(self) -> Path:
+        """Local ends of the control tunnels. Emptied at every start: one that was killed leaves its own there."""
+        return self.socket.with_name(f"{self.socket.name}.tunnels")
+
+    @property
     def lock(self) -> Path:
         """Held while a coordinator runs: two of them would undo each other's moves."""
         return self.state_dir / "coordinator.lock"

@@ -6,6 +6,7 @@ import fcntl
 import grp
 import logging
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Coordinator:
         self.config = config
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = take_lock(config.lock)
+        shutil.rmtree(config.tunnels, ignore_errors=True)
+        config.tunnels.mkdir(mode=0o700, parents=True)
         authority = CertificateAuthority.load_or_create(config.state_dir)
         self._credentials = ControlCredentials(authority, config.state_dir)
         self.store = Store(config.database)
@@ -75,7 +78,13 @@ class Coordinator:
 
     def _connect(self, host: Host) -> Tunnel:
         return ControlTunnel(
-            host.name, host.address, host.port, host.user, host.host_keys, self._credentials.current
+            host.name,
+            host.address,
+            host.port,
+            host.user,
+            host.host_keys,
+            self._credentials.current,
+            runtime_dir=self.config.tunnels,
         ).start()
 
 

@@ -52,7 +52,11 @@ class TunnelState:
 
 
 class ControlTunnel:
-    """One host. `credentials` is asked before every attempt, so that a renewed certificate is used."""
+    """One host. `credentials` is asked before every attempt, so that a renewed certificate is used.
+
+    `runtime_dir`, default the system's for temporary files: where the local socket's directory is made. A process that
+    is killed leaves it there; only its owner can tell when it may go.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class ControlTunnel:
         credentials: Callable[[], Credentials],
         *,
         source_address: str | None = None,
+        runtime_dir: Path | None = None,
     ) -> None:
         self.name = name
         self._address, self._port, self._user = address, port, user
@@ -77,7 +82,7 @@ class ControlTunnel:
         self._closed = False
         self._channel: grpc.Channel | None = None
         self._threads: list[threading.Thread] = []
-        self._directory = Path(tempfile.mkdtemp(prefix="migrate-"))  # 0700
+        self._directory = Path(tempfile.mkdtemp(prefix="tunnel-", dir=runtime_dir))  # 0700
         self.socket_path = self._directory / "agent.sock"
         self._listener = socket.socket(socket.AF_UNIX)
 

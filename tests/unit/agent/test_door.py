@@ -48,7 +48,7 @@ class Host:
             threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
 
     def _echo(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(BrokenPipeError):  # some sessions end without waiting for the answer
+        with connection, contextlib.suppress(ConnectionError):  # some sessions end without waiting for the answer
             while (data := connection.recv(65536)) not in (b"", b"bye"):
                 connection.sendall(data)
             connection.sendall(b"<end>")

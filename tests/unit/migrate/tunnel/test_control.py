@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -35,9 +36,11 @@ def test_a_session_on_a_dead_connection_ends_quietly() -> None:
     assert session.closed
 
 
-def test_a_tunnel_that_was_never_started_can_be_closed() -> None:
-    """close() without start(): nothing hangs, the private directory is gone."""
-    tunnel = control.ControlTunnel("host1", "127.0.0.1", 1, pki.USER, [], lambda: pytest.fail("nobody connects"))
+def test_a_tunnel_that_was_never_started_can_be_closed(tmp_path: Path) -> None:
+    """close() without start(): nothing hangs, the private directory is gone from where it was asked for."""
+    never = lambda: pytest.fail("nobody connects")  # noqa: E731
+    tunnel = control.ControlTunnel("host1", "127.0.0.1", 1, pki.USER, [], never, runtime_dir=tmp_path)
+    assert tunnel.socket_path.parent.parent == tmp_path
     assert tunnel.socket_path.parent.stat().st_mode & 0o777 == 0o700
     tunnel.close()
     assert not tunnel.socket_path.parent.exists()
