@@ -17,7 +17,7 @@ from agent.storage import unpack
 from agent.storage.images import ImageConfig, ImageStore
 from agent.storage.layers import WritableLayer
 from tests.system import strict_tree
-from tests.system.test_storage_tree import populate
+from tests.system.tree_move import populate
 from tests.unit.agent.storage.tars import DIR, LINK, make, member
 
 pytestmark = pytest.mark.system
