@@ -27,13 +27,16 @@ OTHER = "tlabtwo"
 
 def machine() -> dict[str, object]:
     """What a lab must never change: accounts, names, addresses and mounts of the machine itself."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    touched = ("/etc", "/run/", "/sys", "/var/lib/migrate")  # elsewhere others may mount while we look
     return {
         "accounts": [Path("/etc", name).read_bytes() for name in ("passwd", "group", "shadow", "hosts")],
         "hostname": socket.gethostname(),
         "addresses": subprocess.run(["ip", "-br", "addr"], capture_output=True, text=True, check=True).stdout,
-        "mounts": sorted(point for line in mounts if not (point := line.split(" ")[4]).startswith("/run/netns")),
-        "directories": {path: path.exists() for path in (Path("/etc/migrate"), provision.STATE)},
+        "mounts": sorted(each for each in points if each.startswith(touched) and not each.startswith("/run/netns")),
+        "/etc/migrate": Path("/etc/migrate").exists(),
+        # Of an agent of the machine's own. That no lab leaves its mount point is seen in `leftovers`.
+        "state": provision.STATE.exists() and not provision.MADE_BY_LAB.exists(),
     }
 
 
