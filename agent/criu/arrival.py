@@ -26,6 +26,7 @@ from agent.engine.monitor import Monitor
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
+BRIDGE_TRIES, BRIDGE_PAUSE_S = 5, 0.005
 FILLER = Path(__file__).with_name("filler.py")
 
 
@@ -156,12 +157,29 @@ class Arrival:
         if self._monitor.state != "restored":
             client.fail(request, "resume", 0, f"the container is {self._monitor.state}")
             return
-        run(request["commands"])
+        link, *tables = request["commands"] or [[]]
+        if link:
+            run([link])
+        self._tell_the_bridge(tables)
         self._mark("linked")
         self._monitor.tasks().freeze(False)
         self._monitor.state = "running"
         self._mark("running")
         client.answer(request, marks=self._marks)
+
+    def _tell_the_bridge(self, commands: list[list[str]]) -> None:
+        """The bridge takes no entry for a port that does not forward yet, or whose other end is down; then what the container sends,
+        and the announcement, teach it. Past the pivot nothing of this may hold the container up.
+        """
+        for attempt in range(BRIDGE_TRIES):
+            try:
+                run(commands)
+                return
+            except AgentError as exc:
+                error = exc.message
+            if attempt + 1 < BRIDGE_TRIES:
+                time.sleep(BRIDGE_PAUSE_S)
+        self._monitor.status_extras["warning"] = error
 
     def _discard(self, client: Client, request: Message, fds: list[int]) -> None:
         self._waiting = None
