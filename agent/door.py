@@ -149,10 +149,14 @@ class Door:
             waiting.close()
         self._path.unlink(missing_ok=True)
         deadline = time.monotonic() + HEADER_TIMEOUT_S + 1
-        while threads := [thread for thread in list(self._threads) if thread is not threading.current_thread()]:
-            threads[0].join(max(0.0, deadline - time.monotonic()))
-            if threads[0].is_alive():
-                log.warning("door: thread %s does not end", threads[0].name)
+        while True:
+            with self._lock:
+                thread = next(iter(self._threads - {threading.current_thread()}), None)
+            if thread is None:
+                break
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("door: thread %s does not end", thread.name)
                 break
         listener.close()
 
@@ -273,11 +277,13 @@ class Door:
             try:
                 target(argument)  # type: ignore[operator]
             finally:
-                self._threads.discard(thread)
+                with self._lock:
+                    self._threads.discard(thread)
 
         thread = threading.Thread(target=run, name=f"door-{getattr(target, '__name__', '')}", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        with self._lock:  # stop() must not find one that cannot be joined yet
+            self._threads.add(thread)
+            thread.start()
 
 
 # ---------------------------------------------------------------- the request

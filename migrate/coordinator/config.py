@@ -51,7 +51,7 @@ class CoordinatorConfig:
     @property
     def tunnels(self) -> Path:
         """Local ends of the control tunnels. Emptied at every start: one that was killed leaves its own there."""
-        return self.socket.with_name(f"{self.socket.name}.tunnels")
+        return self.socket.with_suffix(".tunnels")
 
     @property
     def lock(self) -> Path:

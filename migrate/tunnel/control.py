@@ -24,7 +24,7 @@ from typing import Self
 import grpc
 import paramiko
 
-from migrate.errors import MigrateError, Unreachable
+from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from migrate.tunnel import transport
@@ -82,8 +82,13 @@ class ControlTunnel:
         self._closed = False
         self._channel: grpc.Channel | None = None
         self._threads: list[threading.Thread] = []
-        self._directory = Path(tempfile.mkdtemp(prefix="tunnel-", dir=runtime_dir))  # 0700
-        self.socket_path = self._directory / "agent.sock"
+        self._directory = Path(tempfile.mkdtemp(prefix="" if runtime_dir else "tunnel-", dir=runtime_dir))  # 0700
+        self.socket_path = self._directory / "s"  # short names: a socket's whole path takes 107 bytes
+        try:
+            channels.unix_target(self.socket_path)
+        except ValueError as exc:
+            self._directory.rmdir()
+            raise InvalidArgument(str(exc), hint="give the coordinator's socket a shorter path") from exc
         self._listener = socket.socket(socket.AF_UNIX)
 
     def start(self) -> Self:
@@ -140,7 +145,9 @@ class ControlTunnel:
         with contextlib.suppress(OSError):  # never started
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        for thread in list(self._threads):  # one that is in the middle of connecting ends by itself, and lets go then
+        with self._changed:
+            threads = list(self._threads)
+        for thread in threads:  # one that is in the middle of connecting ends by itself, and lets go then
             thread.join(max(0.0, deadline - time.monotonic()))
         self._listener.close()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -294,11 +301,13 @@ class ControlTunnel:
             try:
                 target(*arguments)
             finally:
-                self._threads.remove(thread)
+                with self._changed:
+                    self._threads.remove(thread)
 
         thread = threading.Thread(target=run, name=f"tunnel-{self.name}-{target.__name__}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        with self._changed:  # close() must not find one that cannot be joined yet
+            self._threads.append(thread)
+            thread.start()
         return thread
 
 

@@ -46,6 +46,16 @@ def test_a_tunnel_that_was_never_started_can_be_closed(tmp_path: Path) -> None:
     assert not tunnel.socket_path.parent.exists()
 
 
+def test_too_long_a_path_is_told_at_once(tmp_path: Path) -> None:
+    """A runtime directory whose path leaves no room for a socket: an error with the remedy, and nothing left there."""
+    long = tmp_path / ("d" * 90)
+    long.mkdir()
+    with pytest.raises(errors.InvalidArgument) as caught:
+        control.ControlTunnel("host1", "127.0.0.1", 1, pki.USER, [], pytest.fail, runtime_dir=long)  # type: ignore[arg-type]
+    assert "shorter" in caught.value.hint
+    assert list(long.iterdir()) == []
+
+
 def test_a_host_without_a_pinned_key_is_never_contacted() -> None:
     """No key in the inventory: the tunnel says so instead of trusting whoever answers."""
     credentials = pki.Credentials(private_key="", certificate="", valid_until_unix_s=0)
