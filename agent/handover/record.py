@@ -38,6 +38,7 @@ class Move:
     def __init__(self, moves_dir: Path, migration_id: str, role: str) -> None:
         if not migration_id or not migration_id.replace("-", "").isalnum():
             raise WrongState(f"{migration_id!r} is no id of a migration")
+        self.migration_id = migration_id
         self.directory = moves_dir / f"{migration_id}.{role}"  # the role: a lab's hosts never share it, a test's may
         self.stage = self.directory / "stage"
         self.images = self.stage / "images"
@@ -60,7 +61,7 @@ class Move:
             return MoveRecord(**json.loads(self._record.read_text()))
         except FileNotFoundError:
             raise NotFound(
-                f"this host has no part in migration {self.directory.stem}", code="migration.not_found"
+                f"this host has no part in migration {self.migration_id}", code="migration.not_found"
             ) from None
         except (TypeError, ValueError) as exc:
             raise StorageError(f"{self._record} is damaged: {exc}") from exc

@@ -10,7 +10,6 @@ import base64
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import State
-from agent.errors import AgentError, CriuError, NotFound, WrongState
+from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, WrongState
 from agent.handover import inside, stage
 from agent.handover.record import Move, MoveRecord
 from agent.setup.criu import CriuInstall
@@ -112,8 +111,10 @@ class Source:
     def open_tunnel(self, migration_id: str, epoch: int, **target: Any) -> dict[str, Any]:
         """ssh to the target, warm. `target`: certificate, address, port, user, host_keys."""
         self._move(migration_id).require(epoch)
+        pycriu_path = self._criu().pycriu_path
+        images.load(pycriu_path)  # here, while the container runs: the first time takes a fifth of a second
         return self._sender(migration_id).request(
-            "open", migration=migration_id, pycriu_path=str(self._criu().pycriu_path), **target
+            "open", migration=migration_id, pycriu_path=str(pycriu_path), **target
         )
 
     def send_layers(self, migration_id: str, epoch: int, layers: list[str], progress: Progress) -> int:
@@ -163,18 +164,18 @@ class Source:
         record = move.require(epoch)
         sender = self._sender(migration_id)
         criu = self._criu()
-        dumped = self._dump(move, record, criu)
-        marks = [*dumped]
+        directory = self._engine.store.directory(record.container_id)
+        upper = directory / "layer" / "upper"
+        marks = self._dump(move, record, criu)
+        pids = self._engine.cgroup(record.container_id).procs()  # no task comes or goes any more
         answer = sender.request(
             "final",
             progress,
             images_dir=str(move.images),
-            pids=self._engine.cgroup(record.container_id).procs(),
-            root=str(self._upper(record.container_id)),
-            always=inside.mapped_shared(
-                self._engine.cgroup(record.container_id).procs(), self._upper(record.container_id)
-            ),
-            logs=str(self._engine.store.directory(record.container_id)),
+            pids=pids,
+            root=str(upper),
+            always=inside.mapped_shared(pids, upper),
+            logs=str(directory),
         )
         sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
         for kind, before in (("layers", self._sent_layers), ("precopy", self._precopied)):
@@ -300,10 +301,7 @@ class Source:
         except NotFound:
             return
         if record.epoch > epoch:
-            raise WrongState(
-                f"container {container_id} has epoch {record.epoch} here, the call {epoch}: it is from before a pivot",
-                code="migration.stale_epoch",
-            )
+            raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
 
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
@@ -323,9 +321,6 @@ class Source:
         if sender:
             sender.close()
 
-    def _upper(self, container_id: str) -> Path:
-        return self._engine.store.directory(container_id) / "layer" / "upper"
-
     def close(self) -> None:
         for migration_id in list(self._senders):
             self._close_sender(migration_id)
@@ -333,11 +328,7 @@ class Source:
 
 def criu_error(verb: str, path: Path, exc: AgentError) -> CriuError:
     """What CRIU's log says, else what the monitor heard."""
-    deadline = time.monotonic() + 0.5
-    finding = log.first_error(path)
-    while finding is None and time.monotonic() < deadline and not path.exists():
-        time.sleep(0.01)
-        finding = log.first_error(path)
+    finding = log.first_error(path)  # complete: the monitor answers when CRIU has ended
     if finding is None:
         return CriuError(f"{verb} failed: {exc.message}")
     meaning = f" ({finding.meaning})" if finding.meaning else ""

@@ -130,18 +130,20 @@ class Target:
         monitor = self._engine.spawn_monitor(spec.id)
         record = move.read()
         (move.images / "lazy-pages.socket").unlink(missing_ok=True)
+        criu_images.load(self._criu().pycriu_path)  # the first time takes a fifth of a second
         monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
 
     def _listen(self, move: Move) -> None:
         """Expect the tunnel; its receiver starts when it comes."""
-        migration_id = move.read().migration_id
+        migration_id = move.migration_id
         with self._guard:
             if migration_id in self._waiting or migration_id in self._receivers or move.received.exists():
                 return
             waiting = self._waiting[migration_id] = self._door.expect(migration_id)
-        threading.Thread(target=self._receive, args=(move, migration_id, waiting), daemon=True).start()
+        threading.Thread(target=self._receive, args=(move, waiting), daemon=True).start()
 
-    def _receive(self, move: Move, migration_id: str, waiting: Waiting) -> None:
+    def _receive(self, move: Move, waiting: Waiting) -> None:
+        migration_id = move.migration_id
         try:
             rx_fd, tx_fd, door = waiting.wait(TUNNEL_LIMIT_S)
         except AgentError as exc:
@@ -152,7 +154,7 @@ class Target:
                 self._waiting.pop(migration_id, None)
             waiting.close()
         try:
-            self._start_receiver(move, migration_id, (rx_fd, tx_fd, door.fileno()))
+            self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
         except (AgentError, OSError) as exc:
             _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
         finally:
@@ -160,10 +162,10 @@ class Target:
             os.close(tx_fd)
             door.close()
 
-    def _start_receiver(self, move: Move, migration_id: str, fds: tuple[int, int, int]) -> None:
+    def _start_receiver(self, move: Move, fds: tuple[int, int, int]) -> None:
         record = move.read()
         plan = {
-            "migration": migration_id,
+            "migration": move.migration_id,
             "images_dir": str(move.images),
             "memory_dir": str(move.memory),
             "logs_dir": str(move.logs),
@@ -181,7 +183,7 @@ class Target:
         receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=fds, log=log)
         move.update(receiver_pid=receiver.pid, receiver_ticks=container.start_ticks(receiver.pid))
         with self._guard:
-            self._receivers[migration_id] = receiver
+            self._receivers[move.migration_id] = receiver
 
     # ------------------------------------------------------------ restore
 
@@ -202,14 +204,15 @@ class Target:
             self._make_ready(move, spec)
             monitor = self._engine.monitor(spec.id)
         self._bring_logs(move, spec.id)
-        plan = self._restore_plan(move, spec, lazy=record.lazy)
+        criu = self._criu()
+        plan = self._restore_plan(move, spec, criu, lazy=record.lazy)
         try:
             answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
         except MonitorError as exc:
             raise criu_error("restore", move.images / "restore.log", exc) from exc
         self._engine.set_process(spec.id, int(answer["pid"]))
         move.update(restored=True)
-        pycriu = criu_images.load(self._criu().pycriu_path)
+        pycriu = criu_images.load(criu.pycriu_path)
         return Restored(
             pid=int(answer["pid"]),
             marks=list(answer["marks"]),
@@ -217,8 +220,7 @@ class Target:
             mode=mode,
         )
 
-    def _restore_plan(self, move: Move, spec: ContainerSpec, *, lazy: bool) -> dict[str, Any]:
-        criu = self._criu()
+    def _restore_plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
         stdio = options.Stdio(**json.loads((move.images / "handover.json").read_text())["stdio"])
         request = options.restore(
             options.load(criu.pycriu_path),
@@ -308,7 +310,7 @@ class Target:
 
     def _discard(self, move: Move, container_id: str) -> None:
         with self._guard:
-            waiting = self._waiting.pop(move.directory.stem, None)
+            waiting = self._waiting.pop(move.migration_id, None)
         if waiting:
             waiting.close()
         if move.exists:
@@ -317,7 +319,7 @@ class Target:
             status = self._engine.inspect(container_id)
         except NotFound:
             status = None
-        if status is not None and status.role == ROLE and status.migration_id == move.directory.stem:
+        if status is not None and status.role == ROLE and status.migration_id == move.migration_id:
             if status.state == State.RUNNING:
                 raise WrongState(f"container {container_id} runs here: it is not discarded", hint="migrate repair")
             self._engine.forget(container_id, discard=True)

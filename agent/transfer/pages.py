@@ -25,13 +25,13 @@ class PageSender:
         self._view = self._buffer.data.cast("B")
         self.sent: Ranges = NOTHING  # whatever the target has a version of
 
-    def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, int]:
-        """Send `wanted`; returns (pages sent, zero pages elided).
+    def send(self, wanted: Ranges, *, exact: bool) -> int:
+        """Send `wanted`; returns pages sent, without the zero pages.
 
         Not `exact`: the task runs; what cannot be read any more is left out and not counted as sent. Exact: the task is frozen, and
         an unreadable page raises OSError.
         """
-        sent_pages = zero_pages = 0
+        sent_pages = 0
         reached: list[tuple[int, int]] = []
         zeros: list[tuple[int, int]] = []
         memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -43,7 +43,6 @@ class PageSender:
                 reached.append((start, start + length))
                 for offset, size, zero in _split_zero(self._buffer[: length // 8]):
                     if zero:
-                        zero_pages += size // PAGE
                         zeros.append((start + offset, start + offset + size))
                     else:
                         sent_pages += size // PAGE
@@ -56,7 +55,7 @@ class PageSender:
         for start, end in intersect(ranges(zeros), self.sent).tolist():
             self._writer.send(Kind.ZERO, task=self.task, address=start, size=end - start)
         self.sent = union(subtract(self.sent, wanted), ranges(reached))  # an older version of a page is none
-        return sent_pages, zero_pages
+        return sent_pages
 
     def _read(self, memory: int, start: int, length: int, *, exact: bool) -> int:
         """Bytes read into the buffer, whole pages."""

@@ -87,8 +87,8 @@ class Precopy:
                 self._clean.pop(pid, None)  # gone, or not to be seen any more: nothing of it is clean
         self.close()
 
-    def send_rest(self, task: int, pid: int, wanted: Ranges) -> tuple[int, int]:
-        """Frozen: send what of `wanted` the target lacks. (pages, zero pages)"""
+    def send_rest(self, task: int, pid: int, wanted: Ranges) -> int:
+        """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
         clean = self._clean.get(pid)
         rest = subtract(wanted, clean) if clean is not None else wanted
         return self._sender(task, pid).send(rest, exact=True)
@@ -115,10 +115,9 @@ class Precopy:
         count = 0
         for task, pid, written in looks:
             try:
-                sent, _ = self._sender(task, pid).send(written, exact=False)
+                count += self._sender(task, pid).send(written, exact=False)
             except OSError:
                 continue  # it has ended
-            count += sent
         return count
 
     @contextlib.contextmanager

@@ -83,7 +83,6 @@ class Sender:
             "connect_s": self._tunnel.connect_s,
             "round_trip_s": time.monotonic() - began,
             "cipher": self._tunnel.cipher,
-            "ssh_pid": self._tunnel.process.pid,
         }
 
     # ------------------------------------------------------------ before the freeze
@@ -92,10 +91,8 @@ class Sender:
         """Send each image layer in `layers` as the blob it was imported as; the target verifies its diff id."""
         writer, before = self._stream(), self._stream().sent_bytes
         store = ImageStore(Path(command["store"]))
-        sizes = {}
         for diff_id in command["layers"]:
             blob, size = store.open_layer(diff_id)
-            sizes[diff_id] = size
             report = _Reporter(progress, f"layer {diff_id[7:19]}", size)
             writer.send_json(Kind.LAYER, {"diff_id": diff_id, "size": size})
             with blob:
@@ -104,7 +101,7 @@ class Sender:
                     report.add(len(chunk))
             writer.send_json(Kind.LAYER_END, {"diff_id": diff_id})
             self._answer()
-        return {"sent_bytes": writer.sent_bytes - before, "layers": sizes}
+        return {"sent_bytes": writer.sent_bytes - before}
 
     def _precopy_rounds(self, command: Command, progress: Progress) -> Facts:
         """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
@@ -149,7 +146,7 @@ class Sender:
                 self._send_file(path)
         part("images", before)
         before = writer.sent_bytes
-        page_count, zero_count = self._send_memory(images_dir, command["pids"])
+        page_count = self._send_memory(images_dir, command["pids"])
         part("memory", before)
         before = writer.sent_bytes
         always = [(int(device), int(inode)) for device, inode in command["always"]]
@@ -164,23 +161,21 @@ class Sender:
             "marks": marks,
             "sent_bytes": sent,
             "memory_pages": page_count,
-            "zero_pages": zero_count,
             "digest": answer["digest"],
         }
 
-    def _send_memory(self, images_dir: Path, pids: list[int]) -> tuple[int, int]:
+    def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
         here = pages.tasks_by_inner_pid(pids)
         precopy = self._precopy or Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
-        page_count = zero_count = 0
+        page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):
             wanted = ranges((run.start, run.end) for run in page_map.left_behind())
             if not len(wanted):
                 continue
             if page_map.task not in here:
                 raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
-            sent, zero = precopy.send_rest(page_map.task, here[page_map.task], wanted)
-            page_count, zero_count = page_count + sent, zero_count + zero
-        return page_count, zero_count
+            page_count += precopy.send_rest(page_map.task, here[page_map.task], wanted)
+        return page_count
 
     def _send_logs(self, directory: Path) -> None:
         """What the container has said so far; of a log that was sent before, only what was added."""
