@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent import atomic
 from agent.engine import rootfs, store
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
@@ -75,7 +76,7 @@ class Monitor:
         self._log: LogWriter | None = None
         self._runtime_dir = runtime_dir
         self._server = Server(self.loop, runtime_dir / "monitor.sock", self._request, self._client_gone)
-        store.write_atomic(runtime_dir / "monitor.pid", f"{os.getpid()}\n")
+        atomic.write(runtime_dir / "monitor.pid", f"{os.getpid()}\n")
         self.loop.call_later(IDLE_LIMIT_S, self._end_if_forgotten)
 
     def run(self) -> None:

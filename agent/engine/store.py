@@ -21,37 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent import atomic
 from agent.engine.spec import ContainerSpec
 from agent.errors import AlreadyExists, NotFound, StorageError
-
-
-def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` as a whole; the directory must exist. On failure the old file is as it was. Raises OSError."""
-    raw = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        try:
-            view = memoryview(raw)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """fsync of a directory: the names in it survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +51,7 @@ _Parsed = TypeVar("_Parsed", Record, ExitStatus)
 
 
 def write_exit(path: Path, status: ExitStatus) -> None:
-    write_atomic(path, json.dumps(dataclasses.asdict(status)))
+    atomic.write(path, json.dumps(dataclasses.asdict(status)))
 
 
 def read_exit(path: Path) -> ExitStatus | None:
@@ -117,8 +89,8 @@ class Store:
         shutil.rmtree(directory, ignore_errors=True)  # what a creation left that never came to its spec
         directory.mkdir(mode=0o700, parents=True)  # nobody but root: set-uid programs of the layer are root's on disk
         self.write_record(spec.id, record)
-        write_atomic(directory / "spec.json", spec.to_json())
-        sync_directory(self.root)
+        atomic.write(directory / "spec.json", spec.to_json())
+        atomic.sync_directory(self.root)
         return directory
 
     def spec(self, container_id: str) -> ContainerSpec:
@@ -138,7 +110,7 @@ class Store:
         return _parse(path, Record, raw)
 
     def write_record(self, container_id: str, record: Record) -> None:
-        write_atomic(self.directory(container_id) / "state.json", json.dumps(dataclasses.asdict(record)))
+        atomic.write(self.directory(container_id) / "state.json", json.dumps(dataclasses.asdict(record)))
 
     def exit_status(self, container_id: str) -> ExitStatus | None:
         return read_exit(self.exit_path(container_id))
@@ -148,7 +120,7 @@ class Store:
 
     def forget_exit(self, container_id: str) -> None:
         self.exit_path(container_id).unlink(missing_ok=True)
-        sync_directory(self.directory(container_id))
+        atomic.sync_directory(self.directory(container_id))
 
     def delete(self, container_id: str) -> None:
         """Remove the directory. The spec goes first: a half-removed container no longer exists. No error
@@ -162,7 +134,7 @@ class Store:
             pass  # somebody was faster
         except OSError as exc:
             raise StorageError(f"cannot remove {directory}: {exc.strerror} ({exc.filename})") from exc
-        sync_directory(self.root)
+        atomic.sync_directory(self.root)
 
     @contextmanager
     def lock(self, container_id: str) -> Iterator[None]:

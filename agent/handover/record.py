@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from agent.engine import store
+from agent import atomic
 from agent.errors import NotFound, StaleEpoch, StorageError, WrongState
 
 
@@ -67,7 +67,7 @@ class Move:
             raise StorageError(f"{self._record} is damaged: {exc}") from exc
 
     def write(self, record: MoveRecord) -> None:
-        store.write_atomic(self._record, json.dumps(dataclasses.asdict(record)))
+        atomic.write(self._record, json.dumps(dataclasses.asdict(record)))
 
     def update(self, **changes: object) -> MoveRecord:
         record = dataclasses.replace(self.read(), **changes)  # type: ignore[arg-type]  # names are checked by replace

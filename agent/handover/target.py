@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agent import atomic
 from agent.config import AgentConfig
 from agent.criu import images as criu_images
 from agent.criu import options
@@ -31,7 +32,6 @@ from agent.handover import stage
 from agent.handover.record import Move, MoveRecord
 from agent.handover.source import criu_error
 from agent.setup.criu import CriuInstall
-from agent.storage import atomic
 from agent.storage.images import Image, ImageConfig, ImageStore
 from agent.transfer.commands import TransferProcess
 
@@ -255,7 +255,7 @@ class Target:
     def _bring_logs(self, move: Move, container_id: str) -> None:
         """The log goes on where it stopped on the source."""
         for path in move.logs.iterdir():
-            atomic.write(self._engine.store.directory(container_id) / path.name, path.read_bytes(), mode=0o600)
+            atomic.write(self._engine.store.directory(container_id) / path.name, path.read_bytes())
 
     # ------------------------------------------------------------ the end
 

@@ -25,8 +25,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from agent import atomic
 from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
-from agent.storage import atomic, manifest, rawfs, remove, tarstream, unpack
+from agent.storage import manifest, rawfs, remove, tarstream, unpack
 from agent.storage.manifest import ImageConfig
 from agent.storage.receive import LayerWriter
 
@@ -223,7 +224,7 @@ class ImageStore:
             return self._read_layer(layer.diff_id)
         (work / "blob").rename(self._blobs / _hex(layer.blob))
         atomic.sync_directory(self._blobs)
-        atomic.write(path.with_suffix(".json"), json.dumps(asdict(layer), sort_keys=True).encode())
+        atomic.write(path.with_suffix(".json"), json.dumps(asdict(layer), sort_keys=True), mode=0o644)
         (work / "root").rename(path)
         atomic.sync_directory(self._layers)
         return layer
@@ -245,7 +246,7 @@ class ImageStore:
     def _write_image(self, name: str, config: ImageConfig, layers: tuple[_Layer, ...], created_unix_ns: int) -> Image:
         files = self._manifest(config, layers, created_unix_ns)
         for blob in (files.config, files.manifest):
-            atomic.write(self._blobs / hashlib.sha256(blob).hexdigest(), blob)
+            atomic.write(self._blobs / hashlib.sha256(blob).hexdigest(), blob, mode=0o644)
         self._write_names(self._read_names() | {name: files.digest})
         return self._read_image(name, files.digest)
 
@@ -292,7 +293,7 @@ class ImageStore:
         return names
 
     def _write_names(self, names: Mapping[str, str]) -> None:
-        atomic.write(self._names, json.dumps(names, sort_keys=True, indent=1).encode())
+        atomic.write(self._names, json.dumps(names, sort_keys=True, indent=1), mode=0o644)
 
     def _named_layers(self) -> set[str]:
         return {diff_id for image in self.list() for diff_id in image.layers}

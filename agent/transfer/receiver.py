@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from agent import atomic
 from agent.criu import images
 from agent.errors import AgentError, TransferError
-from agent.storage import atomic
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
@@ -151,7 +151,7 @@ class Receiver:
             "memory_bytes": memory_bytes,
             "received_bytes": self._reader.received_bytes,
         }
-        atomic.write(Path(self._plan.received), json.dumps(received).encode())
+        atomic.write(Path(self._plan.received), json.dumps(received))
         say(self._tx, {"ok": True, "digest": self._reader.digest})
 
 

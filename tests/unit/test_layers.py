@@ -20,6 +20,7 @@ BANNED_NAMES = {"utils", "common", "helpers", "manager"}
 MAY_IMPORT: dict[str, set[str]] = {
     "protos": {"grpc", "google"},
     "agent": {"agent", "migrate.rpc", "protos", "grpc", "google"},  # __main__.py, server.py
+    "agent.atomic": set(),
     "agent.config": {"agent.errors"},
     "agent.dial": set(),
     "agent.door": {"agent.relay", "agent.errors"},
@@ -29,18 +30,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
     "agent.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
     "agent.setup": {"agent.linux", "agent.errors", "agent.config", "agent.dial"},
-    "agent.engine": {"agent.config", "agent.linux", "agent.errors"},
+    "agent.engine": {"agent.atomic", "agent.config", "agent.linux", "agent.errors"},
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
-    "agent.storage": {"agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
+    "agent.storage": {"agent.atomic", "agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
     # A process of its own that reads the memory of every task of the container: the cgroup says which they are.
     "agent.transfer": {
-        "agent.engine.cgroup",
+        "agent.atomic", "agent.engine.cgroup",
         "agent.linux", "agent.errors", "agent.engine.spec", "agent.relay", "agent.storage", "agent.memory", "agent.criu",
         "numpy", "xxhash", "zstandard",
     },
     "agent.handover": {
-        "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay", "agent.engine",
+        "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay", "agent.engine",
         "agent.storage", "agent.criu", "agent.transfer", "agent.memory",
     },
     "agent.services": {"agent", "migrate.rpc", "protos", "grpc", "google"},

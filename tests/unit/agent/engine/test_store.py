@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
-from agent.engine.store import ExitStatus, Record, Store, read_exit, write_atomic, write_exit
+from agent.engine.store import ExitStatus, Record, Store, read_exit, write_exit
 from agent.errors import AlreadyExists, NotFound, StorageError
 
 pytestmark = pytest.mark.unit
@@ -33,27 +33,6 @@ SPEC = ContainerSpec(
     limits=Limits(memory_bytes=1 << 20),
     labels={"tier": "db"},
 )
-
-
-def test_atomic_write_replaces_whole_and_leaves_no_temporary_file(tmp_path: Path) -> None:
-    """A second write replaces the first, with the asked-for mode and nothing beside it."""
-    path = tmp_path / "file"
-    write_atomic(path, "long first contents")
-    write_atomic(path, b"second", mode=0o640)
-    assert path.read_bytes() == b"second"
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_failed_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """When the rename fails the old contents stay and the temporary file goes."""
-    path = tmp_path / "file"
-    path.mkdir()
-    (path / "kept").touch()
-    with pytest.raises(OSError):
-        write_atomic(path, "new")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-    assert (path / "kept").exists()
 
 
 def test_spec_and_record_round_trip(tmp_path: Path) -> None:
