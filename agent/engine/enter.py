@@ -170,17 +170,7 @@ def _become(request: Request, channel: socket.socket, cgroups: list[int], stdio:
                 os.setsid()
                 program.take_stdio(stdio, tty=request["tty"])
                 program.close_others(channel.fileno())
-            program.become(
-                program.Program(
-                    argv=tuple(request["argv"]),
-                    env=tuple(request["env"]),
-                    cwd=request["cwd"],
-                    user=request["user"],
-                    capabilities=tuple(request["capabilities"]),
-                    tty=request["tty"],
-                    hostname=request["hostname"],
-                )
-            )
+            program.become(program.Program.of(request))
         except StepError as exc:
             sync.send_error(channel, exc.step, exc)
         except (KeyError, TypeError, ValueError) as exc:

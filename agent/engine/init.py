@@ -138,17 +138,7 @@ def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
     with step("stdio"):
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())
-    program.become(
-        program.Program(
-            argv=tuple(plan["argv"]),
-            env=tuple(plan["env"]),
-            cwd=plan["cwd"],
-            user=plan["user"],
-            capabilities=tuple(plan["capabilities"]),
-            tty=plan["tty"],
-            hostname=plan["hostname"],
-        )
-    )
+    program.become(program.Program.of(plan))
 
 
 def _mount_all(shm_bytes: int) -> None:

@@ -19,7 +19,7 @@ import termios
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from agent.linux import process
 
@@ -60,6 +60,19 @@ class Program:
     capabilities: tuple[str, ...]
     tty: bool = False
     hostname: str = ""
+
+    @classmethod
+    def of(cls, what: Mapping[str, Any]) -> Program:
+        """From init's plan or a session's request: their keys of these names. Raises KeyError."""
+        return cls(
+            argv=tuple(what["argv"]),
+            env=tuple(what["env"]),
+            cwd=what["cwd"],
+            user=what["user"],
+            capabilities=tuple(what["capabilities"]),
+            tty=what["tty"],
+            hostname=what["hostname"],
+        )
 
 
 def resolve_user(text: str, root: Path = Path("/")) -> User:

@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,10 @@ def _take_apart(host: EngineHost) -> None:
         subprocess.run(["umount", "-l", line.split()[4]], check=False)
     top.remove()
     shutil.rmtree(host.directory)
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,29 +20,12 @@ from agent.engine.network import NetworkError
 from agent.engine.spec import ContainerSpec, Limits, Network
 from agent.engine.state import ContainerStatus, State
 from agent.errors import InvalidArgument, NotFound, StaleEpoch, WrongState
-from tests.system.engine_host import EngineHost, engine_host
+from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKER = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.01; done"
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[EngineHost]:
-    with engine_host() as made:
-        yield made
-
-
-@pytest.fixture
-def engine(host: EngineHost) -> Iterator[Engine]:
-    engine = host.engine()
-    yield engine
-    for status in engine.list():
-        engine.set_role(status.spec.id, "", "", status.epoch)
-        engine.cgroup(status.spec.id).freeze(False) if status.state == State.FROZEN else None
-        engine.remove(status.spec.id, force=True)
-    engine.close()
 
 
 def run(engine: Engine, spec: ContainerSpec, timeout_s: float = 20) -> ContainerStatus:
@@ -56,13 +39,6 @@ def run(engine: Engine, spec: ContainerSpec, timeout_s: float = 20) -> Container
 
 def output(engine: Engine, container_id: str) -> str:
     return b"".join(entry.data for entry in engine.logs(container_id)).decode()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def test_output_and_exit_status(host: EngineHost, engine: Engine) -> None:

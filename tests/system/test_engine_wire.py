@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,31 +11,12 @@ import pytest
 from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.network import NetworkError
-from agent.engine.state import State
-from tests.system.engine_host import EngineHost, engine_host
-from tests.system.test_engine import until
+from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKER = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.01; done"
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[EngineHost]:
-    with engine_host() as made:
-        yield made
-
-
-@pytest.fixture
-def engine(host: EngineHost) -> Iterator[Engine]:
-    engine = host.engine()
-    yield engine
-    for status in engine.list():
-        engine.set_role(status.spec.id, "", "", status.epoch)
-        engine.cgroup(status.spec.id).freeze(False) if status.state == State.FROZEN else None
-        engine.remove(status.spec.id, force=True)
-    engine.close()
 
 
 ETHERNET_ARP = 0x0806

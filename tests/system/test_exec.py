@@ -18,7 +18,7 @@ from agent.engine.attach import Output
 from agent.engine.session import Session, SessionError
 from tests.system.small_container import SmallContainer, busybox_like_layer, plan
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.system.small_container import IDS_BASE, SmallContainer, busybox_like_layer, plan, run
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
