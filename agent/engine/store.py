@@ -13,7 +13,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 from agent import atomic
 from agent.engine.spec import ContainerSpec
 from agent.errors import AlreadyExists, NotFound, StorageError
+from agent.linux import remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Store:
         directory = self.directory(spec.id)
         if (directory / "spec.json").exists():
             raise AlreadyExists(f"container {spec.id} exists already", hint=f"remove it first: migrate rm {spec.name}")
-        shutil.rmtree(directory, ignore_errors=True)  # what a creation left that never came to its spec
+        self._remove(directory)  # what a creation left that never came to its spec
         directory.mkdir(mode=0o700, parents=True)  # nobody but root: set-uid programs of the layer are root's on disk
         self.write_record(spec.id, record)
         atomic.write(directory / "spec.json", spec.to_json())
@@ -128,13 +128,17 @@ class Store:
         """
         directory = self.directory(container_id)
         (directory / "spec.json").unlink(missing_ok=True)
+        self._remove(directory)
+        atomic.sync_directory(self.root)
+
+    @staticmethod
+    def _remove(directory: Path) -> None:
         try:
-            shutil.rmtree(directory)
+            remove.tree(directory)
         except FileNotFoundError:
-            pass  # somebody was faster
+            pass  # there is none, or somebody was faster
         except OSError as exc:
             raise StorageError(f"cannot remove {directory}: {exc.strerror} ({exc.filename})") from exc
-        atomic.sync_directory(self.root)
 
     @contextmanager
     def lock(self, container_id: str) -> Iterator[None]:

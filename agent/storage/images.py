@@ -27,7 +27,8 @@ from typing import BinaryIO
 
 from agent import atomic
 from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
-from agent.storage import manifest, rawfs, remove, tarstream, unpack
+from agent.linux import remove
+from agent.storage import manifest, rawfs, tarstream, unpack
 from agent.storage.manifest import ImageConfig
 from agent.storage.receive import LayerWriter
 

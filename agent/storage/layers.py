@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from agent.errors import InvalidArgument, StorageError
-from agent.storage import remove, tree_scan
+from agent.linux import remove
+from agent.storage import tree_scan
 
 
 class WritableLayer:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import StorageError, TransferError
-from agent.storage import rawfs, remove, tree_records
+from agent.linux import remove
+from agent.storage import rawfs, tree_records
 from agent.storage.tree_records import BLOCK_BYTES, ROOT_ID, Op
 
 _OPEN_DIRECTORIES = 256

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import StorageError
-from agent.storage import rawfs, remove, tarstream
+from agent.linux import remove
+from agent.storage import rawfs, tarstream
 
 _XATTR = "SCHILY.xattr."
 _WHITEOUT = b".wh."

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StorageError, TransferError
-from agent.storage import remove
+from agent.linux import remove
 from tests.system import strict_tree
 from tests.system.tree_move import NOT_RACY_S, Move, act, populate, punch
 

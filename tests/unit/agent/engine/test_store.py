@@ -14,6 +14,7 @@ import pytest
 from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
 from agent.engine.store import ExitStatus, Record, Store, read_exit, write_exit
 from agent.errors import AlreadyExists, NotFound, StorageError
+from tests.unit.agent.linux.test_remove import deepen
 
 pytestmark = pytest.mark.unit
 
@@ -52,6 +53,17 @@ def test_second_add_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AlreadyExists, match=SPEC.id):
         store.add(replace(SPEC, name="other"), Record())
     assert store.spec(SPEC.id).name == "web1"
+
+
+def test_a_layer_deeper_than_the_stack_can_be_removed(tmp_path: Path) -> None:
+    """What a container nested 1,500 directories deep is deleted with it, and goes too where a creation broke off."""
+    store = Store(tmp_path)
+    for leave in (store.delete, lambda _id: (tmp_path / SPEC.id / "spec.json").unlink()):
+        deepen(store.add(SPEC, Record()), 1500)
+        leave(SPEC.id)
+    assert store.add(SPEC, Record()).exists()
+    store.delete(SPEC.id)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_directory_without_a_spec_is_no_container(tmp_path: Path) -> None:
