@@ -26,7 +26,7 @@ from agent.engine.monitor import Monitor
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
-BRIDGE_TRIES, BRIDGE_PAUSE_S = 5, 0.005
+BRIDGE_PAUSE_S, BRIDGE_LIMIT_S = 0.005, 5.0
 FILLER = Path(__file__).with_name("filler.py")
 
 
@@ -160,26 +160,24 @@ class Arrival:
         link, *tables = request["commands"] or [[]]
         if link:
             run([link])
-        self._tell_the_bridge(tables)
+        self._tell_the_bridge(tables, time.monotonic() + BRIDGE_LIMIT_S)
         self._mark("linked")
         self._monitor.tasks().freeze(False)
         self._monitor.state = "running"
         self._mark("running")
         client.answer(request, marks=self._marks)
 
-    def _tell_the_bridge(self, commands: list[list[str]]) -> None:
-        """The bridge takes no entry for a port that does not forward yet, or whose other end is down; then what the container sends,
-        and the announcement, teach it. Past the pivot nothing of this may hold the container up.
+    def _tell_the_bridge(self, commands: list[list[str]], until_s: float) -> None:
+        """A bridge refuses an entry for a port that does not forward yet. Past the pivot that holds nobody up: it is told as soon as it
+        listens. Until then what is sent to the container goes where it last was.
         """
-        for attempt in range(BRIDGE_TRIES):
-            try:
-                run(commands)
-                return
-            except AgentError as exc:
-                error = exc.message
-            if attempt + 1 < BRIDGE_TRIES:
-                time.sleep(BRIDGE_PAUSE_S)
-        self._monitor.status_extras["warning"] = error
+        try:
+            run(commands)
+        except AgentError as exc:
+            if time.monotonic() < until_s:
+                self._monitor.loop.call_later(BRIDGE_PAUSE_S, lambda: self._tell_the_bridge(commands, until_s))
+            else:
+                self._monitor.status_extras["warning"] = exc.message
 
     def _discard(self, client: Client, request: Message, fds: list[int]) -> None:
         self._waiting = None

@@ -39,6 +39,15 @@ def peer_end(container_id: str) -> str:
     return f"vp{container_id[:11]}"
 
 
+def host_index(container_id: str) -> int:
+    """The index of the host's end, far from those that a new namespace hands out.
+
+    If both ends of a pair have the same index in their two namespaces, Linux takes the host's end for no virtual link and
+    tells the bridge up to a second late that it is up (net/core/link_watch.c, linkwatch_urgent_event): a port that does not forward.
+    """
+    return 1 << 28 | int(container_id[:7], 16)
+
+
 def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
     """Give the network namespace of `pid` lo and, unless spec.network.address is "", eth0 with its address; the
     host's end goes up.
@@ -53,7 +62,8 @@ def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
         mtu = network.mtu or bridge_mtu(bridge)
         batch(
             [
-                f"link add {host} mtu {mtu} type veth peer name eth0 address {network.mac} mtu {mtu} netns {pid}",
+                f"link add {host} index {host_index(spec.id)} mtu {mtu} type veth"
+                f" peer name eth0 address {network.mac} mtu {mtu} netns {pid}",
                 f"link set dev {host} master {bridge} up",
             ]
         )
@@ -62,19 +72,22 @@ def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
 
 
 def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
-    """For a restore: the pair, its host end on the bridge but down; returns the peer's name, for CRIU's
+    """For a restore: the pair, its host end up but off the bridge; returns the peer's name, for CRIU's
     `netdev[eth0]:NAME`.
 
-    Down until the move is decided: a host that has the address but not the sockets answers the container's clients
-    with RST.
+    Off the bridge until the move is decided: a host that has the address but not the sockets answers the container's
+    clients with RST. Up already, because a port forwards at once only if its link was up when it joined the bridge;
+    the news of a link that comes up later reaches the bridge through a work queue. Without a link-local address: the
+    host says nothing to the container.
     """
     host, peer = host_end(spec.id), peer_end(spec.id)
     remove(spec.id)
     mtu = spec.network.mtu or bridge_mtu(bridge)
     batch(
         [
-            f"link add {host} mtu {mtu} type veth peer name {peer} address {spec.network.mac} mtu {mtu}",
-            f"link set dev {host} master {bridge}",
+            f"link add {host} index {host_index(spec.id)} mtu {mtu} type veth"
+            f" peer name {peer} address {spec.network.mac} mtu {mtu}",
+            f"link set dev {host} addrgenmode none up",
         ]
     )
     return peer
@@ -108,8 +121,8 @@ def relink_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
 
 
 def resume_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
-    """What makes a restored container reachable, for the monitor to run at the last instant: link up, and the
-    bridge's own table.
+    """What makes a restored container reachable, for the monitor to run at the last instant: on the bridge, and in
+    its table, where the container may still be behind the uplink from when it ran elsewhere.
 
     `dynamic`: without it the entry is permanent, which tells the bridge that the address is its own: stalls of half a
     minute.
@@ -118,17 +131,9 @@ def resume_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
         return []
     host = host_end(spec.id)
     return [
-        ["ip", "link", "set", "dev", host, "master", bridge, "up"],
+        ["ip", "link", "set", "dev", host, "master", bridge],
         ["bridge", "fdb", "replace", spec.network.mac, "dev", host, "master", "dynamic"],
     ]
-
-
-def fdb_replace(container_id: str, mac: str) -> None:
-    """Tell the bridge that `mac` is behind the container's port now, as if it had just been heard there."""
-    command = ["bridge", "fdb", "replace", mac, "dev", host_end(container_id), "master", "dynamic"]
-    result = _run(command)
-    if result.returncode:
-        raise NetworkError(f"{' '.join(command)}: {result.stderr.strip()}")
 
 
 def uplinks(bridge: str, uplink: str = "") -> list[str]:

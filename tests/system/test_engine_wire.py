@@ -23,16 +23,19 @@ ETHERNET_ARP = 0x0806
 
 
 def test_restored_end_is_silent_until_it_is_announced(host: EngineHost, engine: Engine) -> None:
-    """The pair for a restore is on the bridge but down; the commands bring it up; both gratuitous ARPs leave by the uplink."""
+    """The pair for a restore is off the bridge; the commands join it and move its entry there; both gratuitous ARPs leave by the uplink."""
     spec, bridge = host.spec("true"), host.config.bridge
     subprocess.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "wire0"], check=True)
     try:
         for words in (f"up0 master {bridge}", "up0 up", "wire0 up"):
             subprocess.run(["ip", "link", "set", "dev", *words.split()], check=True)
         peer = network.prepare_peer(spec, bridge)
-        assert "state DOWN" in link(network.host_end(spec.id))
+        assert "master" not in link(network.host_end(spec.id))
+        assert link(network.host_end(spec.id)).startswith(f"{network.host_index(spec.id)}:")
         assert spec.network.mac in link(peer)
         subprocess.run(["ip", "link", "set", "dev", peer, "up"], check=True)  # as CRIU leaves the container's eth0
+        until(lambda: "state UP" in link(network.host_end(spec.id)))
+        subprocess.run(["bridge", "fdb", "replace", spec.network.mac, "dev", "up0", "master", "dynamic"], check=True)
         for command in network.resume_commands(spec, bridge):
             subprocess.run(command, check=True)
         assert f"master {bridge}" in link(network.host_end(spec.id))

@@ -58,7 +58,7 @@ def test_attach_makes_the_pair_and_sets_it_up_inside(iproute: Iproute) -> None:
     assert delete == ["ip", "link", "del", "dev", host]
     assert outside == ["ip", "-batch", "-"]
     assert outside_lines == [
-        f"link add {host} mtu 1400 type veth peer name eth0 address 02:42:0a:58:00:02 mtu 1400 netns 42",
+        f"link add {host} index {network.host_index(SPEC.id)} mtu 1400 type veth peer name eth0 address 02:42:0a:58:00:02 mtu 1400 netns 42",
         f"link set dev {host} master br0 up",
     ]
     assert inside == ["nsenter", "--net=/proc/42/ns/net", "ip", "-batch", "-"]
@@ -76,12 +76,17 @@ def test_container_without_an_address_gets_loopback_only(iproute: Iproute) -> No
     assert [lines for _, lines in iproute.commands] == [["link set dev lo up"]]
 
 
-def test_peer_for_a_restore_stays_down(iproute: Iproute) -> None:
-    """The pair for CRIU is on the bridge, but nothing is set up."""
+def test_peer_for_a_restore_is_up_and_off_the_bridge(iproute: Iproute) -> None:
+    """The host's end for CRIU is up without an address of its own, and joins no bridge before the move is decided."""
     assert network.prepare_peer(SPEC, "br0") == network.peer_end(SPEC.id)
     lines = iproute.commands[-1][1]
-    assert lines[-1] == f"link set dev {network.host_end(SPEC.id)} master br0"
-    assert not any(line.endswith(" up") for line in lines)
+    assert lines[-1] == f"link set dev {network.host_end(SPEC.id)} addrgenmode none up"
+    assert not any("master" in line for line in lines)
+
+
+def test_index_of_the_hosts_end_is_no_small_one() -> None:
+    """A namespace's first indexes are left to what is in the container; the highest fits what Linux takes (31 bits)."""
+    assert 1 << 20 < network.host_index("0" * 32) < network.host_index("f" * 32) < 1 << 31
 
 
 def test_mtu_is_the_bridges_when_the_spec_has_none(iproute: Iproute) -> None:
@@ -93,8 +98,8 @@ def test_mtu_is_the_bridges_when_the_spec_has_none(iproute: Iproute) -> None:
 
 def test_resume_learns_the_address_dynamically(iproute: Iproute) -> None:
     """The entry in the bridge's table is not permanent: a permanent one is the bridge's own address."""
-    up, learn = network.resume_commands(SPEC, "br0")
-    assert up[-1] == "up"
+    join, learn = network.resume_commands(SPEC, "br0")
+    assert join[-2:] == ["master", "br0"]
     assert learn[0] == "bridge"
     assert learn[-1] == "dynamic"
     assert iproute.commands == []
