@@ -58,7 +58,8 @@ def test_attach_makes_the_pair_and_sets_it_up_inside(iproute: Iproute) -> None:
     assert delete == ["ip", "link", "del", "dev", host]
     assert outside == ["ip", "-batch", "-"]
     assert outside_lines == [
-        f"link add {host} index {network.host_index(SPEC.id)} mtu 1400 type veth peer name eth0 address 02:42:0a:58:00:02 mtu 1400 netns 42",
+        f"link add {host} index {network.host_index(SPEC.id)} mtu 1400 type veth"
+        " peer name eth0 address 02:42:0a:58:00:02 mtu 1400 netns 42",
         f"link set dev {host} master br0 up",
     ]
     assert inside == ["nsenter", "--net=/proc/42/ns/net", "ip", "-batch", "-"]
