@@ -28,6 +28,7 @@ from typing import Self
 
 from agent import relay
 from agent.errors import AlreadyExists, InvalidArgument, TransferError, WrongState
+from agent.linux import descriptors
 
 MIGRATION_ID = re.compile(r"[0-9a-f][0-9a-f-]{0,63}")
 
@@ -296,7 +297,7 @@ def _read_request(connection: socket.socket, opened: contextlib.ExitStack) -> tu
     while not line.endswith(b"\n"):
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         try:
-            data, received, flags, _ = socket.recv_fds(connection, MAX_HEADER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+            data, received, flags = descriptors.receive(connection, MAX_HEADER_BYTES, 2)
         except OSError as exc:
             raise _Refused(f"no request within {HEADER_TIMEOUT_S:g} s") from exc
         for fd in received:

@@ -20,16 +20,16 @@ child's end right after the fork, or the end of file never comes. Standard libra
 
 from __future__ import annotations
 
-import array
 import json
 import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
+from agent.linux import descriptors
+
 MAX_MESSAGE_BYTES = 65536
 MAX_FDS = 8
-_FD_BYTES = array.array("i").itemsize
 
 
 class ProtocolError(Exception):
@@ -43,13 +43,7 @@ def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = (
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Wait for one message; None at end of file. The caller owns the descriptors (CLOEXEC)."""
-    # Not socket.recv_fds(): it drops its flags argument in Python 3.11, and the descriptors would survive an execve.
-    room = socket.CMSG_LEN(MAX_FDS * _FD_BYTES)
-    data, ancillary, flags, _ = channel.recvmsg(MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-    fds: list[int] = []
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds += array.array("i", content[: len(content) // _FD_BYTES * _FD_BYTES])
+    data, fds, flags = descriptors.receive(channel, MAX_MESSAGE_BYTES, MAX_FDS)
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         _close_all(fds)
         raise ProtocolError(f"a message of more than {MAX_MESSAGE_BYTES} bytes or {MAX_FDS} descriptors")

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.atomic": set(),
     "agent.config": {"agent.errors"},
     "agent.dial": set(),
-    "agent.door": {"agent.relay", "agent.errors"},
+    "agent.door": {"agent.relay", "agent.errors", "agent.linux"},
     "agent.errors": set(),
     "agent.relay": set(),
     "agent.linux": set(),

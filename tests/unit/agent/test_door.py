@@ -186,6 +186,19 @@ def test_bulk_hands_over_the_pipes(host: Host) -> None:
         assert process.returncode == 0
 
 
+def test_no_child_of_the_agent_inherits_a_tunnel(host: Host) -> None:
+    """The pipes and the connection are close-on-exec: a monitor started meanwhile would keep a dead tunnel open."""
+    with host.door.expect(MOVE) as waiting:
+        process = host.run(f"bulk {MOVE}")
+        rx_fd, tx_fd, connection = waiting.wait(5)
+        inheritable = [os.get_inheritable(fd) for fd in (rx_fd, tx_fd, connection.fileno())]
+        os.close(rx_fd)
+        os.close(tx_fd)
+        connection.close()
+        process.communicate(timeout=20)
+    assert inheritable == [False, False, False]
+
+
 def test_bulk_for_nobody_is_refused(host: Host) -> None:
     """A migration that nothing waits for: the ssh client reads why and gets status 1, and nothing hangs."""
     with host.door.expect(MOVE):
