@@ -45,7 +45,8 @@ class Recipe:
     name: str
     packages: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
-    trees: tuple[str, ...] = ()  # directories, taken whole but for Python's caches and tests
+    # Directories, taken whole but for Python's caches and tests; extension modules bring their libraries.
+    trees: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Changes when anything that decides the contents does, new versions of the packages excepted."""
@@ -59,7 +60,11 @@ REDIS = Recipe(
     programs=("usr/bin/redis-server", "usr/bin/redis-cli", "usr/bin/redis-benchmark"),
 )
 PYTHON = Recipe(
-    name="python", packages=("python3",), programs=("usr/bin/python3",), trees=("usr/lib/python3.11", "usr/lib/python3")
+    # libffi8 comes with python3 in any case: it is named because ctypes is what tests/workloads live on.
+    name="python",
+    packages=("python3", "libffi8"),
+    programs=("usr/bin/python3",),
+    trees=("usr/lib/python3.11", "usr/lib/python3"),
 )
 BUSYBOX = Recipe(name="busybox")
 
@@ -75,7 +80,7 @@ def busybox_rootfs(cache_dir: Path = CACHE_DIR) -> Path:
 
 
 def python_rootfs(cache_dir: Path = CACHE_DIR) -> Path:
-    """A tar, about 30 MB, with python3 and its standard library, for tests/workloads. See `rootfs`."""
+    """A tar, about 35 MB, with python3 and its standard library, for tests/workloads. See `rootfs`."""
     return rootfs(PYTHON, cache_dir)
 
 
@@ -138,6 +143,8 @@ def _libraries(root: Path, program: Path) -> list[Path]:
     command = [str(real), "--library-path", ":".join(folders), "--list", str(program)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [Path(match) for match in re.findall(r"=> (\S+)", result.stdout)]
+    if "statically linked" in result.stdout:
+        return []
     if result.returncode or not found:
         raise LabError(
             f"{' '.join(command)} ended with {result.returncode}: {(result.stderr or result.stdout).strip()}"
@@ -173,6 +180,9 @@ def _write(path: Path, recipe: Recipe, root: Path) -> None:
             leads_out = source.is_symlink() and source.readlink().is_absolute()
             if source.is_file() and not leads_out and not _UNWANTED & set(source.parts):
                 take(source)
+                if source.suffix == ".so":  # an extension module: libffi for ctypes, libssl for ssl
+                    for library in _libraries(root, source):
+                        take(library)
 
     for name in _DIRECTORIES:
         add(name, tarfile.DIRTYPE, mode=0o1777 if name in _STICKY else 0o755)
