@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent.storage import tree_scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +57,52 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
 
 
 def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:
-    """(device, inode) in `upper` of files that are mapped shared and writable: their times say nothing of their contents."""
+    """(device, inode) in `upper` of files that are mapped shared and writable: their times say nothing of their contents.
+
+    The tasks stand still. A file whose mapped name is gone is looked for among all names; where that is not certain,
+    more inodes than one are returned for it, never none. Raises OSError, StorageError.
+    """
     found: set[tuple[int, int]] = set()
+    unnamed_files: set[tuple[int, int]] = set()
     for pid in pids:
         for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
             fields = line.split(None, 5)
-            if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
-                try:
-                    status = (upper / fields[5].lstrip("/")).lstat()
-                except OSError:
-                    continue  # not in the writable layer: a device, or shared memory
-                found.add((status.st_dev, status.st_ino))
-    return sorted(found)
+            if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
+                continue
+            # `maps` writes a newline as \012, and a backslash as itself: only the link has the name.
+            first, _, last = fields[0].partition("-")
+            link = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}")
+            try:
+                status = link.stat()
+            except FileNotFoundError:
+                continue  # the task is gone
+            unnamed = False
+            try:
+                name = os.readlink(link)  # noqa: PTH115  it need not be a path
+                unnamed = name.endswith(" (deleted)")
+                there = (upper / name.lstrip("/")).lstat()
+                found.add((there.st_dev, there.st_ino))
+            except OSError as exc:
+                # Else it is not in the writable layer: a device, or shared memory.
+                unnamed = unnamed or exc.errno == errno.ENAMETOOLONG
+            if unnamed and status.st_nlink and stat.S_ISREG(status.st_mode):
+                unnamed_files.add((status.st_size, status.st_nlink))
+    return sorted(found | _like(unnamed_files, upper))
+
+
+def _like(wanted: set[tuple[int, int]], upper: Path) -> set[tuple[int, int]]:
+    """Files in `upper` with one of these sizes and numbers of names. What the overlay says of a file's inode number is
+    not always the upper file's, but these are.
+    """
+    if not wanted:
+        return set()
+    directories = tree_scan.Directories(upper)
+    try:
+        found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found.values()
+    finally:
+        directories.close()
+    statuses = (one.status for one in found if stat.S_ISREG(one.status.st_mode))
+    return {(each.st_dev, each.st_ino) for each in statuses if (each.st_size, each.st_nlink) in wanted}
 
 
 def parent(pid: int) -> int:
