@@ -165,6 +165,7 @@ class Target:
     def _start_receiver(self, move: Move, fds: tuple[int, int, int]) -> None:
         record = move.read()
         plan = {
+            "host": self._config.host,
             "migration": move.migration_id,
             "images_dir": str(move.images),
             "memory_dir": str(move.memory),

@@ -9,7 +9,8 @@ A frame is a header of 32 bytes (little-endian: magic u16, kind u8, flags u8, ta
     ZERO     `size` bytes of zeros at `address`       FILE                JSON name and size, then FILE_DATA
     ROUND    JSON: the end of something countable     DONE                JSON with the digest of everything since HELLO
 
-The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error"}.
+The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
+After a no it reads nothing more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ FRAME_BYTES = 1 << 20
 _MAGIC = 0x4D47
 _HEADER = struct.Struct("<HBBIQIIQ")
 HEADER_BYTES = _HEADER.size
+
+
+class BrokenStream(TransferError):
+    """Nobody takes what we send. Why is in the answers, if the target could still say it."""
 
 
 class Kind(enum.IntEnum):
@@ -82,7 +87,7 @@ class Writer:
     def send(
         self, kind: Kind, payload: bytes | memoryview = b"", *, task: int = 0, address: int = 0, size: int = 0
     ) -> None:
-        """Raises TransferError when the other side is gone."""
+        """Raises BrokenStream when the other side is gone."""
         check = xxhash.xxh3_64_intdigest(payload)
         header = _HEADER.pack(_MAGIC, kind, 0, task, address, len(payload), size, check)
         self._digest.update(header)
@@ -161,7 +166,7 @@ class Answers:
         line, _, self._pending = self._pending.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         if not answer.get("ok"):
-            raise TransferError(f"on the target: {answer.get('error', 'refused')}")
+            raise TransferError(f"on the target: {answer.get('error', 'refused')}", hint=answer.get("hint", ""))
         return answer
 
 
@@ -176,7 +181,7 @@ def _write_all(fd: int, head: bytes, body: bytes | memoryview) -> None:
         try:
             written = os.writev(fd, pieces)
         except BrokenPipeError as exc:
-            raise TransferError("the stream to the target is broken") from exc
+            raise BrokenStream("the stream to the target is broken") from exc
         while pieces and written >= len(pieces[0]):
             written -= len(pieces.pop(0))
         if pieces and written:

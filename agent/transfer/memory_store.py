@@ -96,8 +96,7 @@ def _copy_memory(memory: int, start: int, end: int, out: int) -> None:
         data = os.pread(memory, min(_COPY_BYTES, end - start), start)
         if not data:  # past the end of the file: zero pages that were never sent
             data = bytes(min(_COPY_BYTES, end - start))
-        os.write(out, data)
-        start += len(data)
+        start += os.write(out, data)  # less than asked on a file system that is nearly full
 
 
 def _check(address: int, size: int) -> None:

@@ -8,6 +8,7 @@ its agent, for what has arrived is worth having after a restart: received.json s
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from agent import atomic
 from agent.criu import images
-from agent.errors import AgentError, TransferError
+from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
@@ -28,8 +29,11 @@ from agent.transfer.memory_store import MemoryStore
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Where things go. All paths are absolute; `lazy`: memory is for the filler, else for CRIU's own restore."""
+    """Where things go. All paths are absolute; `lazy`: memory is for the filler, else for CRIU's own restore; `host`: us,
+    for people.
+    """
 
+    host: str
     migration: str
     images_dir: str
     memory_dir: str
@@ -63,18 +67,44 @@ class Receiver:
         """Until the stream ends. An error is told to the source, which ends the move."""
         try:
             while frame := self._reader.read():
-                self._take(frame)
+                try:
+                    self._take(frame)
+                except (AgentError, OSError) as exc:
+                    if _is_full(exc):
+                        raise self._no_room(frame) from exc
+                    raise
         except (AgentError, OSError) as exc:
-            message = exc.message if isinstance(exc, AgentError) else str(exc)
+            message, hint = (exc.message, exc.hint) if isinstance(exc, AgentError) else (str(exc), "")
             try:
-                say(self._tx, {"ok": False, "error": message})
+                say(self._tx, {"ok": False, "error": message, "hint": hint})
             except (AgentError, OSError):
                 pass  # the source is gone as well
             raise
         finally:
             if self._layer:
                 self._layer.__exit__(None, None, None)
+            if self._file >= 0:
+                os.close(self._file)
             self._memory.close()
+
+    def _no_room(self, frame: Frame) -> StorageError:
+        plan = self._plan
+        what, where, hint = {
+            Kind.TREE: ("the writable layer", plan.upper, "make room on that disk"),
+            Kind.LAYER: ("an image layer", plan.store, "make room on that disk, or remove images: migrate image rm"),
+            Kind.LAYER_END: (
+                "an image layer",
+                plan.store,
+                "make room on that disk, or remove images: migrate image rm",
+            ),
+        }.get(frame.kind, ("memory and CRIU's images", plan.images_dir, "it grew while it was sent: move it again"))
+        disk = os.statvfs(where)
+        return StorageError(
+            f"no room on {plan.host} in {where} for {len(frame.payload)} more bytes of {what}: "
+            f"{self._reader.received_bytes} bytes of this move have arrived, "
+            f"the file system has {disk.f_blocks * disk.f_frsize} in all",
+            hint=hint,
+        )
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.MEMORY:
@@ -86,7 +116,9 @@ class Receiver:
         elif frame.kind == Kind.FILE:
             self._open_file(frame.json())
         elif frame.kind == Kind.FILE_DATA:
-            os.write(self._file, frame.payload)
+            rest = frame.payload
+            while rest:  # a file system that is nearly full takes less than it is given, and fails the next time
+                rest = rest[os.write(self._file, rest) :]
         elif frame.kind == Kind.LAYER:
             self._take_layer(frame)
         elif frame.kind == Kind.LAYER_END:
@@ -153,6 +185,13 @@ class Receiver:
         }
         atomic.write(Path(self._plan.received), json.dumps(received))
         say(self._tx, {"ok": True, "digest": self._reader.digest})
+
+
+def _is_full(exc: BaseException | None) -> bool:
+    """Whether a full disk is behind it."""
+    while exc is not None and not (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)):
+        exc = exc.__cause__
+    return exc is not None
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
 from agent.transfer import commands, pages, ssh
 from agent.transfer.commands import Progress
-from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, Kind, Writer
+from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind, Writer
 from agent.transfer.precopy import Precopy
 
 Command = dict[str, Any]
@@ -43,7 +43,7 @@ class Sender:
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
-        return {
+        handlers = {
             "key": self._key,
             "open": self._open,
             "layers": self._layers,
@@ -51,6 +51,22 @@ class Sender:
             "look": self._last_look,
             "final": self._final,
         }
+        return {name: self._explained(handler) for name, handler in handlers.items()}
+
+    def _explained(self, handler: commands.Handler) -> commands.Handler:
+        """A target that gives up says why and goes: we notice by the pipe that breaks, the reason waits to be read."""
+
+        def explained(command: Command, progress: Progress) -> Facts:
+            try:
+                return handler(command, progress)
+            except BrokenStream as exc:
+                try:
+                    while True:
+                        self._answer()  # those to what was sent before; the last is a no, or the end of the stream
+                except TransferError as reason:
+                    raise reason from exc
+
+        return explained
 
     def close(self) -> None:
         if self._precopy:
