@@ -1,4 +1,4 @@
-"""CRIU's image files, as far as a move reads or writes them: page maps. pycriu is imported here and in `options.py` only.
+"""CRIU's image files, as far as a move reads or writes them: page maps. pycriu is imported here, in `options.py` and in `timers.py` only.
 
 pagemap-N.img (N: the task's pid inside the container) lists runs of pages: PRESENT ones lie in pages-ID.img one after the other, LAZY ones
 without PRESENT were left in the task by a skeleton dump.

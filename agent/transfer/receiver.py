@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent import atomic
-from agent.criu import images
+from agent.criu import images, timers
 from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
@@ -178,6 +178,7 @@ class Receiver:
         images_dir = Path(self._plan.images_dir)
         prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
         memory_bytes = prepare(self._pycriu, images_dir)
+        timers.rearm(images_dir)
         received = {
             "digest": self._reader.digest,
             "memory_bytes": memory_bytes,
