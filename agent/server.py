@@ -55,10 +55,14 @@ class Agent:
         self._images = ImageStore(config.images_dir)
         self._engine = Engine(config, self._images, WritableLayer)
         self._door = Door(config.door, config.group, config.socket)
-        lazy = probe.has("userfaultfd")
+        known = [probe.one("userfaultfd")]
+        lazy, tracker = known[0].ok, ""
         # The first that is there: userfaultfd reads and protects in one step, soft-dirty needs the tasks to stand still.
-        ways = (("userfaultfd", "userfaultfd-wp"), ("soft-dirty", "soft-dirty"))
-        tracker = next((way for way, capability in ways if probe.has(capability)), "")
+        for way, capability in (("userfaultfd", "userfaultfd-wp"), ("soft-dirty", "soft-dirty")):
+            known.append(probe.one(capability))
+            if known[-1].ok:
+                tracker = way
+                break
 
         def find_criu() -> criu.CriuInstall:
             return criu.locate(config.criu)
@@ -67,7 +71,7 @@ class Agent:
         self._target = Target(config, self._engine, self._images, self._door, find_criu, lazy=lazy)
         migration = MigrationService(self._engine, self._images, self._source, self._target)
         for add, service in (
-            (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine)),
+            (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine, known)),
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
             (agent_pb2_grpc.add_ImagesServicer_to_server, ImagesService(self._images, self._engine, config.host)),
             (agent_pb2_grpc.add_MigrationServicer_to_server, migration),

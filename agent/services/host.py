@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Sequence
 
 import grpc
 
@@ -22,10 +23,12 @@ from protos import agent_pb2, agent_pb2_grpc
 
 
 class HostService(agent_pb2_grpc.HostServicer):
-    """Probes once, in the background, for they take a second; memory and disk are read anew for each answer."""
+    """Probes once, in the background, for they take a second, and not what is `known`; memory and disk are read anew
+    for each answer.
+    """
 
-    def __init__(self, config: AgentConfig, engine: Engine) -> None:
-        self._config, self._engine = config, engine
+    def __init__(self, config: AgentConfig, engine: Engine, known: Sequence[Capability]) -> None:
+        self._config, self._engine, self._known = config, engine, known
         self._capabilities: list[Capability] = []
         self._probed = threading.Event()
         threading.Thread(target=self._probe, name="probe", daemon=True).start()
@@ -56,7 +59,10 @@ class HostService(agent_pb2_grpc.HostServicer):
     def _probe(self) -> None:
         try:
             self._capabilities = probe.probe(
-                run_dir=self._config.run_dir, state_dir=self._config.state_dir, criu_path=self._config.criu
+                run_dir=self._config.run_dir,
+                state_dir=self._config.state_dir,
+                criu_path=self._config.criu,
+                known=self._known,
             )
         finally:
             self._probed.set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,9 +51,14 @@ class _Child:
 
 
 def probe(
-    *, run_dir: Path = Path("/run/migrate"), state_dir: Path = Path("/var/lib/migrate"), criu_path: str = ""
+    *,
+    run_dir: Path = Path("/run/migrate"),
+    state_dir: Path = Path("/var/lib/migrate"),
+    criu_path: str = "",
+    known: Sequence[Capability] = (),
 ) -> list[Capability]:
-    """Try everything, about a second in all; never raises. The arguments are those of AgentConfig (criu_path: `criu`).
+    """Try everything, about a second in all; never raises. The arguments are those of AgentConfig (criu_path: `criu`);
+    what is `known` from one() is not tried again.
 
     `remedy` is kept where a capability is there, too: it says what the capability is good for.
     """
@@ -69,16 +74,19 @@ def probe(
         ("aes", False, probe_host.aes),
         ("huge-pages", False, probe_host.huge_pages),
     ]
-    children = [(spec.name, spec.required, _bind(spec)) for spec in _child_probes(state_dir)]
+    tried = {each.name: each for each in known}
+    children = [(spec.name, spec.required, _bind(spec, tried)) for spec in _child_probes(state_dir)]
     with ThreadPoolExecutor(4, thread_name_prefix="probe") as pool:
         tasks = [pool.submit(_guarded, name, required, run) for name, required, run in (*host, *children)]
         of_criu = _criu(criu_path, pool)
         return [task.result() for task in tasks] + of_criu
 
 
-def has(name: str, state_dir: Path = Path("/var/lib/migrate")) -> bool:
-    """Whether one of the capabilities that a child process tries is there; for what the agent decides at its start."""
-    return any(_in_child(spec).ok for spec in _child_probes(state_dir) if spec.name == name)
+def one(name: str, state_dir: Path = Path("/var/lib/migrate")) -> Capability:
+    """One of the capabilities that a child process tries; for what the agent decides at its start. Raises StopIteration
+    for a name that is none of theirs.
+    """
+    return _in_child(next(spec for spec in _child_probes(state_dir) if spec.name == name))
 
 
 def all_required(capabilities: Sequence[Capability]) -> bool:
@@ -139,8 +147,8 @@ def _child_probes(state_dir: Path) -> list[_Child]:
     ]
 
 
-def _bind(spec: _Child) -> Callable[[], Capability]:
-    return lambda: _in_child(spec)
+def _bind(spec: _Child, tried: Mapping[str, Capability]) -> Callable[[], Capability]:
+    return lambda: tried.get(spec.name) or _in_child(spec)
 
 
 def _in_child(spec: _Child) -> Capability:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -124,3 +124,18 @@ def test_doctor_runs_before_anything_is_installed() -> None:
 def test_kernel_release_is_read_as_numbers() -> None:
     """A distribution's suffix does not matter."""
     assert criu.kernel_version("6.12.48+deb13-cloud-amd64") == (6, 12)
+
+
+def test_what_is_known_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent tries two capabilities at its start: its list of all takes them over and starts no process for them."""
+    known = [replace(probe.one(name), value="seen before") for name in ("userfaultfd", "userfaultfd-wp")]
+    tried: list[str] = []
+
+    def in_child(spec: probe._Child) -> Capability:
+        tried.append(spec.name)
+        return Capability(name=spec.name, ok=True, value="", remedy="")
+
+    monkeypatch.setattr(probe, "_in_child", in_child)
+    by_name = {one.name: one for one in probe.probe(known=known)}
+    assert [by_name[one.name] for one in known] == known
+    assert set(tried) == probe_child.PROBES.keys() - {one.name for one in known}
