@@ -53,6 +53,11 @@ class AgentConfig:
         """One directory a move: its record, its staging tmpfs."""
         return self.run_dir / "moves"
 
+    @property
+    def ended_moves_dir(self) -> Path:
+        """One small file a move that is over, and role. Survives a reboot."""
+        return self.state_dir / "moves"
+
 
 def load(path: Path = DEFAULT_PATH) -> AgentConfig:
     """Read and check `path`. Raises InvalidArgument naming the field and what it takes."""

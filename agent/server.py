@@ -19,6 +19,7 @@ from agent.config import AgentConfig
 from agent.door import Door
 from agent.engine.container import Engine
 from agent.errors import StorageError, WrongState
+from agent.handover.ended import EndedMoves
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.services.containers import ContainersService
@@ -67,8 +68,9 @@ class Agent:
         def find_criu() -> criu.CriuInstall:
             return criu.locate(config.criu)
 
-        self._source = Source(config, self._engine, find_criu, lazy=lazy, tracker=tracker)
-        self._target = Target(config, self._engine, self._images, self._door, find_criu, lazy=lazy)
+        ended = EndedMoves(config.ended_moves_dir)
+        self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker)
+        self._target = Target(config, self._engine, self._images, self._door, find_criu, ended, lazy=lazy)
         migration = MigrationService(self._engine, self._images, self._source, self._target)
         for add, service in (
             (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine, known)),

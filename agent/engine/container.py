@@ -233,15 +233,41 @@ class Engine:
     # ------------------------------------------------------------ for the handover
 
     def set_role(self, container_id: str, migration_id: str, role: str, epoch: int) -> None:
-        """Begin (or, with "" and "", end) this host's part in a move. Raises StaleEpoch for an epoch below
-        the known one.
+        """Begin this host's part in a move; repeated, nothing. One move at a time.
+
+        Raises StaleEpoch for an epoch below the known one, WrongState while it takes part in another move.
         """
         with self.store.lock(container_id):
             record = self.store.record(container_id)
             if epoch < record.epoch:
                 raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
+            if record.migration_id and (record.migration_id, record.role) != (migration_id, role):
+                raise WrongState(
+                    f"container {container_id} takes part in move {record.migration_id} here, as its {record.role}",
+                    hint=f"wait for that move, or cancel it: migrate cancel {record.migration_id}",
+                )
             record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
             self.store.write_record(container_id, record)
+
+    def end_role(self, container_id: str, migration_id: str, epoch: int) -> None:
+        """End this host's part in that move, with the epoch that the container has from now on. A container in
+        another move, or in none, is left alone. Raises StaleEpoch as set_role.
+        """
+        with self.store.lock(container_id):
+            record = self.store.record(container_id)
+            if record.migration_id != migration_id:
+                return
+            if epoch < record.epoch:
+                raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
+            record = dataclasses.replace(record, migration_id="", role="", epoch=epoch)
+            self.store.write_record(container_id, record)
+
+    def epoch(self, container_id: str) -> int:
+        """The highest that this host knows of the container; 0 when it does not have it."""
+        try:
+            return self.store.record(container_id).epoch
+        except NotFound:
+            return 0
 
     def monitor(self, container_id: str) -> MonitorClient:
         """The connection to its monitor. Raises WrongState without one."""

@@ -1,6 +1,6 @@
 """What a host knows of its part in a move, on its /run: enough for an agent that was restarted to go on or to undo.
 
-After a reboot nothing of it is left, and nothing of the tasks either.
+After a reboot nothing of it is left, and nothing of the tasks either. What is known of a move that is over: ended.py.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from agent import atomic
 from agent.errors import NotFound, StaleEpoch, StorageError, WrongState
@@ -18,7 +18,10 @@ from agent.errors import NotFound, StaleEpoch, StorageError, WrongState
 
 @dataclass(frozen=True, kw_only=True)
 class MoveRecord:
-    """`role`: source or target. `committed`: the pivot is past. `peer_host`: the other side's name, for people."""
+    """`role`: source or target. `committed`: the target was told to resume; `resumed`: with these marks it did.
+
+    `peer_host`: the other side's name, for people.
+    """
 
     migration_id: str
     container_id: str
@@ -27,17 +30,23 @@ class MoveRecord:
     lazy: bool = False
     committed: bool = False
     restored: bool = False
+    resumed: list[dict[str, Any]] = field(default_factory=list)
     receiver_pid: int = 0
     receiver_ticks: int = 0
     peer_host: str = ""
+
+
+def check_id(migration_id: str) -> None:
+    """It becomes a file's name. Raises WrongState."""
+    if not migration_id or not migration_id.replace("-", "").isalnum():
+        raise WrongState(f"{migration_id!r} is no id of a migration")
 
 
 class Move:
     """One move's directory. `stage` is a tmpfs of its own, so that a full one hurts nobody else."""
 
     def __init__(self, moves_dir: Path, migration_id: str, role: str) -> None:
-        if not migration_id or not migration_id.replace("-", "").isalnum():
-            raise WrongState(f"{migration_id!r} is no id of a migration")
+        check_id(migration_id)
         self.migration_id = migration_id
         self.directory = moves_dir / f"{migration_id}.{role}"  # the role: a lab's hosts never share it, a test's may
         self.stage = self.directory / "stage"
@@ -73,6 +82,18 @@ class Move:
         record = dataclasses.replace(self.read(), **changes)  # type: ignore[arg-type]  # names are checked by replace
         self.write(record)
         return record
+
+    def remember(self, call: str, answer: dict[str, Any]) -> None:
+        """What `call` answered, for when it is repeated."""
+        atomic.write(self.directory / f"{call}.answer.json", json.dumps(answer))
+
+    def answered(self, call: str) -> dict[str, Any] | None:
+        """What remember() was given; None if the call has not succeeded here yet."""
+        try:
+            answer: dict[str, Any] = json.loads((self.directory / f"{call}.answer.json").read_text())
+        except FileNotFoundError:
+            return None
+        return answer
 
     def require(self, epoch: int) -> MoveRecord:
         """The record, unless the call is from before a pivot that this host knows of."""

@@ -1,16 +1,19 @@
 """The source's side of a move: describe, tunnel, layers, precopy, freeze, finish. Every call is idempotent.
 
 Who dies when, and what then: docs/migration.md. The tasks are never killed here but by finish(committed=True), and never thawed
-after it.
+after it. Calls of one move take turns (turns.py); each looks first whether the move is over (ended.py).
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import logging
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,12 @@ from agent.engine import init, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
-from agent.engine.state import State
-from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, WrongState
+from agent.engine.state import ContainerStatus, State
+from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import inside, stage
+from agent.handover.ended import EndedMoves
 from agent.handover.record import Move, MoveRecord
+from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import WritableLayer
 from agent.transfer.commands import TransferProcess
@@ -36,6 +41,10 @@ DEFAULT_MAX_ROUNDS = 10
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
 Progress = Callable[[Mapping[str, Any]], None]
+# "restore: setup-namespaces: ...": the monitor names the notification that it answered with a refusal.
+_OUR_REFUSAL = re.compile(
+    r"(dump|restore): (pre-dump|network-lock|post-dump|setup-namespaces|post-restore|pre-resume): "
+)
 _log = logging.getLogger(__name__)
 
 
@@ -64,24 +73,35 @@ class Source:
     """All moves that leave this host."""
 
     def __init__(
-        self, config: AgentConfig, engine: Engine, criu: Callable[[], CriuInstall], *, lazy: bool, tracker: str
+        self,
+        config: AgentConfig,
+        engine: Engine,
+        criu: Callable[[], CriuInstall],
+        ended: EndedMoves,
+        *,
+        lazy: bool,
+        tracker: str,
     ) -> None:
         """`criu`: found when needed, so that containers run on a host without it. `lazy`: the kernel has userfaultfd.
 
         `tracker`: the kernel's way to see writes, a key of agent.transfer.precopy.TRACKERS, or "".
         """
-        self._config, self._engine, self._criu = config, engine, criu
+        self._config, self._engine, self._criu, self._ended = config, engine, criu, ended
         self._lazy, self._tracker = lazy, tracker
+        self._turns = Turns()
         self._senders: dict[str, TransferProcess] = {}
-        self._sent_layers: dict[str, int] = {}
-        self._precopied: dict[str, int] = {}
+        self._answers: dict[
+            str, dict[str, Any]
+        ] = {}  # of a sender, by what it was asked: a repeated call gets it again
         self._guard = threading.Lock()
 
     # ------------------------------------------------------------ before the freeze
 
-    def describe(self, container_id: str) -> Description:
-        """Read-only. Raises NotFound."""
-        status = self._engine.inspect(container_id)
+    def describe(self, container_id: str, epoch: int) -> Description:
+        """Read-only. Raises NotFound, StaleEpoch."""
+        with _named_not_found():
+            status = self._engine.inspect(container_id)
+        self._fence(container_id, epoch)
         pids = self._engine.cgroup(container_id).procs()
         layer = WritableLayer(self._engine.store.directory(container_id) / "layer")
         return Description(
@@ -95,58 +115,64 @@ class Source:
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
         """Take the part of the source; returns the public key of this move."""
-        move = self._move(migration_id)
-        self._engine.set_role(container_id, migration_id, ROLE, epoch)
-        move.begin(
-            MoveRecord(migration_id=migration_id, container_id=container_id, role=ROLE, epoch=epoch, lazy=self._lazy)
-        )
-        memory = 0 if self._lazy else inside.memory_bytes(self._engine.cgroup(container_id).procs())
-        stage.mount(move, SKELETON_STAGE_BYTES + memory)
-        self._close_sender(migration_id)
-        sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")
-        with self._guard:
-            self._senders[migration_id] = sender
-        return str(sender.request("key")["public_key"])
+        with self._turns.call(migration_id, "PrepareTunnel"):
+            self._ended.refuse(migration_id, ROLE)
+            self._fence(container_id, epoch)
+            move = self._move(migration_id)
+            if move.exists and (known := move.require(epoch)).container_id != container_id:
+                raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {container_id}")
+            with _named_not_found():
+                self._engine.set_role(container_id, migration_id, ROLE, epoch)
+            if not move.exists:
+                move.begin(
+                    MoveRecord(
+                        migration_id=migration_id, container_id=container_id, role=ROLE, epoch=epoch, lazy=self._lazy
+                    )
+                )
+            memory = 0 if self._lazy else inside.memory_bytes(self._engine.cgroup(container_id).procs())
+            stage.mount(move, SKELETON_STAGE_BYTES + memory)
+            if "key" not in self._answers.get(migration_id, {}):
+                self._close_sender(migration_id)
+                self._start_sender(move)
+            return str(self._ask_once(migration_id, "key")["public_key"])
 
     def open_tunnel(self, migration_id: str, epoch: int, **target: Any) -> dict[str, Any]:
         """ssh to the target, warm. `target`: certificate, address, port, user, host_keys."""
-        self._move(migration_id).require(epoch)
-        pycriu_path = self._criu().pycriu_path
-        images.load(pycriu_path)  # here, while the container runs: the first time takes a fifth of a second
-        return self._sender(migration_id).request(
-            "open", migration=migration_id, pycriu_path=str(pycriu_path), **target
-        )
+        with self._turns.call(migration_id, "OpenTunnel"):
+            self._begun(migration_id, epoch)
+            pycriu_path = self._criu().pycriu_path
+            images.load(pycriu_path)  # here, while the container runs: the first time takes a fifth of a second
+            return self._ask_once(migration_id, "open", migration=migration_id, pycriu_path=str(pycriu_path), **target)
 
     def send_layers(self, migration_id: str, epoch: int, layers: list[str], progress: Progress) -> int:
         """Returns bytes sent."""
-        self._move(migration_id).require(epoch)
-        answer = self._sender(migration_id).request(
-            "layers", progress, layers=layers, store=str(self._config.images_dir)
-        )
-        self._sent_layers[migration_id] = int(answer["sent_bytes"])
-        return int(answer["sent_bytes"])
+        with self._turns.call(migration_id, "SendLayers"):
+            self._begun(migration_id, epoch)
+            answer = self._ask_once(migration_id, "layers", progress, layers=layers, store=str(self._config.images_dir))
+            return int(answer["sent_bytes"])
 
     def precopy(
         self, migration_id: str, epoch: int, max_downtime_s: float, max_rounds: int, progress: Progress
     ) -> dict[str, Any]:
         """Send what can be sent while the container runs: files, then memory in rounds. Returns the last report."""
-        record = self._move(migration_id).require(epoch)
-        directory = self._engine.store.directory(record.container_id)
-        answer = self._sender(migration_id).request(
-            "precopy",
-            progress,
-            root=str(directory / "layer" / "upper"),
-            logs=str(directory),
-            freezer=str(self._engine.cgroup(record.container_id).freezer),
-            tracker=self._tracker if record.lazy else "",
-            max_downtime_s=max_downtime_s or DEFAULT_MAX_DOWNTIME_S,
-            max_rounds=max_rounds or DEFAULT_MAX_ROUNDS,
-        )
+        with self._turns.call(migration_id, "Precopy"):
+            record = self._begun(migration_id, epoch)
+            directory = self._engine.store.directory(record.container_id)
+            answer = self._ask_once(
+                migration_id,
+                "precopy",
+                progress,
+                root=str(directory / "layer" / "upper"),
+                logs=str(directory),
+                freezer=str(self._engine.cgroup(record.container_id).freezer),
+                tracker=self._tracker if record.lazy else "",
+                max_downtime_s=max_downtime_s or DEFAULT_MAX_DOWNTIME_S,
+                max_rounds=max_rounds or DEFAULT_MAX_ROUNDS,
+            )
         memory = answer["memory"]
-        self._precopied[migration_id] = int(answer["layer_bytes"]) + int(memory["sent_bytes"])
         return {
             "text": f"{memory['rounds']} rounds of memory: {memory['why']}",
-            "done_bytes": self._precopied[migration_id],
+            "done_bytes": _precopied(answer),
             "facts": {
                 "rounds": memory["rounds"],
                 "memory_bytes": memory["sent_bytes"],
@@ -160,9 +186,21 @@ class Source:
 
     def freeze(self, migration_id: str, epoch: int, progress: Progress) -> Frozen:
         """Dump, hold frozen, send the rest; returns when the target has confirmed it. Any error leaves the undo to finish()."""
-        move = self._move(migration_id)
-        record = move.require(epoch)
-        sender = self._sender(migration_id)
+        with self._turns.call(migration_id, "Freeze"):
+            record = self._begun(migration_id, epoch)
+            move = self._move(migration_id)
+            if (before := move.answered("freeze")) is not None:
+                return Frozen(**before)
+            try:
+                frozen = self._freeze(move, record, progress)
+            except TransferError:
+                self._ended.refuse(migration_id, ROLE)  # then that is the reason
+                raise
+            move.remember("freeze", dataclasses.asdict(frozen))
+            return frozen
+
+    def _freeze(self, move: Move, record: MoveRecord, progress: Progress) -> Frozen:
+        sender = self._sender(move.migration_id)
         criu = self._criu()
         directory = self._engine.store.directory(record.container_id)
         upper = directory / "layer" / "upper"
@@ -178,9 +216,11 @@ class Source:
             logs=str(directory),
         )
         sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
-        for kind, before in (("layers", self._sent_layers), ("precopy", self._precopied)):
-            if migration_id in before:
-                sent[kind] = before[migration_id]
+        earlier = self._answers.get(move.migration_id, {})
+        if "layers" in earlier:
+            sent["layers"] = int(earlier["layers"]["sent_bytes"])
+        if "precopy" in earlier:
+            sent["precopy"] = _precopied(earlier["precopy"])
         return Frozen(
             marks=[*marks, *answer["marks"]],
             sent_bytes=sent,
@@ -195,7 +235,8 @@ class Source:
         monitor = self._engine.monitor(container_id)
         status = monitor.request("status").fields
         stdio = options.Stdio(**status["stdio_keys"])
-        (move.images / "handover.json").write_text(json.dumps({"stdio": status["stdio_keys"]}))
+        handover = {"stdio": status["stdio_keys"], "stdio_owner": status.get("stdio_owner", [0, 0])}
+        (move.images / "handover.json").write_text(json.dumps(handover))
         request = options.dump(
             options.load(criu.pycriu_path),
             pid=int(status["pid"]),
@@ -214,10 +255,13 @@ class Source:
             "relink": network.relink_commands(spec, self._config.bridge),
         }
         try:
+            self._ended.refuse(record.migration_id, ROLE)  # Finish may have come since; if it comes now, it rolls back
             monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
             self._sender(record.migration_id).request("look")
+            self._ended.refuse(record.migration_id, ROLE)
             return list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
         except MonitorError as exc:
+            self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
             raise criu_error("dump", move.images / "dump.log", exc) from exc
 
     # ------------------------------------------------------------ the end
@@ -225,37 +269,81 @@ class Source:
     def finish(
         self, migration_id: str, epoch: int, container_id: str, *, committed: bool
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Committed: the frozen tasks die and nothing stays. Else: the container runs on as if nothing had been. (marks, left over)"""
-        move = self._move(migration_id)
-        self._check_epoch(container_id, migration_id, epoch)
-        self._close_sender(migration_id)
-        marks: list[dict[str, Any]] = []
-        if committed:
-            if move.exists:
-                move.update(committed=True)
-            marks = self._release(container_id, migration_id)
-        else:
-            marks = self._run_on(container_id, migration_id, epoch)
-        stage.unmount(move)
-        move.forget()
-        self._sent_layers.pop(migration_id, None)
-        self._precopied.pop(migration_id, None)
+        """Committed: the frozen tasks die and nothing stays. Else: the container runs on as if nothing had been. (marks, left over)
+
+        What is being worked on is interrupted by an undo, and waited for. Repeated: what the first one answered.
+        """
+        with self._turns.finish(migration_id):
+            ended = self._ended.get(migration_id, ROLE)
+            if ended is None:
+                move = self._move(migration_id)
+                if move.exists:
+                    move.require(epoch)
+                self._fence(container_id, epoch)
+            elif ended.done and ended.committed == committed:
+                return ended.marks, []
+            marks = (self._commit if committed else self._undo)(migration_id, epoch, container_id)
         return marks, []
 
-    def _release(self, container_id: str, migration_id: str) -> list[dict[str, Any]]:
+    def _commit(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
+        self._refuse_to_kill(container_id, migration_id)  # at once, not after what is being worked on
+        with self._turns.quiet(migration_id):
+            self._refuse_to_kill(container_id, migration_id)
+            ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True)
+            marks = self._release(container_id)
+            self._clear(migration_id)
+            self._ended.done(ended, marks)
+        return marks
+
+    def _undo(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
+        ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=False)
+        thawed: list[dict[str, Any]] = []
+
+        def interrupt(call: str) -> None:
+            with self._guard:
+                sender = self._senders.get(migration_id)
+            if sender:
+                sender.interrupt()
+            if call == "Freeze":
+                thawed.extend(self._call_off(container_id))
+
+        with self._turns.quiet(migration_id, interrupt):
+            marks = thawed + self._run_on(container_id, migration_id, epoch)
+            self._clear(migration_id)
+            self._ended.done(ended, marks)
+        return marks
+
+    def _clear(self, migration_id: str) -> None:
+        move = self._move(migration_id)
+        self._close_sender(migration_id)
+        stage.unmount(move)
+        move.forget()
+
+    def _call_off(self, container_id: str) -> list[dict[str, Any]]:
+        """A dump under way: CRIU is refused at its next word, and the tasks run on. What this cannot do, _run_on does."""
+        try:
+            return list(self._engine.monitor(container_id).request("rollback")["marks"])
+        except (MonitorError, WrongState) as exc:
+            _log.warning("container %s: its dump was not called off: %s", container_id, exc.message)
+            return []
+
+    def _refuse_to_kill(self, container_id: str, migration_id: str) -> None:
+        """A commit ends what is frozen for this move and nothing else."""
         try:
             status = self._engine.inspect(container_id)
         except NotFound:
-            return []  # released before
-        if status.migration_id != migration_id:
+            return  # released before
+        if status.migration_id != migration_id or status.role != ROLE:
             raise WrongState(
                 f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
             )
-        if status.state == State.RUNNING:
+        if status.state in (State.RUNNING, State.LOST):
             raise WrongState(
                 f"container {container_id} runs here after the pivot: it is not killed",
                 hint=f"migrate repair {migration_id}",
             )
+
+    def _release(self, container_id: str) -> list[dict[str, Any]]:
         marks: list[dict[str, Any]] = []
         try:
             marks = list(self._engine.monitor(container_id).request("release")["marks"])
@@ -269,17 +357,29 @@ class Source:
             status = self._engine.inspect(container_id)
         except NotFound:
             return []  # this host never had it, or it has moved on
-        if status.migration_id not in (migration_id, ""):
-            return []  # another move has begun since
+        if status.migration_id != migration_id or status.role != ROLE:
+            return []  # the move has not begun here, or another one has begun since
         marks: list[dict[str, Any]] = []
         if status.state in (State.RUNNING, State.FROZEN, State.LOST):
-            try:
-                marks = list(self._engine.monitor(container_id).request("rollback")["marks"])
-            except (MonitorError, WrongState) as exc:
-                _log.warning("container %s: %s; it is thawed without its monitor", container_id, exc.message)
-                self._thaw_by_hand(status.spec, status.pid)
-        self._engine.set_role(container_id, "", "", epoch)
+            marks = self._roll_back(status)
+        self._engine.end_role(container_id, migration_id, epoch)
         return marks
+
+    def _roll_back(self, status: ContainerStatus) -> list[dict[str, Any]]:
+        try:
+            monitor = self._engine.monitor(status.spec.id)
+        except WrongState as exc:
+            _log.warning("container %s: %s; it is thawed without its monitor", status.spec.id, exc.message)
+            self._thaw_by_hand(status.spec, status.pid)
+            return []
+        try:
+            return list(monitor.request("rollback")["marks"])
+        except MonitorError as exc:
+            if not monitor.closed:
+                raise  # it lives, and with it perhaps a CRIU in the middle of the tasks: nobody else may touch them
+            _log.warning("container %s: %s; it is thawed without its monitor", status.spec.id, exc.message)
+            self._thaw_by_hand(status.spec, status.pid)
+            return []
 
     def _thaw_by_hand(self, spec: ContainerSpec, pid: int) -> None:
         """The monitor is dead, and CRIU, if it held the tasks, saw that and let them go: into the freezer."""
@@ -292,21 +392,29 @@ class Source:
 
     # ------------------------------------------------------------ parts
 
-    def _check_epoch(self, container_id: str, migration_id: str, epoch: int) -> None:
-        move = self._move(migration_id)
-        if move.exists:
-            move.require(epoch)
-        try:
-            record = self._engine.store.record(container_id)
-        except NotFound:
-            return
-        if record.epoch > epoch:
-            raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
+    def _begun(self, migration_id: str, epoch: int) -> MoveRecord:
+        """What every call but the first looks at once it has its turn. Raises WrongState, NotFound, StaleEpoch."""
+        self._ended.refuse(migration_id, ROLE)
+        record = self._move(migration_id).require(epoch)
+        self._fence(record.container_id, epoch)
+        return record
+
+    def _fence(self, container_id: str, epoch: int) -> None:
+        known = max(self._engine.epoch(container_id), self._ended.known_epoch(container_id))
+        if epoch < known:
+            raise StaleEpoch(f"container {container_id} has epoch {known} here, the call has {epoch}")
 
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
 
+    def _start_sender(self, move: Move) -> None:
+        sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")
+        with self._guard:
+            self._senders[move.migration_id] = sender
+            self._answers[move.migration_id] = {}
+
     def _sender(self, migration_id: str) -> TransferProcess:
+        self._ended.refuse(migration_id, ROLE)
         with self._guard:
             sender = self._senders.get(migration_id)
         if sender is None:
@@ -315,9 +423,25 @@ class Source:
             )
         return sender
 
+    def _ask_once(
+        self, migration_id: str, command: str, progress: Progress = lambda _facts: None, **fields: Any
+    ) -> dict[str, Any]:
+        """The sender's answer; of a command that it has carried out before, the answer from then."""
+        answers = self._answers.setdefault(migration_id, {})
+        if command not in answers:
+            sender = self._sender(migration_id)
+            try:
+                answers[command] = sender.request(command, progress, **fields)
+            except TransferError:
+                self._ended.refuse(migration_id, ROLE)  # then that is the reason
+                raise
+        answer: dict[str, Any] = answers[command]
+        return answer
+
     def _close_sender(self, migration_id: str) -> None:
         with self._guard:
             sender = self._senders.pop(migration_id, None)
+            self._answers.pop(migration_id, None)
         if sender:
             sender.close()
 
@@ -327,9 +451,22 @@ class Source:
 
 
 def criu_error(verb: str, path: Path, exc: AgentError) -> CriuError:
-    """What CRIU's log says, else what the monitor heard."""
+    """What CRIU's log says, else what the monitor heard; where the monitor itself refused CRIU, its reason."""
     finding = log.first_error(path)  # complete: the monitor answers when CRIU has ended
-    if finding is None:
-        return CriuError(f"{verb} failed: {exc.message}")
+    if finding is None or _OUR_REFUSAL.match(exc.message):
+        return CriuError(f"{verb} failed: {exc.message}", detail=finding.context if finding else "")
     meaning = f" ({finding.meaning})" if finding.meaning else ""
     return CriuError(f"{verb} failed: {finding.error}{meaning}", hint=finding.remedy, detail=finding.context)
+
+
+def _precopied(answer: Mapping[str, Any]) -> int:
+    return int(answer["layer_bytes"]) + int(answer["memory"]["sent_bytes"])
+
+
+@contextmanager
+def _named_not_found() -> Iterator[None]:
+    """Of the calls that name a container: it is the container that is not there, not the move."""
+    try:
+        yield
+    except NotFound as exc:
+        raise NotFound(exc.message, hint=exc.hint, code="container.not_found") from exc

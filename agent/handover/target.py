@@ -1,6 +1,7 @@
 """The target's side of a move: accept, receive, restore, finish. Every call is idempotent.
 
 Until finish(committed=True) no task of the container runs here: its address is on no link, its tasks are in a frozen cgroup.
+Calls of one move take turns (turns.py); each looks first whether the move is over (ended.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent import atomic
 from agent.config import AgentConfig
 from agent.criu import images as criu_images
 from agent.criu import options
@@ -29,9 +30,12 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.state import State
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import stage
+from agent.handover.ended import EndedMoves
 from agent.handover.record import Move, MoveRecord
 from agent.handover.source import criu_error
+from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
+from agent.storage import layers
 from agent.storage.images import Image, ImageConfig, ImageStore
 from agent.transfer.commands import TransferProcess
 
@@ -67,11 +71,13 @@ class Target:
         image_store: ImageStore,
         door: Door,
         criu: Callable[[], CriuInstall],
+        ended: EndedMoves,
         *,
         lazy: bool,
     ) -> None:
         self._config, self._engine, self._images = config, engine, image_store
-        self._door, self._criu, self._lazy = door, criu, lazy
+        self._door, self._criu, self._ended, self._lazy = door, criu, ended, lazy
+        self._turns = Turns()
         self._waiting: dict[str, Waiting] = {}
         self._receivers: dict[str, TransferProcess] = {}
         self._guard = threading.Lock()
@@ -82,38 +88,47 @@ class Target:
         self, migration_id: str, epoch: int, spec: ContainerSpec, image: Image, memory_bytes: int, source_host: str
     ) -> Accepted:
         """Keep id, address, memory for the container; be ready for the stream. Raises AlreadyExists, StorageError, WrongState."""
-        move = self._move(migration_id)
-        if move.exists:
-            move.require(epoch)
+        with self._turns.call(migration_id, "Accept"):
+            self._ended.refuse(migration_id, ROLE)
+            self._fence(spec.id, epoch)
+            move = self._move(migration_id)
+            if move.exists and (known := move.require(epoch)).container_id != spec.id:
+                raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {spec.id}")
+            if not self._reserved(migration_id, spec):
+                self._reserve(move, epoch, spec, image, memory_bytes, source_host)
             self._listen(move)
             return self._accepted(spec)
-        self._refuse_a_second(spec)
-        move.begin(
-            MoveRecord(
-                migration_id=migration_id,
-                container_id=spec.id,
-                role=ROLE,
-                epoch=epoch,
-                lazy=self._lazy,
-                peer_host=source_host,
-            )
+
+    def _reserve(
+        self, move: Move, epoch: int, spec: ContainerSpec, image: Image, memory_bytes: int, source_host: str
+    ) -> None:
+        record = MoveRecord(
+            migration_id=move.migration_id,
+            container_id=spec.id,
+            role=ROLE,
+            epoch=epoch,
+            lazy=self._lazy,
+            peer_host=source_host,
         )
+        move.begin(record)
         try:
             stage.mount(move, memory_bytes)
             self._write_image(move, image)
-            self._engine.create(spec, epoch, migration_id=migration_id, role=ROLE)
+            # The first to make it has it: another move, or a container that is here, is refused in there.
+            self._engine.create(spec, epoch, migration_id=move.migration_id, role=ROLE)
             self._make_ready(move, spec)
-            self._listen(move)
         except (AgentError, OSError):
             self._discard(move, spec.id)
             raise
-        return self._accepted(spec)
 
-    def _refuse_a_second(self, spec: ContainerSpec) -> None:
+    def _reserved(self, migration_id: str, spec: ContainerSpec) -> bool:
+        """Whether this move has its place here already. Raises AlreadyExists when something else has it."""
         try:
             status = self._engine.inspect(spec.id)
         except NotFound:
-            return
+            return False
+        if (status.migration_id, status.role) == (migration_id, ROLE):
+            return True
         raise AlreadyExists(
             f"container {spec.name} is on this host already: it is {status.state}",
             hint="see which copy is the right one: migrate migrations, migrate repair",
@@ -154,7 +169,9 @@ class Target:
                 self._waiting.pop(migration_id, None)
             waiting.close()
         try:
-            self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
+            with self._turns.call(migration_id, "the arrival of the tunnel"):
+                self._ended.refuse(migration_id, ROLE)
+                self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
         except (AgentError, OSError) as exc:
             _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
         finally:
@@ -190,39 +207,49 @@ class Target:
 
     def restore(self, migration_id: str, epoch: int, digest: str) -> Restored:
         """Make the tasks, frozen, with their link down. Raises CriuError, TransferError; nothing of it runs then."""
-        move = self._move(migration_id)
-        record = move.require(epoch)
-        status = self._engine.inspect(record.container_id)
-        mode = "lazy" if record.lazy else "plain"
-        if record.restored:
-            return Restored(pid=status.pid, marks=[], criu_stats={}, mode=mode)
-        self._check_received(move, digest)
-        spec = status.spec
+        with self._turns.call(migration_id, "Restore"):
+            self._ended.refuse(migration_id, ROLE)
+            move = self._move(migration_id)
+            record = move.require(epoch)
+            self._fence(record.container_id, epoch)
+            self._check_received(move, digest)
+            if not record.restored or (before := move.answered("restore")) is None:
+                restored = self._restore(move, record)
+                move.remember("restore", dataclasses.asdict(restored))
+                move.update(restored=True)
+                return restored
+            return Restored(**before)
+
+    def _restore(self, move: Move, record: MoveRecord) -> Restored:
+        spec = self._engine.inspect(record.container_id).spec
         self._images.register(self._read_image(move))
         try:
             monitor = self._engine.monitor(spec.id)
         except WrongState:  # the agent was restarted since accept
+            self._ended.refuse(move.migration_id, ROLE)  # or Finish has ended it, just now
             self._make_ready(move, spec)
             monitor = self._engine.monitor(spec.id)
         self._bring_logs(move, spec.id)
         criu = self._criu()
         plan = self._restore_plan(move, spec, criu, lazy=record.lazy)
         try:
+            self._ended.refuse(move.migration_id, ROLE)  # if Finish comes from here on, it ends what the monitor does
             answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
         except MonitorError as exc:
+            self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
             raise criu_error("restore", move.images / "restore.log", exc) from exc
         self._engine.set_process(spec.id, int(answer["pid"]))
-        move.update(restored=True)
         pycriu = criu_images.load(criu.pycriu_path)
         return Restored(
             pid=int(answer["pid"]),
             marks=list(answer["marks"]),
             criu_stats=criu_images.stats(pycriu, move.images / "stats-restore"),
-            mode=mode,
+            mode="lazy" if record.lazy else "plain",
         )
 
     def _restore_plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
-        stdio = options.Stdio(**json.loads((move.images / "handover.json").read_text())["stdio"])
+        handover = json.loads((move.images / "handover.json").read_text())
+        stdio = options.Stdio(**handover["stdio"])
         request = options.restore(
             options.load(criu.pycriu_path),
             root=self._engine.store.directory(spec.id) / "rootfs",
@@ -234,7 +261,7 @@ class Target:
             lazy=lazy,
         )
         return {
-            "container": self._engine.plan(spec),
+            "container": {**self._engine.plan(spec), "stdio_owner": handover.get("stdio_owner", [0, 0])},
             "binary": str(criu.binary),
             "request": base64.b64encode(request).decode(),
             "inherit": options.STDIO_FDS,
@@ -254,41 +281,106 @@ class Target:
             raise TransferError("what arrived here is not what the source sent last: the digests differ")
 
     def _bring_logs(self, move: Move, container_id: str) -> None:
-        """The log goes on where it stopped on the source."""
+        """The log goes on where it stopped on the source. It is durable when Finish answers; here clients wait."""
         for path in move.logs.iterdir():
-            atomic.write(self._engine.store.directory(container_id) / path.name, path.read_bytes())
+            shutil.copyfile(path, self._engine.store.directory(container_id) / path.name)
 
     # ------------------------------------------------------------ the end
 
     def finish(
         self, migration_id: str, epoch: int, container_id: str, *, committed: bool
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Committed: link up, thaw, announce. Else: nothing of the container stays here. (marks, left over)"""
-        move = self._move(migration_id)
-        if committed:
-            return self._resume(move, epoch), []
-        if move.exists:
-            record = move.require(epoch)
-            if record.committed:
-                raise StaleEpoch(f"migration {migration_id} is past its pivot here: the container is not discarded")
-        self._discard(move, container_id)
-        return [], []
+        """Committed: link up, thaw, announce. Else: nothing of the container stays here. (marks, left over)
 
-    def _resume(self, move: Move, epoch: int) -> list[dict[str, Any]]:
-        record = move.require(epoch)
-        if not record.restored:
-            raise WrongState(f"container {record.container_id} was not restored here")
+        What is being worked on is ended by an undo, and waited for. Repeated: what the first one answered.
+        """
+        with self._turns.finish(migration_id):
+            ended = self._ended.get(migration_id, ROLE)
+            if ended is None:
+                move = self._move(migration_id)
+                if move.exists and (known := move.require(epoch)).container_id != container_id:
+                    raise WrongState(f"migration {migration_id} moves container {known.container_id} here")
+                self._fence(container_id, epoch)
+            elif ended.done and ended.committed == committed:
+                return ended.marks, []
+            marks = (self._commit if committed else self._undo)(migration_id, epoch, container_id)
+        return marks, []
+
+    def _commit(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
+        """Thaw; then make durable what the source is about to delete; then say so. The client waits for the first only.
+
+        A repeated Finish waits for all of it. Until the new epoch is on the disk this host does not claim to have run the
+        container: after a power cut in between, the source's frozen copy is still there, and somebody decides.
+        """
+        with self._turns.quiet(migration_id):
+            move = self._move(migration_id)
+            marks: list[dict[str, Any]] = []
+            if self._ended.get(migration_id, ROLE) is None:
+                record = move.require(epoch)
+                if not record.restored:
+                    raise WrongState(f"container {container_id} was not restored here")
+                marks = record.resumed or self._resume(move, self._engine.store.spec(container_id))
+                layers.sync(self._engine.store.directory(container_id), self._config.images_dir)
+            ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True, marks=marks)
+            self._engine.end_role(container_id, migration_id, epoch + 1)
+            self._ended.done(ended, ended.marks)
+        if move.exists:  # not after a reboot
+            threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
+        return ended.marks
+
+    def _resume(self, move: Move, spec: ContainerSpec) -> list[dict[str, Any]]:
         move.update(committed=True)
-        spec = self._engine.store.spec(record.container_id)
         commands = network.resume_commands(spec, self._config.bridge)
         marks = list(self._engine.monitor(spec.id).request("resume", commands=commands)["marks"])
         if spec.network.address:
             network.announce(
                 network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address
             )
-        self._engine.set_role(spec.id, "", "", record.epoch + 1)
-        threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
-        return [*marks, {"name": "announced", "unix_ns": time.time_ns()}]
+        marks.append({"name": "announced", "unix_ns": time.time_ns()})
+        move.update(resumed=marks)
+        return marks
+
+    def _undo(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
+        self._refuse_if_it_has_run(migration_id, container_id)
+        ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=False)
+
+        def interrupt(call: str) -> None:
+            if call == "Restore":
+                self._end_monitor(container_id)
+
+        with self._turns.quiet(migration_id, interrupt):
+            self._discard(self._move(migration_id), container_id)
+            self._ended.done(ended, [])
+        return []
+
+    def _refuse_if_it_has_run(self, migration_id: str, container_id: str) -> None:
+        """A frozen copy that was never thawed may go, also past the pivot, when an operator takes that back. Nothing else may."""
+        move = self._move(migration_id)
+        record = move.read() if move.exists else None
+        try:
+            status = self._engine.inspect(container_id)
+        except NotFound:
+            return
+        if (status.migration_id, status.role) != (migration_id, ROLE):
+            return  # not this move's: it is not touched
+        ran = status.state in (State.RUNNING, State.LOST) or bool(record and record.resumed)
+        if not ran and record and record.committed and status.state == State.FROZEN:
+            try:
+                ran = self._engine.monitor(container_id).request("status")["state"] != "restored"
+            except (MonitorError, WrongState):
+                ran = True  # nobody knows any more
+        if ran:
+            raise WrongState(
+                f"container {container_id} runs, or has run, on this host: it is not discarded",
+                hint=f"see which copy is the right one: migrate repair {migration_id} --dry-run",
+            )
+
+    def _end_monitor(self, container_id: str) -> None:
+        """The restore under way fails, and what it has made is dead."""
+        try:
+            self._engine.monitor(container_id).request("discard")
+        except (MonitorError, WrongState) as exc:
+            _log.info("container %s: its restore was not ended: %s", container_id, exc.message)
 
     def _clean_when_filled(self, move: Move) -> None:
         """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""
@@ -321,8 +413,6 @@ class Target:
         except NotFound:
             status = None
         if status is not None and status.role == ROLE and status.migration_id == move.migration_id:
-            if status.state == State.RUNNING:
-                raise WrongState(f"container {container_id} runs here: it is not discarded", hint="migrate repair")
             self._engine.forget(container_id, discard=True)
         stage.unmount(move)
         move.forget()
@@ -355,6 +445,11 @@ class Target:
             return bool(self._engine.inspect(record.container_id).migration_id)
         except NotFound:
             return False
+
+    def _fence(self, container_id: str, epoch: int) -> None:
+        known = max(self._engine.epoch(container_id), self._ended.known_epoch(container_id))
+        if epoch < known:
+            raise StaleEpoch(f"container {container_id} has epoch {known} here, the call has {epoch}")
 
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)

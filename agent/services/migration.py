@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from agent.engine.container import Engine
-from agent.errors import NotFound
+from agent.errors import InvalidArgument, NotFound
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.services import convert
@@ -30,7 +30,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
     # ------------------------------------------------------------ source
 
     def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:
-        seen = self._source.describe(request.container_id)
+        seen = self._source.describe(request.container_id, request.epoch)
         return pb.Description(
             spec=convert.spec_to_proto(seen.spec),
             state=convert.state_to_proto(seen.state),
@@ -118,6 +118,8 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
     # ------------------------------------------------------------ both
 
     def Finish(self, request: pb.FinishRequest, context: grpc.ServicerContext) -> pb.FinishResponse:
+        if request.role not in ("source", "target"):
+            raise InvalidArgument(f"role is source or target, not {request.role!r}")
         side = self._target if request.role == "target" else self._source
         marks, left_over = side.finish(
             request.migration_id, request.epoch, request.container_id, committed=request.committed

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from agent.errors import InvalidArgument, StorageError
 from agent.linux import remove
-from agent.storage import tree_scan
+from agent.storage import rawfs, tree_scan
 
 
 class WritableLayer:
@@ -95,6 +95,25 @@ class WritableLayer:
             file.write(data)
             os.fchown(fd, 0, 0)
             os.fchmod(fd, 0o644)
+
+
+def sync(*directories: Path) -> None:
+    """Bring all that the file systems of `directories` hold in memory to their disks. Slow: seconds, where much was written.
+
+    For a layer that has moved here: before the host that it came from deletes its own. Raises StorageError.
+    """
+    done: set[int] = set()
+    for directory in directories:
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if (device := os.fstat(fd).st_dev) not in done:
+                    rawfs.sync_filesystem(fd)
+                    done.add(device)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise StorageError(f"cannot bring {directory} to its disk: {exc}", hint="look at the disk: dmesg") from exc
 
 
 def _topmost(lower: Sequence[Path], parts: Sequence[str]) -> os.stat_result | None:

@@ -96,14 +96,6 @@ class TreeTarget:
         self.close()
         return f"{self._total:032x}"
 
-    def sync(self) -> None:
-        """Bring all of it to the disk. Slow, so after the container runs again and before the source's copy goes."""
-        fd = os.open(self._stage_path.parent, _DIRECTORY)
-        try:
-            rawfs.sync_filesystem(fd)
-        finally:
-            os.close(fd)
-
     def close(self) -> None:
         """Let go of everything but the tree. Idempotent; without `finish`, the caller removes the half-made tree."""
         if self._closed:

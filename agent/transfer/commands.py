@@ -92,15 +92,19 @@ class TransferProcess:
                 raise TransferError(f"the transfer process died: {exc}", detail=self._last_words()) from exc
             raise TransferError("the transfer process died", detail=self._last_words())
 
+    def interrupt(self) -> None:
+        """The command under way, and every later one, fails at once; close() still has to be called."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it closed its end first
+
     def close(self) -> None:
         """End it: first by the end of its stream, then by signals. Idempotent; a command under way fails."""
         if self._closed:
             return
         self._closed = True
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it closed its end first
+        self.interrupt()
         for stop in (None, self._process.terminate, self._process.kill):
             if stop:
                 stop()

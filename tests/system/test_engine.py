@@ -330,7 +330,9 @@ def test_removal(host: EngineHost, engine: Engine) -> None:
 
 
 def test_a_move_under_way_protects_the_container(host: EngineHost, engine: Engine) -> None:
-    """With a role set stop, remove and exec are refused and name the move; frozen, kill is too; an older epoch is refused."""
+    """With a role set stop, remove and exec are refused and name the move; frozen, kill is too; so are an older epoch and
+    another move.
+    """
     spec = host.spec(TICKER)
     engine.create(spec, 4)
     engine.start(spec.id)
@@ -345,7 +347,11 @@ def test_a_move_under_way_protects_the_container(host: EngineHost, engine: Engin
     engine.cgroup(spec.id).freeze(False)
     with pytest.raises(StaleEpoch):
         engine.set_role(spec.id, "m0", "source", 3)
-    engine.set_role(spec.id, "", "", 5)
+    with pytest.raises(WrongState, match="move m1"):
+        engine.set_role(spec.id, "m2", "source", 4)
+    engine.end_role(spec.id, "m2", 5)
+    assert engine.inspect(spec.id).migration_id == "m1"
+    engine.end_role(spec.id, "m1", 5)
     assert (engine.inspect(spec.id).epoch, engine.inspect(spec.id).migration_id) == (5, "")
     assert engine.stop(spec.id, 0).state == State.EXITED
 
