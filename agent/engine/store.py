@@ -66,6 +66,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._guard = threading.Lock()
+        self._adding = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
         self._depth: dict[str, int] = {}
 
@@ -84,12 +85,14 @@ class Store:
         Raises AlreadyExists.
         """
         directory = self.directory(spec.id)
-        if (directory / "spec.json").exists():
-            raise AlreadyExists(f"container {spec.id} exists already", hint=f"remove it first: migrate rm {spec.name}")
-        self._remove(directory)  # what a creation left that never came to its spec
-        directory.mkdir(mode=0o700, parents=True)  # nobody but root: set-uid programs of the layer are root's on disk
-        self.write_record(spec.id, record)
-        atomic.write(directory / "spec.json", spec.to_json())
+        with self._adding:  # of two for one id at once the second must see the first's spec, not clear it away
+            if (directory / "spec.json").exists():
+                hint = f"remove it first: migrate rm {spec.name}"
+                raise AlreadyExists(f"container {spec.id} exists already", hint=hint)
+            self._remove(directory)  # what a creation left that never came to its spec
+            directory.mkdir(mode=0o700, parents=True)  # nobody but root: a layer's set-uid programs are root's on disk
+            self.write_record(spec.id, record)
+            atomic.write(directory / "spec.json", spec.to_json())
         atomic.sync_directory(self.root)
         return directory
 
