@@ -12,6 +12,8 @@ import os
 import time
 from pathlib import Path
 
+from agent.errors import WrongState
+
 SWITCH = Path("/proc/sys/vm/unprivileged_userfaultfd")
 TURN_LIMIT_S = 20.0
 
@@ -24,7 +26,7 @@ class UserfaultWindow:
         self._lock = -1
 
     def open(self) -> None:
-        """Raises OSError when the switch cannot be set or another restore holds it too long."""
+        """Raises OSError when the switch cannot be set, WrongState when another restore holds it too long."""
         if self._lock >= 0 or not self._switch.exists():
             return  # kernels before 5.2 have no such switch and no such rule
         lock = os.open(
@@ -35,10 +37,13 @@ class UserfaultWindow:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
+            except BlockingIOError as exc:
                 if time.monotonic() > deadline:
                     os.close(lock)
-                    raise
+                    raise WrongState(
+                        f"another restore on this kernel has held {self._switch} for {TURN_LIMIT_S:g} s; "
+                        f"if no move is under way, end what holds it: fuser -v {self._switch}"
+                    ) from exc
                 time.sleep(0.005)
         if self._switch.read_text().strip() == "1":
             os.close(lock)  # the operator's own choice: nothing to open or to close

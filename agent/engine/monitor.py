@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import atomic
-from agent.engine import rootfs, store
+from agent.engine import program, rootfs, store
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import LogWriter
@@ -102,12 +102,24 @@ class Monitor:
     def make_stdio(self) -> ContainerEnds:
         """New stdio for the container, read from now on. Close the container's ends with
         stdio.close_container_ends().
+
+        At a start they become the program's user's in init, which knows it. In a restore no init runs: the plan's
+        `stdio_owner` says whose they were on the source, as ids in the container.
         """
         assert self._log is not None, "take_plan comes first"
         self.stdio = Stdio(self.loop, self._log, self._output)
-        return self.stdio.make(
-            tty=self.plan["tty"], stdin_open=self.plan["stdin_open"], owner=self.plan["ids_base"]
-        )  # fmt: skip
+        base = self.plan["ids_base"]
+        ends = self.stdio.make(tty=self.plan["tty"], stdin_open=self.plan["stdin_open"], owner=base)
+        if "stdio_owner" in self.plan:
+            uid, gid = self.plan["stdio_owner"]
+            program.give_stdio(ends.fds(), base + uid, base + gid)
+        return ends
+
+    def stdio_owner(self) -> list[int]:
+        """[uid, gid] in the container, for the plan of a restore; root's where it cannot be told."""
+        base, count = self.plan.get("ids_base", 0), self.plan.get("ids_count", 0)
+        ids = self.stdio.owner() if self.stdio else (-1, -1)
+        return [number - base if base <= number < base + count else 0 for number in ids]
 
     def save_stdin(self, path: Path) -> None:
         """Before the tasks move: nothing that they said or were told is lost with us. Raises OSError."""
@@ -236,7 +248,13 @@ class Monitor:
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:
         keys = self.stdio.keys() if self.stdio else {}
         client.answer(
-            request, state=self.state, pid=self.pid, exit_code=self.exit_code, stdio_keys=keys, **self.status_extras
+            request,
+            state=self.state,
+            pid=self.pid,
+            exit_code=self.exit_code,
+            stdio_keys=keys,
+            stdio_owner=self.stdio_owner(),
+            **self.status_extras,
         )
 
     def _kill(self, client: Client, request: Message, _fds: list[int]) -> None:

@@ -23,6 +23,7 @@ from agent.linux import pipes
 
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 16
+_TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h, kernel 4.13: the slave, whatever devpts is mounted where
 _TTY_GROUP = 5  # of the container, as in its /dev/pts
 _END_OF_INPUT = b"\x04"
 
@@ -71,6 +72,20 @@ class Stdio:
         """CRIU's names of what the container has from us: "stdin", "stdout", "stderr" and "tty"; "" = nothing (any more)."""
         closed = {"stdin": ""} if self._stdin < 0 else {}
         return {"stdin": "", "stdout": "", "stderr": ""} | self._keys | closed
+
+    def owner(self) -> tuple[int, int]:
+        """Host ids of whose the container's ends are: its program's user, since init gave them away. (-1, -1) when all have ended."""
+        if self._master >= 0:
+            slave = fcntl.ioctl(self._master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                status = os.fstat(slave)
+            finally:
+                os.close(slave)
+            return status.st_uid, status.st_gid
+        for fd in self._streams.values():
+            status = os.fstat(fd)  # one inode with the end that the container has
+            return status.st_uid, status.st_gid
+        return -1, -1
 
     def unread_input(self) -> bytes:
         """What waits in the container's stdin pipe, left where it is. CRIU drops it, for the pipe is not its own."""
