@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -32,9 +33,21 @@ def main() -> int:
     except AgentError as exc:
         sys.stderr.write(f"migrate-agent: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
         return 1
+    _tell_systemd("READY=1")
     stop.wait()
+    _tell_systemd("STOPPING=1")
     agent.stop()
     return 0
+
+
+def _tell_systemd(what: str) -> None:
+    """Type=notify: `systemctl start` returns when the agent answers, not before. Silent where systemd did not start us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        notify.sendall(what.encode())
 
 
 if __name__ == "__main__":
