@@ -1,7 +1,7 @@
-"""The demo's client: `python -m migrate.lab.client ADDRESS PORT`, outside of the hosts, in the lab's client
+"""The demo's client: `python -m migrate.lab.client ADDRESS PORT [RATE]`, outside of the hosts, in the lab's client
 namespace.
 
-One TCP connection for its whole life, INCR after INCR as fast as the answers come. Each answer must be exactly one
+One TCP connection for its whole life, INCR after INCR as fast as the answers come, or RATE a second. Each answer must be exactly one
 more than the one before: a lost answer, a repeated one or a second process in the container's place shows at once.
 Each line that it reads on stdin makes it say, as one line of JSON, what has happened since the line before; at the
 end of stdin it goes. Standard library only.
@@ -72,14 +72,17 @@ class Connection:
 
 def main() -> int:
     connection = Connection(sys.argv[1], int(sys.argv[2]))
-    look_at = 0.0
+    rate = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    look_at = due = 0.0
     try:
         while True:
             connection.ask()
-            if (now := time.monotonic()) < look_at:
+            now = time.monotonic()
+            due = max(due + 1 / rate, now) if rate else now  # what a gap swallowed is not caught up with
+            if due == now < look_at:
                 continue
             look_at = now + _LOOK_EVERY_S
-            if select.select([sys.stdin], [], [], 0)[0]:
+            if select.select([sys.stdin], [], [], due - now)[0]:
                 if not sys.stdin.readline():
                     return 0
                 connection.report()

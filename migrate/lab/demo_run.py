@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -134,8 +135,9 @@ class Outside:
         found: Mapping[str, Any] = json.loads(result.stdout)
         return found
 
-    def client(self) -> RunningClient:
-        return RunningClient(self._command("-m", demo_client.__name__, self._address, str(self._port)))
+    def client(self, rate: float = 0.0) -> RunningClient:
+        """`rate`: requests a second; 0 = as fast as the answers come."""
+        return RunningClient(self._command("-m", demo_client.__name__, self._address, str(self._port), str(rate)))
 
     def _command(self, *words: str) -> list[str]:
         return nodes.command(self._lab, "client", [sys.executable, *words])
@@ -163,6 +165,13 @@ class RunningClient:
         if not line:
             raise CheckFailed(f"the client is gone, status {self._process.wait()}")
         return Seen(**json.loads(line))
+
+    def pause(self) -> None:
+        """Ask nothing until `resume`; the connection stays. The first report after it counts the pause as a gap."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
