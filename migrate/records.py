@@ -62,6 +62,7 @@ class Run:
     cap_drop: tuple[str, ...] = ()
     stop_signal: str = ""
     stop_timeout_s: float = 0.0
+    remove_on_exit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ class Container(_Json):
     stop_timeout_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
     created_unix_ns: int = 0
+    remove_on_exit: bool = False
     pid: int = 0  # on the host
     started_unix_ns: int = 0
     finished_unix_ns: int = 0

@@ -49,6 +49,7 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         stop_timeout_s=spec.stop_timeout_s,
         labels=dict(spec.labels),
         created_unix_ns=spec.created_unix_ns,
+        remove_on_exit=spec.remove_on_exit,
         pid=status.pid,
         started_unix_ns=status.started_unix_ns,
         finished_unix_ns=status.finished_unix_ns,
@@ -145,6 +146,7 @@ def run_request(wanted: records.Run, *, create_only: bool) -> coordinator_pb2.Ru
         cap_drop=wanted.cap_drop,
         stop_signal=wanted.stop_signal,
         stop_timeout_s=wanted.stop_timeout_s,
+        remove_on_exit=wanted.remove_on_exit,
     )
 
 

@@ -53,7 +53,7 @@ class HostsResponse(_message.Message):
     def __init__(self, hosts: _Optional[_Iterable[_Union[HostStatus, _Mapping]]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s")
+    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s", "remove_on_exit")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class RunRequest(_message.Message):
     CAP_DROP_FIELD_NUMBER: _ClassVar[int]
     STOP_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_ON_EXIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     image: str
@@ -101,7 +102,8 @@ class RunRequest(_message.Message):
     cap_drop: _containers.RepeatedScalarFieldContainer[str]
     stop_signal: str
     stop_timeout_s: float
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ...) -> None: ...
+    remove_on_exit: bool
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., remove_on_exit: bool = ...) -> None: ...
 
 class ContainersRequest(_message.Message):
     __slots__ = ("all", "host")

@@ -55,7 +55,7 @@ class Limits(_message.Message):
     def __init__(self, memory_bytes: _Optional[int] = ..., cpus: _Optional[float] = ..., pids: _Optional[int] = ...) -> None: ...
 
 class ContainerSpec(_message.Message):
-    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns")
+    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class ContainerSpec(_message.Message):
     STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_ON_EXIT_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     image: str
@@ -103,7 +104,8 @@ class ContainerSpec(_message.Message):
     stop_timeout_s: float
     labels: _containers.ScalarMap[str, str]
     created_unix_ns: int
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ...) -> None: ...
+    remove_on_exit: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
     __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
+import math
 import resource
 import shutil
 import signal as signals
@@ -34,6 +35,7 @@ from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, Wron
 SHM_BYTES = 64 << 20
 NOFILE = (1024, 524288)  # soft, hard; the hard one no higher than the agent's own
 KILL_LIMIT_S = 15.0
+LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Engine:
         self._config = config
         self._images = images
         self._writable_layer = writable_layer
-        self._supervisor = Supervisor(config, self.store)
+        self._supervisor = Supervisor(config, self.store, self._ended)
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ class Engine:
         """
         spec = self.store.spec(container_id)
         number = signal_number(signal or spec.stop_signal)
-        live = self._live_for("stop", container_id, state.why_not_stop)
+        live = watched = self._live_for("stop", container_id, state.why_not_stop)
         if live is not None:
             self._signal(live, number)
             if not live.gone.wait(spec.stop_timeout_s if timeout_s is None else timeout_s):
@@ -116,7 +118,7 @@ class Engine:
                     self._signal(live, signals.SIGKILL)
                     if not live.gone.wait(KILL_LIMIT_S):
                         raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
-        return self.inspect(container_id)
+        return (watched and watched.last) or self.inspect(container_id)
 
     def kill(self, container_id: str, signal: str = "SIGKILL") -> None:
         """Send a signal to init. SIGKILL ends a lost container too."""
@@ -128,6 +130,7 @@ class Engine:
                 self._signal(live, number)
             elif number == signals.SIGKILL:
                 self._kill_lost(status.spec)
+                self._ended(container_id)
             else:
                 raise WrongState(
                     f"container {status.spec.name} has lost its monitor: it can only be killed",
@@ -148,6 +151,8 @@ class Engine:
                 self._signal(live, signals.SIGKILL)
             if not live.gone.wait(KILL_LIMIT_S):
                 raise AgentError(f"container {status.spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
+            if live.last:
+                return  # it removed itself
 
     def inspect(self, container_id: str) -> ContainerStatus:
         """What is true now. Raises NotFound."""
@@ -183,12 +188,19 @@ class Engine:
                 continue  # removed while we looked
         return found
 
-    def wait(self, container_id: str, timeout_s: float | None = None) -> ContainerStatus:
-        """Return when the container has ended, or at the time limit, with its status. Raises WrongState when
-        it never ran or is lost.
+    def wait(
+        self, container_id: str, timeout_s: float = math.inf, wanted: Callable[[], bool] = lambda: True
+    ) -> ContainerStatus:
+        """Return when the container has ended, at the time limit, or when `wanted` says no, with its status. Raises
+        WrongState when it never ran or is lost.
         """
-        if not self._supervisor.wait_gone(container_id, timeout_s):
-            return self.inspect(container_id)
+        live = self._supervisor.get(container_id)
+        deadline = time.monotonic() + timeout_s
+        while live is not None and not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline or not wanted():
+                return self.inspect(container_id)
+        if live is not None and live.last is not None:
+            return live.last
         status = self.inspect(container_id)
         if status.state in (State.CREATED, State.LOST):
             raise WrongState(
@@ -261,6 +273,7 @@ class Engine:
                 raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
             record = dataclasses.replace(record, migration_id="", role="", epoch=epoch)
             self.store.write_record(container_id, record)
+            self._ended(container_id)  # or it would have removed itself during the move
 
     def epoch(self, container_id: str) -> int:
         """The highest that this host knows of the container; 0 when it does not have it."""
@@ -372,6 +385,7 @@ class Engine:
         live = self._supervisor.reconnect(container_id)
         if live is None:
             self._supervisor.settle(container_id)
+            self._ended(container_id)
             return
         monitor_state = live.ask("status")["state"]
         if monitor_state in ("idle", "creating", "created"):  # the agent died between create and start
@@ -410,6 +424,18 @@ class Engine:
             for attachment in attachments:
                 attachment.end()
             raise
+
+    def _ended(self, container_id: str, live: Live | None = None) -> None:
+        """The host is in order after its monitor, which `live` was: one that is to be removed at its exit goes now. Not
+        during a move: whoever ends that asks again.
+        """
+        if self._supervisor.get(container_id) is not None:
+            return  # it is about to end
+        status = self.inspect(container_id)
+        if status.state == State.EXITED and status.spec.remove_on_exit and not status.migration_id:
+            if live is not None:
+                live.last = status
+            self._delete(container_id)
 
     def _kill_lost(self, spec: ContainerSpec) -> None:
         cgroup = self.cgroup(spec.id)

@@ -69,6 +69,7 @@ class ContainerSpec:
     stop_timeout_s: float = 10.0
     labels: dict[str, str] = field(default_factory=dict)
     created_unix_ns: int = 0
+    remove_on_exit: bool = False
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

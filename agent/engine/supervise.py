@@ -14,6 +14,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from agent.config import AgentConfig
 from agent.engine import network, rootfs
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError, spawn_monitor
+from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
 
@@ -38,6 +40,7 @@ class Live:
     client: MonitorClient | None = None
     process: subprocess.Popen[bytes] | None = None
     left_alone: bool = False  # the agent ends; the monitor does not
+    last: ContainerStatus | None = None  # how it ended, of a container that is removed at its exit
     outputs: list[int] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)  # its process is reaped
     gone: threading.Event = field(default_factory=threading.Event)  # and what it left is cleaned up
@@ -56,11 +59,14 @@ class Live:
 
 
 class Supervisor:
-    """Callers hold the container's lock (Store.lock) around every method but get() and wait_gone()."""
+    """Callers hold the container's lock (Store.lock) around every method but get(). `on_end`: called under that lock
+    when a container's monitor has ended by itself and the host is in order again.
+    """
 
-    def __init__(self, config: AgentConfig, store: Store) -> None:
+    def __init__(self, config: AgentConfig, store: Store, on_end: Callable[[str, Live], None]) -> None:
         self._config = config
         self._store = store
+        self._on_end = on_end
         self._guard = threading.Lock()
         self._live: dict[str, Live] = {}
 
@@ -106,11 +112,6 @@ class Supervisor:
                     log.warning("container %s: %s", container_id, exc.message)
         if not live.closed.wait(CLOSE_LIMIT_S) and live.process is not None:
             live.process.kill()
-
-    def wait_gone(self, container_id: str, timeout_s: float | None = None) -> bool:
-        """Wait until the container's monitor has ended and its traces are cleaned up; False at the time limit."""
-        live = self.get(container_id)
-        return live is None or live.gone.wait(timeout_s)
 
     def settle(self, container_id: str) -> bool:
         """Without a monitor: put the host in order after the container. False when tasks live on: lost, and left alone.
@@ -179,7 +180,8 @@ class Supervisor:
                     if self.get(container_id) is live:
                         with self._guard:
                             del self._live[container_id]
-                        self.settle(container_id)
+                        if self.settle(container_id):
+                            self._on_end(container_id, live)
         except NotFound:
             pass  # removed meanwhile
         except (AgentError, OSError) as exc:

@@ -8,7 +8,6 @@ import grpc
 
 from agent.engine import session
 from agent.engine.container import Engine
-from agent.engine.state import State
 from agent.errors import InvalidArgument
 from agent.services import convert, streams
 from protos import agent_pb2 as pb
@@ -46,10 +45,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return pb.ListResponse(containers=[convert.status_to_proto(status) for status in self._engine.list()])
 
     def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
-        while True:
-            status = self._engine.wait(convert.container_id(request.id), streams.LOOK_S)
-            if status.state == State.EXITED or not context.is_active():
-                return convert.status_to_proto(status)
+        return convert.status_to_proto(self._engine.wait(convert.container_id(request.id), wanted=context.is_active))
 
     def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:
         tail = None if request.all else request.tail

@@ -72,6 +72,7 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
         stop_timeout_s=message.stop_timeout_s,
         labels=dict(message.labels),
         created_unix_ns=message.created_unix_ns,
+        remove_on_exit=message.remove_on_exit,
     )
 
 

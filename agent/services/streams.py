@@ -13,8 +13,6 @@ from agent.engine.container import Engine, signal_number
 from agent.errors import AgentError
 from protos import agent_pb2 as pb
 
-LOOK_S = 1.0
-
 
 class Conversation(Protocol):
     """A program that is talked to: agent.engine.session.Session, or Attached."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RUN = """
 migrate run -d --name web1 --host host1 redis
 migrate run -it --rm --host host1 debian bash
+migrate run -d --rm --name job1 --host host1 app /bin/job
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
 """
 CREATE = """
@@ -117,13 +118,8 @@ def run(args: argparse.Namespace) -> int:
         cap_drop=tuple(args.cap_drop),
         stop_signal=args.stop_signal or "",
         stop_timeout_s=args.stop_timeout,
+        remove_on_exit=args.command == "run" and args.rm,
     )
-    if args.command == "run" and args.rm and args.detach:
-        print(
-            "error: --rm needs somebody who waits for the end; it does not go with -d\nhint: leave one of them out",
-            file=sys.stderr,
-        )
-        return 125
     with Client(args.coordinator) as client:
         if args.command == "create":
             print(client.create(wanted).id)
@@ -131,4 +127,4 @@ def run(args: argparse.Namespace) -> int:
         if args.detach:
             print(client.run(wanted).id)
             return 0
-        return terminal.run_attached(client, wanted, remove=args.rm)
+        return terminal.run_attached(client, wanted)

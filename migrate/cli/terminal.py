@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from migrate.errors import InvalidArgument, MigrateError
+from migrate.errors import InvalidArgument, MigrateError, NotFound
 
 if TYPE_CHECKING:
     from migrate.client import Client, Session
@@ -170,7 +170,7 @@ def need_terminal() -> None:
         raise InvalidArgument("the input is not a terminal, and -t needs one", hint="leave out -t, or use -i alone")
 
 
-def run_attached(client: Client, wanted: Run, *, remove: bool) -> int:
+def run_attached(client: Client, wanted: Run) -> int:
     """`migrate run` in the foreground: create, attach, start, converse; returns the container's exit code."""
     if wanted.tty and wanted.stdin_open:
         need_terminal()
@@ -194,6 +194,7 @@ def run_attached(client: Client, wanted: Run, *, remove: bool) -> int:
     except Detached:
         print(f"\r\ndetached; {container.name} runs on: migrate attach {container.name}", file=sys.stderr)
         return 0
-    if remove:
-        client.remove(container.id, force=True)
+    if wanted.remove_on_exit:  # its host does that by itself; when we return it is done, and the name is free
+        with contextlib.suppress(NotFound):
+            client.remove(container.id, force=True)
     return status

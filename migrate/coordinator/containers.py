@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -17,6 +18,13 @@ STOPPED = (types_pb2.CONTAINER_STATE_CREATED, types_pb2.CONTAINER_STATE_EXITED)
 STOP_MARGIN_S = 60.0  # of a stop's deadline over the container's own timeout
 WAIT_PATIENCE_S = 60.0  # how long a host may be away while somebody waits there for a container
 OWNER_TRIES = 3  # a container that changes its owner between question and answer, again and again
+
+
+class Removed(NotFound):
+    """It has exited, and went with that."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"container {name} has exited and was removed, as run --rm asked")
 
 
 class Call(Protocol):
@@ -39,20 +47,50 @@ class FleetContainers:
         self.store = store
         self.pool = pool
         self._sleep = sleep
+        self._coming: set[str] = set()  # recorded, but perhaps not on their hosts yet
 
     # ------------------------------------------------------------ one container
 
     def run(self, request: coordinator_pb2.RunRequest) -> types_pb2.ContainerStatus:
-        status = create.run(self.store, self.pool, request)
-        return self._complete(self.store.container(status.spec.id), status)
+        if request.name:  # one that is gone gives its name back
+            with contextlib.suppress(NotFound):
+                container = self.store.container(request.name)
+                if container.name == request.name and create.spec_of(container).remove_on_exit:
+                    self.inspect(container.id)
+        mine: list[str] = []
+
+        def announce(container_id: str) -> None:
+            mine.append(container_id)
+            self._coming.add(container_id)
+
+        try:
+            status = create.run(self.store, self.pool, request, announce)
+        finally:
+            self._coming.difference_update(mine)
+        try:
+            return self._complete(self.store.container(status.spec.id), status)
+        except NotFound:  # it has exited, was removed, and somebody has looked
+            return status
 
     def inspect(self, name: str) -> types_pb2.ContainerStatus:
         """From the store alone, in an unspecified state, where the host does not answer."""
         container = self.store.container(name)
+        asked = ""
+
+        def look(agent: Agent, container: Container) -> types_pb2.ContainerStatus:
+            nonlocal asked
+            asked = container.owner
+            return _inspect(agent, container)
+
         try:
-            container, status = self.at_owner(container.id, _inspect)
-        except (Unreachable, NotFound) as exc:
+            container, status = self.at_owner(container.id, look)
+        except Unreachable as exc:
             return self._unknown(self.store.container(container.id), exc)
+        except NotFound as exc:
+            container = self.store.container(container.id)
+            if container.owner == asked and self._forget(container):
+                raise Removed(container.name) from exc
+            return self._unknown(container, exc)
         return self._complete(container, status)
 
     def start(self, name: str) -> types_pb2.ContainerStatus:
@@ -117,11 +155,19 @@ class FleetContainers:
                 status = pending.result()
             except MigrateError as exc:
                 error = exc
-            container = self.store.container(container.id)  # NotFound: removed meanwhile
+            before = container
+            try:
+                container = self.store.container(container.id)
+            except NotFound:
+                if status is not None and status.state in STOPPED:
+                    return self._complete(before, status, "")  # it removed itself, and somebody has looked
+                raise  # removed meanwhile
             if container.owner != owner:
                 continue  # it went on living elsewhere
             if status is not None and status.state in STOPPED:
                 return self._complete(container, status)
+            if isinstance(error, NotFound) and self._forget(container):
+                raise Removed(container.name) from error
             if not call.is_active():
                 raise Cancelled(f"nobody waits for {container.name} any more")
             if isinstance(error, Unreachable):
@@ -160,18 +206,24 @@ class FleetContainers:
                 status = self._complete(container, status, moves.get(container.id, ""))
             else:
                 status = self._unseen(container, answers.get(container.owner))
+                if status is None:
+                    continue
             unknown = status.state == types_pb2.CONTAINER_STATE_UNSPECIFIED
             runs = container.desired is Desired.RUNNING if unknown else status.state not in STOPPED
             if all or runs:
                 result.append(status)
         return result
 
-    def _unseen(self, container: Container, answer: Answer[Any] | None) -> types_pb2.ContainerStatus:
-        """Its owner did not answer, or does not list it: it has just been made, moved, or is gone."""
+    def _unseen(self, container: Container, answer: Answer[Any] | None) -> types_pb2.ContainerStatus | None:
+        """Its owner did not answer, or does not list it: it has just been made, moved, or is gone; None: it removed
+        itself.
+        """
         if answer is not None and answer.error is not None:
             return self._unknown(container, answer.error)
         try:
             return self.inspect(container.id)
+        except Removed:
+            return None
         except MigrateError as exc:
             return self._unknown(container, exc)
 
@@ -189,6 +241,18 @@ class FleetContainers:
                 if container.owner == owner:
                     raise
         return container, action(self.pool.agent(container.owner), container)
+
+    def _forget(self, container: Container) -> bool:
+        """Its owner has just said that it does not have it. One that is removed at its exit is gone then, with name and
+        address; of any other, and of one that is still being made or moved, it is no proof.
+        """
+        if not create.spec_of(container).remove_on_exit or container.id in self._coming:
+            return False
+        try:
+            self.store.remove_container(container.id)
+        except WrongState:
+            return False  # a move is under way
+        return True
 
     def _move_of(self, container: Container) -> str:
         found = self.store.migrations(container_id=container.id, active=True)

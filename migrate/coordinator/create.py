@@ -6,7 +6,7 @@ allocate ─ Create ─ Start; whatever fails, everything before it is undone an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from google.protobuf import json_format
 
@@ -23,8 +23,12 @@ DEFAULT_STOP_TIMEOUT_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def run(store: Store, pool: AgentPool, request: coordinator_pb2.RunRequest) -> types_pb2.ContainerStatus:
-    """Create, and start unless create_only. What it returns is the agent's; the caller adds what the fleet knows."""
+def run(
+    store: Store, pool: AgentPool, request: coordinator_pb2.RunRequest, announce: Callable[[str], None]
+) -> types_pb2.ContainerStatus:
+    """Create, and start unless create_only. What it returns is the agent's; the caller adds what the fleet knows.
+    `announce` gets the id before anybody can see it in the store.
+    """
     if not request.image:
         raise InvalidArgument("an image is needed", hint="migrate images")
     host = store.host(request.host).name if request.host else images.choose_host(store, pool, request.image)
@@ -34,6 +38,7 @@ def run(store: Store, pool: AgentPool, request: coordinator_pb2.RunRequest) -> t
     plan = specification(request, image)
 
     def make_spec(allocation: Allocation) -> str:
+        announce(allocation.id)
         return json_format.MessageToJson(_with_allocation(plan, allocation), preserving_proto_field_name=True, indent=0)
 
     container = allocate.create(
@@ -103,6 +108,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         stop_signal=request.stop_signal or config.stop_signal or "SIGTERM",
         stop_timeout_s=request.stop_timeout_s or DEFAULT_STOP_TIMEOUT_S,
         labels={**config.labels, **request.labels},
+        remove_on_exit=request.remove_on_exit,
     )
 
 

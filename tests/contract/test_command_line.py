@@ -163,6 +163,15 @@ def test_run_in_the_foreground_gives_output_and_exit_code(
     assert fleet.store.containers() == []
 
 
+def test_run_detached_takes_rm(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run -d --rm` prints the id; that it is removed at its exit is in its spec, where its host finds it."""
+    assert main(["run", "-d", "--rm", "--host", "host1", "--name", "job", "base"]) == 0
+    container_id = capsys.readouterr().out.strip()
+    assert fleet.hosts["host1"].containers[container_id].spec.remove_on_exit
+    assert main(["run", "-d", "--host", "host1", "--name", "stays", "base"]) == 0
+    assert not fleet.hosts["host1"].containers[capsys.readouterr().out.strip()].spec.remove_on_exit
+
+
 def test_signals_go_to_the_container(fleet: FakeFleet) -> None:
     """Without a terminal SIGTERM is passed on instead of ending the client."""
     process = subprocess.Popen(

@@ -64,6 +64,56 @@ def test_create_does_not_start(world: FakeFleet) -> None:
     assert world.client.start("later").state == "running"
 
 
+def test_one_that_removed_itself_is_forgotten_with_its_name(world: FakeFleet) -> None:
+    """`run --rm`: the host has removed it, so its name is free at once, the list is without it, and it is not found."""
+    wanted = Run(image="base", host="host1", name="job", remove_on_exit=True)
+    first = world.client.run(wanted)
+    assert world.hosts["host1"].containers[first.id].spec.remove_on_exit
+    with pytest.raises(AlreadyExists):
+        world.client.run(wanted)
+    del world.hosts["host1"].containers[first.id]
+    second = world.client.run(wanted)
+    assert (second.name, second.id != first.id) == ("job", True)
+    del world.hosts["host1"].containers[second.id]
+    assert world.client.containers(all=True) == []
+    assert world.store.containers() == []
+    third = world.client.run(wanted)
+    del world.hosts["host1"].containers[third.id]
+    with pytest.raises(NotFound, match="job has exited and was removed"):
+        world.client.inspect("job")
+
+
+def test_what_is_not_seen_is_not_forgotten_without_proof(world: FakeFleet) -> None:
+    """Its host is silent, it is being moved, or nobody asked for --rm: the record stays."""
+    plain = world.client.run(Run(image="base", host="host1", name="plain"))
+    moving = world.client.run(Run(image="base", host="host1", name="moving", remove_on_exit=True))
+    world.client.run(Run(image="base", host="host2", name="silent", remove_on_exit=True))
+    world.begin_move(moving.id)
+    for one in (plain, moving):
+        del world.hosts["host1"].containers[one.id]
+    world.hosts["host2"].stop()
+    assert {c.name: c.state for c in world.client.containers(all=True)} == dict.fromkeys(
+        ("moving", "plain", "silent"), "unknown"
+    )
+
+
+def test_one_that_is_still_being_made_is_not_forgotten(world: FakeFleet) -> None:
+    """Between its record and its place on the host somebody lists: it stays."""
+    host = world.hosts["host1"]
+    seen: list[list[str]] = []
+    before = host.called
+
+    def called(name: str) -> None:
+        if name == "Containers.Create":
+            seen.append([container.name for container in world.client.containers(all=True)])
+        before(name)
+
+    host.called = called  # type: ignore[method-assign]
+    world.client.run(Run(image="base", host="host1", name="job", remove_on_exit=True))
+    assert seen == [["job"]]
+    assert [container.state for container in world.client.containers()] == ["running"]
+
+
 def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: FakeFleet) -> None:
     """The agent's code, message and hint arrive as they are; container and allocation are gone."""
     world.hosts["host1"].fail["Containers.Start"] = agent_errors.StartError(

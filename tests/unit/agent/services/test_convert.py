@@ -40,6 +40,7 @@ SPEC = ContainerSpec(
     stop_timeout_s=2.5,
     labels={"a": "b"},
     created_unix_ns=1_700_000_000_000_000_001,
+    remove_on_exit=True,
 )
 STATUS = ContainerStatus(
     spec=SPEC,
