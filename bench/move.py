@@ -26,7 +26,7 @@ from bench import cpu, table
 from bench.by_hand import ADDRESS, ByHand
 from migrate.errors import MigrateError
 from migrate.lab import down, images, layout, nodes, up
-from migrate.lab.demo import CONTAINER, PORT, RUN
+from migrate.lab.demo import CONTAINER, PORT, RUN, keep_logs
 from migrate.lab.demo_run import CheckFailed, Outside, RunningClient, Shell
 from migrate.lab.layout import UPLINK, Lab
 from migrate.lab.lock import lock
@@ -87,10 +87,13 @@ class Bench:
                     samples[table.HAND].append(self._sample(hand_move, target, hand_client, (cpu.HAND,)))
                     if self._peer:
                         samples.setdefault(table.PEER, []).append(_ask_peer(self._peer, size_mb))
-            for outside in (ours, hand):
-                found = outside.data("verify", size_mb, seed)
+            for name, outside in ((table.OURS, ours), (table.HAND, hand)):
+                try:
+                    found = outside.data("verify", size_mb, seed)
+                except CheckFailed as exc:
+                    raise CheckFailed(f"{name}, the data after the moves: {exc}") from exc
                 if found["missing"] or found["wrong"]:
-                    raise CheckFailed(f"after the moves the data is not what it was: {found}")
+                    raise CheckFailed(f"{name}: the data after the moves is not what it was: {found}")
         self._shell.migrate("rm", "-f", CONTAINER)
         return Result(size_mb=size_mb, load_before=load, load_after=os.getloadavg()[0], samples=samples)
 
@@ -161,6 +164,7 @@ def _run(arguments: argparse.Namespace, results: list[Result]) -> int:
         status = 130
     except (CheckFailed, MigrateError, OSError, subprocess.SubprocessError) as exc:
         print(f"FAILED: {exc}\n{exc.detail if isinstance(exc, MigrateError) else ''}")
+        print(f"the logs of all nodes: {keep_logs(layout.Lab(prefix=PREFIX, hosts=2))}")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

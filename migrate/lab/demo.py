@@ -114,14 +114,14 @@ def _run(size_mb: int) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if status not in (0, 130):
-            print(f"the logs of all nodes: {_keep_logs(lab)}")
+            print(f"the logs of all nodes: {keep_logs(lab)}")
         status = _clear_away(checks, status)
     passed = "all checks passed" if status == 0 else f"NOT all is well, exit status {status}"
     print(f"\n{passed}, {time.monotonic() - begun:.0f} s in all")
     return status
 
 
-def _keep_logs(lab: layout.Lab) -> Path:
+def keep_logs(lab: layout.Lab) -> Path:
     """Copy the nodes' logs to where `down` does not remove them."""
     kept = Path(tempfile.mkdtemp(prefix="migrate-demo-logs-", dir="/var/tmp"))
     for log in lab.state_dir.glob("*/log/*.log"):
