@@ -63,11 +63,14 @@ class Tunnel(Protocol):
 
 
 class Agent:
-    """One host's agent. Thread-safe."""
+    """One host's agent. Thread-safe. `patience`: what every deadline is multiplied by."""
 
-    def __init__(self, name: str, tunnel: Tunnel, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, name: str, tunnel: Tunnel, *, patience: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.name = name
         self._tunnel = tunnel
+        self._patience = patience
         self._sleep = sleep
         self._stubs = {service: stub(tunnel.channel()) for service, stub in STUBS.items()}
 
@@ -77,7 +80,7 @@ class Agent:
         Repeated up to `retries` times after Unreachable where that does no harm, within the deadline.
         """
         name = f"{service}.{method}"
-        deadline_s = timeout_s or DEADLINES_S.get(name, DEFAULT_DEADLINE_S)
+        deadline_s = self._deadline_s(service, method, timeout_s)
         started = time.monotonic()
         delays = iter(RETRY_DELAYS_S[:retries] if name in REPEATABLE or service == "Migration" else ())
         while True:
@@ -93,13 +96,18 @@ class Agent:
 
     def begin(self, service: str, method: str, request: Any) -> Pending:
         """One answer, later; for calls that last long and that the caller may give up."""
-        deadline_s = DEADLINES_S.get(f"{service}.{method}", DEFAULT_DEADLINE_S)
+        deadline_s = self._deadline_s(service, method)
         return Pending(self._tunnel, getattr(self._stubs[service], method).future(request, timeout=deadline_s))
 
     def stream(self, service: str, method: str, request: Any, *, timeout_s: float | None = None) -> Stream:
         """Answers as they come. Never repeated by itself: only the caller knows how far it came."""
-        deadline_s = timeout_s or DEADLINES_S.get(f"{service}.{method}", DEFAULT_DEADLINE_S)
+        deadline_s = self._deadline_s(service, method, timeout_s)
         return Stream(self._tunnel, getattr(self._stubs[service], method)(request, timeout=deadline_s))
+
+    def _deadline_s(self, service: str, method: str, timeout_s: float | None = None) -> float | None:
+        """None: as long as it takes."""
+        wanted_s = timeout_s or DEADLINES_S.get(f"{service}.{method}", DEFAULT_DEADLINE_S)
+        return None if wanted_s is None else wanted_s * self._patience
 
     def close(self) -> None:
         self._tunnel.close()
@@ -159,9 +167,12 @@ class AgentPool:
     A tunnel is made when the host is first needed and kept; it is made anew when the host's address or keys have changed.
     """
 
-    def __init__(self, find: Callable[[str], Host], connect: Callable[[Host], Tunnel]) -> None:
+    def __init__(
+        self, find: Callable[[str], Host], connect: Callable[[Host], Tunnel], *, patience: float = 1.0
+    ) -> None:
         self._find = find
         self._connect = connect
+        self._patience = patience
         self._lock = threading.Lock()
         self._agents: dict[str, tuple[Host, Agent]] = {}
         self._closed = False
@@ -175,7 +186,7 @@ class AgentPool:
             known = self._agents.get(name)
             if known is not None and known[0] == host:
                 return known[1]
-            agent = Agent(name, self._connect(host))
+            agent = Agent(name, self._connect(host), patience=self._patience)
             self._agents[name] = (host, agent)
         if known is not None:
             known[1].close()

@@ -3,6 +3,7 @@
 state_dir = "/var/lib/migrate"               # database, certificate authority, lock
 socket = "/run/migrate/coordinator.sock"
 group = "migrate"                            # who may use the socket besides root; "" = nobody
+patience = 1                                 # deadlines of calls to agents are multiplied by it: more for slow hosts
 
 [fleet]
 name = "prod"
@@ -41,6 +42,7 @@ class CoordinatorConfig:
     state_dir: Path = Path("/var/lib/migrate")
     socket: Path = Path("/run/migrate/coordinator.sock")
     group: str = "migrate"
+    patience: float = 1.0
     fleet: Fleet
     hosts: tuple[Host, ...]
 
@@ -72,7 +74,7 @@ def load(path: Path = DEFAULT_PATH) -> CoordinatorConfig:
 
 def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
     """`where` begins every error."""
-    top = _Table(raw, where, known=("state_dir", "socket", "group", "fleet", "hosts"))
+    top = _Table(raw, where, known=("state_dir", "socket", "group", "patience", "fleet", "hosts"))
     hosts = top.take("hosts", list, [])
     if not hosts:
         raise InvalidArgument(f"{where}: no hosts", hint="add a [[hosts]] table for each")
@@ -85,6 +87,7 @@ def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
         state_dir=top.path("state_dir", "/var/lib/migrate"),
         socket=top.path("socket", "/run/migrate/coordinator.sock"),
         group=top.take("group", str, "migrate"),
+        patience=top.factor("patience"),
         fleet=_fleet(top.take("fleet", dict, {}), f"{where}: [fleet]"),
         hosts=parsed,
     )
@@ -114,6 +117,13 @@ class _Table:
         if not value.startswith("/"):
             raise InvalidArgument(f"{self._where}: {name} takes an absolute path, not {value!r}")
         return Path(value)
+
+    def factor(self, name: str) -> float:
+        """1 when it is not there."""
+        value = self._raw.get(name, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1000:
+            raise InvalidArgument(f"{self._where}: {name} takes a number from 1 to 1000, not {value!r}")
+        return float(value)
 
     def needed(self, name: str, kind: type) -> Any:
         if name not in self._raw:

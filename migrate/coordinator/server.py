@@ -48,7 +48,7 @@ class Coordinator:
         self.store.set_fleet(config.fleet)
         for reason in hosts.put_configured(self.store, config.hosts):
             log.warning("a host that is no longer in the configuration stays: %s", reason)
-        self.pool = AgentPool(self.store.host, self._connect)
+        self.pool = AgentPool(self.store.host, self._connect, patience=config.patience)
         self.runner = MoveRunner(self.store, self.pool, Signer(authority))
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="call"),

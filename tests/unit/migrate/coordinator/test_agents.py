@@ -111,6 +111,18 @@ def test_every_call_has_a_deadline_but_those_that_wait_for_people() -> None:
     assert wire.deadlines == [8.0, None]
 
 
+def test_patience_stretches_every_deadline() -> None:
+    """What the table says and what a step says alike; what waits for people still waits for ever."""
+    tunnel = Tunnel()
+    agent, wire = Agent("host1", tunnel, patience=10), tunnel.wire
+    wire.outcomes = [None] * 5
+    agent.call("Containers", "Inspect", agent_pb2.InspectRequest())
+    agent.call("Migration", "Where", agent_pb2.WhereRequest(), timeout_s=3)
+    agent.call("Containers", "Wait", agent_pb2.WaitRequest())
+    agent.stream("Migration", "Precopy", agent_pb2.PrecopyRequest(), timeout_s=7)
+    assert wire.deadlines == [80.0, 30.0, None, 70.0]
+
+
 def test_a_tunnel_is_kept_until_the_hosts_address_changes() -> None:
     """One warm tunnel a host; a changed host gets a new one and the old one is closed."""
     hosts = {"host1": Host(name="host1", address="10.0.0.1")}

@@ -51,6 +51,8 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert (loaded.fleet.first, loaded.fleet.last) == ("10.88.64.1", "10.88.127.254")
     assert loaded.fleet.gateway == "10.88.0.1"
     assert loaded.database == Path("/var/lib/migrate/coordinator.db")
+    assert loaded.patience == 1
+    assert _load(tmp_path, GOOD.replace("[fleet]", "patience = 10\n[fleet]")).patience == 10
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ('"10.88.0.1"', '"10.99.0.1"', "10.99.0.1 is not within subnet"),
         ('"10.88.0.0/16"', '"10.88.0.1/16"', "subnet takes a network"),
         ("[fleet]", "[fleet", "is not TOML"),
+        ("[fleet]", "patience = 0.5\n[fleet]", "patience takes a number from 1 to 1000, not 0.5"),
+        ("[fleet]", "patience = true\n[fleet]", "patience takes a number"),
         ('name = "host2"', 'name = "../etc"', "cannot name a host"),
     ],
 )
