@@ -23,7 +23,7 @@ __all__ = ["Capability", "Verdict", "all_required", "probe"]
 
 _CHILD = Path(__file__).with_name("probe_child.py")
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 120.0  # of a probe that hangs. One that is only slow must not be taken for a capability that is missing
 
 # Name in `criu check --feature`, whether moves need it, what is lost without it.
 _CRIU_FEATURES = (

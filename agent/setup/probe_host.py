@@ -208,5 +208,5 @@ def _effective_capabilities() -> set[str]:
 
 
 def _output(argv: list[str]) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout or done.stderr
