@@ -17,7 +17,8 @@ from pathlib import Path
 from agent.linux import libc
 
 # linux/ptrace.h
-_SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 9, 12, 13, 17
+_CONT, _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 7, 9, 12, 13, 17
+_EVENT_STOP = 128
 _SEIZE, _INTERRUPT = 0x4206, 0x4207
 _O_SUSPEND_SECCOMP = 1 << 21
 _WALL = 0x40000000
@@ -42,8 +43,8 @@ _ptrace = libc.declare("ptrace", ctypes.c_long, ctypes.c_int, ctypes.c_void_p, c
 class Stopped:
     """A process that stands still until the `with` of stopped() ends."""
 
-    def __init__(self, pid: int, entry: int) -> None:
-        self._pid, self._entry = pid, entry
+    def __init__(self, pid: int, entry: int, signals: list[int]) -> None:
+        self._pid, self._entry, self._signals = pid, entry, signals
         self._saved = _Registers()
         _ptrace(_GETREGS, pid, None, ctypes.addressof(self._saved))
 
@@ -54,8 +55,13 @@ class Stopped:
         for name, value in zip(_ARGUMENTS, arguments, strict=False):
             setattr(registers, name, value)
         _ptrace(_SETREGS, self._pid, None, ctypes.addressof(registers))
-        _ptrace(_SINGLESTEP, self._pid, None, None)
-        _wait_stop(self._pid)
+        while True:
+            _ptrace(_SINGLESTEP, self._pid, None, None)
+            stop, event = _wait_stop(self._pid)
+            if stop == signal.SIGTRAP and not event:
+                break
+            if not event:  # a signal of its own was there before the instruction: the call has not been made yet
+                self._signals.append(stop)
         _ptrace(_GETREGS, self._pid, None, ctypes.addressof(registers))
         return ctypes.c_int64(registers.rax).value
 
@@ -75,10 +81,16 @@ def stopped(pid: int) -> Iterator[Stopped]:
         _ptrace(
             _SEIZE, pid, None, None
         )  # without CONFIG_CHECKPOINT_RESTORE's option; a filter may then refuse the call
+    signals: list[int] = []  # of its own, which came in between
     try:
         _ptrace(_INTERRUPT, pid, None, None)
-        _wait_stop(pid)
-        process = Stopped(pid, entry)
+        while True:
+            stop, event = _wait_stop(pid)
+            if event:
+                break
+            signals.append(stop)
+            _ptrace(_CONT, pid, None, None)
+        process = Stopped(pid, entry, signals)
         try:
             yield process
         finally:
@@ -86,15 +98,16 @@ def stopped(pid: int) -> Iterator[Stopped]:
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
             _ptrace(_DETACH, pid, None, None)
+            for number in signals:  # none is lost
+                os.kill(pid, number)
 
 
-def _wait_stop(pid: int) -> None:
+def _wait_stop(pid: int) -> tuple[int, bool]:
+    """(signal, whether it stands by our PTRACE_INTERRUPT or a group stop rather than before that signal or after a step)."""
     _, status = os.waitpid(pid, _WALL)
     if not os.WIFSTOPPED(status):
         raise ProcessLookupError(f"process {pid} ended while it was stopped")
-    if os.WSTOPSIG(status) not in (signal.SIGTRAP, signal.SIGSTOP):
-        # A signal of its own arrived first: it is queued again by re-sending, for a detach would swallow it.
-        os.kill(pid, os.WSTOPSIG(status))
+    return os.WSTOPSIG(status), status >> 16 == _EVENT_STOP
 
 
 def _syscall_instruction(pid: int) -> int:
