@@ -59,11 +59,11 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
 
     def start(self) -> None:
-        """Serve, then go on with the moves that the last coordinator left."""
+        """Take up the moves that the last coordinator left, then serve: whoever asks finds them under way."""
         for host in self.config.hosts:
             self.pool.agent(host.name)  # warm: the first command need not wait for ssh
-        listen(self._server, self.config.socket, self.config.group)
         self.runner.recover()
+        listen(self._server, self.config.socket, self.config.group)
         log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.config.hosts), self.config.socket)
 
     def stop(self) -> None:
@@ -85,6 +85,7 @@ class Coordinator:
             host.host_keys,
             self._credentials.current,
             runtime_dir=self.config.tunnels,
+            patience=self.config.patience,
         ).start()
 
 

@@ -14,6 +14,7 @@ PROTOCOL = 1  # HostFacts.protocol, VersionResponse.protocol: raised when an old
 
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_METADATA_BYTES = 32 << 10
+CONNECT_LIMIT_S = 10.0
 KEEPALIVE_INTERVAL_S = 20
 KEEPALIVE_TIMEOUT_S = 10
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path, less the final zero
@@ -37,10 +38,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *_COMMON,
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    (
-        "grpc.min_reconnect_backoff_ms",
-        10_000,
-    ),  # despite its name: how long one attempt may take; a tunnel's takes 0.5 s
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),  # a second channel to a path must not wait for the first one's backoff
     ("grpc.enable_http_proxy", 0),
@@ -54,6 +51,10 @@ def unix_target(path: Path) -> str:
     return f"unix:{path.absolute()}"
 
 
-def unix_channel(path: Path) -> grpc.Channel:
-    """A channel to the server on `path`; connects with the first call. The caller closes it."""
-    return grpc.insecure_channel(unix_target(path), options=CHANNEL_OPTIONS)
+def unix_channel(path: Path, *, connect_limit_s: float = CONNECT_LIMIT_S) -> grpc.Channel:
+    """A channel to the server on `path`; connects with the first call. The caller closes it.
+
+    `connect_limit_s`: how long one attempt may take; a tunnel's takes 0.5 s.
+    """
+    attempt = ("grpc.min_reconnect_backoff_ms", round(connect_limit_s * 1000))  # despite its name
+    return grpc.insecure_channel(unix_target(path), options=(*CHANNEL_OPTIONS, attempt))

@@ -55,7 +55,8 @@ class ControlTunnel:
     """One host. `credentials` is asked before every attempt, so that a renewed certificate is used.
 
     `runtime_dir`, default the system's for temporary files: where the local socket's directory is made. A process that
-    is killed leaves it there; only its owner can tell when it may go.
+    is killed leaves it there; only its owner can tell when it may go. `patience`: what the time for connecting is
+    multiplied by.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class ControlTunnel:
         *,
         source_address: str | None = None,
         runtime_dir: Path | None = None,
+        patience: float = 1.0,
     ) -> None:
         self.name = name
         self._address, self._port, self._user = address, port, user
         self._host_keys, self._credentials, self._source_address = tuple(host_keys), credentials, source_address
+        self._connect_limit_s = transport.CONNECT_TIMEOUT_S * patience
         self._changed = threading.Condition()  # guards all below
         self._state = TunnelState(since_unix_s=time.time())
         self._ssh: paramiko.Transport | None = None
@@ -115,7 +118,7 @@ class ControlTunnel:
         """The one gRPC channel to this host's agent; it lives as long as the tunnel and outlives reconnects."""
         with self._changed:
             if self._channel is None:
-                self._channel = channels.unix_channel(self.socket_path)
+                self._channel = channels.unix_channel(self.socket_path, connect_limit_s=self._connect_limit_s)
             return self._channel
 
     @contextlib.contextmanager
@@ -185,7 +188,7 @@ class ControlTunnel:
                 host_keys=self._host_keys,
                 credentials=self._credentials(),
                 source_address=self._source_address,
-                timeout_s=transport.CONNECT_TIMEOUT_S,
+                timeout_s=self._connect_limit_s,
             )
         except MigrateError as exc:
             self._set(None, error=exc.message, code=exc.code, hint=exc.hint)
@@ -256,12 +259,12 @@ class ControlTunnel:
     def _serve(self, local: socket.socket) -> None:
         with local:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or not self._promising, transport.CONNECT_TIMEOUT_S)
+                self._changed.wait_for(lambda: self._closed or not self._promising, self._connect_limit_s)
                 ssh = self._ssh
             if ssh is None or self._closed:
                 return
             try:
-                session = ssh.open_session(timeout=transport.CONNECT_TIMEOUT_S)
+                session = ssh.open_session(timeout=self._connect_limit_s)
                 try:
                     session.exec_command("control")  # the certificate forces it anyway
                     self._pump(local, session)
