@@ -10,7 +10,6 @@ CRIU gets its answer and lets the tasks go. Standard library only.
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.criu import sysctl
-from agent.criu.departure import run
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
+from agent.engine import link
 from agent.engine.monitor import Monitor
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
@@ -36,6 +35,7 @@ class Arrival:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._plan: dict[str, Any] = {}
+        self._link = link.LinkPlan(bridge="")
         self._criu: Swrk | None = None
         self._filler: subprocess.Popen[bytes] | None = None
         self._marks: list[dict[str, Any]] = []
@@ -73,6 +73,7 @@ class Arrival:
             client.fail(request, "restore", 0, f"this monitor is {self._monitor.state}")
             return
         self._plan = request["plan"]
+        self._link = link.LinkPlan(**self._plan["link"])
         self._waiting = (client, request)
         self._monitor.state = "restoring"
         self._mark("restore")
@@ -103,12 +104,14 @@ class Arrival:
             os.close(fd)
         try:
             if script == "setup-namespaces":
+                if self._plan["furnish"]:
+                    link.furnish(self._link, pid)
                 if self._plan["lazy"]:
                     self._window.open()
             elif script == "post-restore":
                 self._window.close()
                 self._mark("created")
-                self._bring_neighbours(pid)
+                link.bring_neighbours(pid, Path(self._plan["neighbours"]))
             elif script == "pre-resume":
                 self._monitor.tasks().freeze(True)
                 self._mark("frozen")
@@ -119,15 +122,6 @@ class Arrival:
             self._criu.answer(False)
             return
         self._criu.answer(True)
-
-    def _bring_neighbours(self, pid: int) -> None:
-        neighbours = [n for n in json.loads(Path(self._plan["neighbours"]).read_text()) if "lladdr" in n and "dst" in n]
-        if neighbours:
-            lines = "".join(
-                f"neigh replace {n['dst']} lladdr {n['lladdr']} dev {n['dev']} nud stale\n" for n in neighbours
-            )
-            command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-batch", "-"]
-            subprocess.run(command, input=lines, capture_output=True, text=True, timeout=10, check=False)
 
     def _criu_ended(self, response: Response | None) -> None:
         self._criu = None
@@ -157,27 +151,25 @@ class Arrival:
         if self._monitor.state != "restored":
             client.fail(request, "resume", 0, f"the container is {self._monitor.state}")
             return
-        link, *tables = request["commands"] or [[]]
-        if link:
-            run([link])
-        self._tell_the_bridge(tables, time.monotonic() + BRIDGE_LIMIT_S)
+        link.join(self._link)
+        self._tell_the_bridge(time.monotonic() + BRIDGE_LIMIT_S)
         self._mark("linked")
         self._monitor.tasks().freeze(False)
         self._monitor.state = "running"
         self._mark("running")
         client.answer(request, marks=self._marks)
 
-    def _tell_the_bridge(self, commands: list[list[str]], until_s: float) -> None:
+    def _tell_the_bridge(self, until_s: float) -> None:
         """A bridge refuses an entry for a port that does not forward yet. Past the pivot that holds nobody up: it is told as soon as it
         listens. Until then what is sent to the container goes where it last was.
         """
         try:
-            run(commands)
-        except AgentError as exc:
+            link.tell_bridge(self._link)
+        except OSError as exc:
             if time.monotonic() < until_s:
-                self._monitor.loop.call_later(BRIDGE_PAUSE_S, lambda: self._tell_the_bridge(commands, until_s))
+                self._monitor.loop.call_later(BRIDGE_PAUSE_S, lambda: self._tell_the_bridge(until_s))
             else:
-                self._monitor.status_extras["warning"] = exc.message
+                self._monitor.status_extras["warning"] = str(exc)
 
     def _discard(self, client: Client, request: Message, fds: list[int]) -> None:
         self._waiting = None

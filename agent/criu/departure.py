@@ -13,7 +13,6 @@ Standard library only.
 from __future__ import annotations
 
 import base64
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from typing import Any
 from agent.criu import fixup
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
+from agent.engine import link
 from agent.engine.monitor import Monitor
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
-COMMAND_LIMIT_S = 10.0
 CRIU_END_LIMIT_S = 10.0
 
 
@@ -38,6 +37,7 @@ class Departure:
         self._criu: Swrk | None = None
         self._marks: list[dict[str, Any]] = []
         self._waiting: tuple[Client, Message] | None = None
+        self._link = link.LinkPlan(bridge="")
         self._unlinked = False
         self._rolling_back = False
         monitor.commands |= {
@@ -54,6 +54,7 @@ class Departure:
             client.fail(request, "dump", 0, f"the container is {self._monitor.state}")
             return
         self._plan = request["plan"]
+        self._link = link.LinkPlan(**self._plan["link"])
         self._marks = []
         self._unlinked = self._rolling_back = False
         self._waiting = (client, request)
@@ -79,11 +80,11 @@ class Departure:
             return
         try:
             if script == "pre-dump":
-                self._save_neighbours()
+                link.save_neighbours(self._monitor.pid, Path(self._plan["neighbours"]))
             elif script == "network-lock":
                 self._mark("frozen")
                 self._unlinked = True  # before the effect: an undo of what was never done does no harm
-                run(self._plan["unlink"])
+                link.cut(self._link)
                 self._monitor.state = "locked"
                 self._reply(marks=self._marks, pid=self._monitor.pid)
                 return  # the answer is hold's or rollback's
@@ -97,11 +98,6 @@ class Departure:
             self._criu.answer(False)
             return
         self._criu.answer(True)
-
-    def _save_neighbours(self) -> None:
-        """CRIU does not carry them, and an address that must be asked for first costs the client a second."""
-        command = ["nsenter", f"--net=/proc/{self._monitor.pid}/ns/net", "ip", "-json", "neigh", "show"]
-        Path(self._plan["neighbours"]).write_text(run([command])[0] or "[]")
 
     def _continue(self, client: Client, request: Message, _fds: list[int]) -> None:
         """Let CRIU dump; the reply comes when the tasks are held frozen."""
@@ -211,7 +207,7 @@ class Departure:
 
     def _relink(self) -> None:
         if self._unlinked:
-            run(self._plan["relink"])
+            link.join(self._link)
             self._unlinked = False
 
     def _when_criu_ended(self, then: Any) -> None:
@@ -229,17 +225,3 @@ class Departure:
 
     def _mark(self, name: str) -> None:
         self._marks.append({"name": name, "unix_ns": time.time_ns()})
-
-
-def run(commands: list[list[str]]) -> list[str]:
-    """Run each command; returns what they said. Raises AgentError with the words of the first that fails."""
-    said: list[str] = []
-    for command in commands:
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-        except subprocess.TimeoutExpired as exc:
-            raise AgentError(f"{' '.join(command)} did not end in {COMMAND_LIMIT_S:g} s") from exc
-        if result.returncode:
-            raise AgentError(f"{' '.join(command)}: {result.stderr.strip()}")
-        said.append(result.stdout)
-    return said

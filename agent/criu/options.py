@@ -14,6 +14,7 @@ from typing import Any
 
 STDIO_FDS = {"stdin": 201, "stdout": 202, "stderr": 203}  # numbers in CRIU's own table, see swrk.py
 GHOST_LIMIT_BYTES = 256 << 20  # CRIU's default of 1 MiB refuses an ordinary deleted log file
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 LOG_LEVEL = 2  # errors and warnings: higher levels cost milliseconds a thread inside the freeze
 UNUSED_PORT = (
     27  # a lazy dump insists on a page server's address; it would listen only after the hold, when it is killed
@@ -46,12 +47,18 @@ def dump(
     external: Sequence[tuple[str, str, str]],
     stdio: Stdio,
     skeleton: bool,
+    carry_network: bool,
 ) -> bytes:
-    """A DUMP that is held at post-dump. `external`: (mount point, key, source); `skeleton`: leave lazy memory in the tasks."""
+    """A DUMP that is held at post-dump. `external`: (mount point, key, source); `skeleton`: leave lazy memory in the tasks.
+
+    `carry_network`: dump the network namespace's links, addresses, routes and settings; else the target makes them anew, 40 ms sooner.
+    """
     request = rpc.criu_req(type=rpc.DUMP)
     o = request.opts
     _common(rpc, o, images_dir, "dump.log")
     o.pid = pid
+    if not carry_network:
+        o.empty_ns = CLONE_NEWNET
     o.root = str(root)
     o.file_locks = True
     o.link_remap = True  # a file that was unlinked while open, whose inode has other names
@@ -76,6 +83,7 @@ def restore(
     peer: str,
     stdio: Stdio,
     lazy: bool,
+    carry_network: bool,
 ) -> bytes:
     """A RESTORE that is frozen at pre-resume. `cgroup_roots`: (controller, path); `peer`: the veth end that becomes eth0, "" without."""
     request = rpc.criu_req(type=rpc.RESTORE)
@@ -85,7 +93,9 @@ def restore(
     o.file_locks = True
     o.rst_sibling = True  # init becomes the monitor's child: it reaps it, as after an ordinary start
     o.external.extend(f"mnt[{key}]:{source}" for _, key, source in external)
-    if peer:
+    if not carry_network:
+        o.empty_ns = CLONE_NEWNET
+    elif peer:
         o.external.append(f"netdev[eth0]:{peer}")
     for controller, path in cgroup_roots:
         o.cg_root.add(ctrl=controller, path=path)

@@ -15,8 +15,10 @@ import struct
 import subprocess
 from collections.abc import Sequence
 
+from agent.engine.link import LinkPlan
 from agent.engine.spec import ContainerSpec, Network
 from agent.errors import AgentError
+from agent.linux.rtnetlink import RouteSocket
 
 COMMAND_LIMIT_S = 20.0
 _ETH_P_ARP = 0x0806
@@ -93,16 +95,6 @@ def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
     return peer
 
 
-def detach(container_id: str) -> None:
-    """Take the host's end off the bridge; it stays up, for routes dumped with the link down do not restore."""
-    batch([f"link set dev {host_end(container_id)} nomaster"])
-
-
-def reattach(container_id: str, bridge: str) -> None:
-    """Undo detach."""
-    batch([f"link set dev {host_end(container_id)} master {bridge}"])
-
-
 def remove(container_id: str) -> None:
     """Delete the pair. No error where there is none: it goes with the container's namespace by itself, only later."""
     result = _run(["ip", "link", "del", "dev", host_end(container_id)])
@@ -110,37 +102,37 @@ def remove(container_id: str) -> None:
         raise NetworkError(f"ip link del dev {host_end(container_id)}: {result.stderr.strip()}")
 
 
-def unlink_commands(spec: ContainerSpec) -> list[list[str]]:
-    """detach(), for the monitor to run at the instant in which the tasks stop."""
-    return [["ip", "link", "set", "dev", host_end(spec.id), "nomaster"]] if spec.network.address else []
+def may_change(spec: ContainerSpec) -> bool:
+    """Whether the container can change its own network namespace: then a move has to carry it, else it is made anew."""
+    return "CAP_NET_ADMIN" in spec.capabilities
 
 
-def relink_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
-    """reattach(), for the monitor."""
-    return [["ip", "link", "set", "dev", host_end(spec.id), "master", bridge]] if spec.network.address else []
-
-
-def resume_commands(spec: ContainerSpec, bridge: str) -> list[list[str]]:
-    """What makes a restored container reachable, for the monitor to run at the last instant: on the bridge, and in
-    its table, where the container may still be behind the uplink from when it ran elsewhere.
-
-    `dynamic`: without it the entry is permanent, which tells the bridge that the address is its own: stalls of half a
-    minute.
-    """
-    if not spec.network.address:
-        return []
-    host = host_end(spec.id)
-    return [
-        ["ip", "link", "set", "dev", host, "master", bridge],
-        ["bridge", "fdb", "replace", spec.network.mac, "dev", host, "master", "dynamic"],
-    ]
+def link_plan(spec: ContainerSpec, bridge: str) -> LinkPlan:
+    """What the monitor needs to handle the container's link during a move."""
+    network = spec.network
+    if not network.address:
+        return LinkPlan(bridge=bridge)
+    return LinkPlan(
+        bridge=bridge,
+        host=host_end(spec.id),
+        peer=peer_end(spec.id),
+        mac=network.mac,
+        address=network.address,
+        gateway=network.gateway,
+    )
 
 
 def uplinks(bridge: str, uplink: str = "") -> list[str]:
-    """Where a moved address is announced: `uplink`, or every port of the bridge that is no container's."""
+    """Where a moved address is announced: `uplink`, or every port of the bridge that is no container's. Raises NetworkError."""
     if uplink:
         return [uplink]
-    return [name for name in _ports(bridge) if not name.startswith(("vm", "vp"))]
+    try:
+        with RouteSocket() as route:
+            links = route.links()
+    except OSError as exc:
+        raise NetworkError(f"cannot list the ports of bridge {bridge}: {exc.strerror}") from exc
+    index = next((link.index for link in links if link.name == bridge), 0)
+    return [link.name for link in links if index and link.master == index and not link.name.startswith(("vm", "vp"))]
 
 
 def announce(interfaces: Sequence[str], mac: str, address: str) -> None:
@@ -197,13 +189,6 @@ def _inside_lines(network: Network) -> list[str]:
     if network.gateway:
         lines.append(f"route add default via {network.gateway} dev eth0")
     return lines
-
-
-def _ports(bridge: str) -> list[str]:
-    result = _run(["ip", "-json", "link", "show", "master", bridge])
-    if result.returncode:
-        raise NetworkError(f"ip link show master {bridge}: {result.stderr.strip()}")
-    return [port["ifname"] for port in json.loads(result.stdout or "[]") if port]
 
 
 def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.criu import fixup, images, log, options
-from agent.engine import init, network
+from agent.engine import init, link, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
@@ -245,14 +245,14 @@ class Source:
             external=init.external_mounts(),
             stdio=stdio,
             skeleton=record.lazy,
+            carry_network=network.may_change(spec),
         )
         plan = {
             "binary": str(criu.binary),
             "request": base64.b64encode(request).decode(),
             "neighbours": str(move.images / "neighbours.json"),
             "stdin": str(move.images / "stdin.bin"),
-            "unlink": network.unlink_commands(spec),
-            "relink": network.relink_commands(spec, self._config.bridge),
+            "link": dataclasses.asdict(network.link_plan(spec, self._config.bridge)),
         }
         try:
             self._ended.refuse(record.migration_id, ROLE)  # Finish may have come since; if it comes now, it rolls back
@@ -384,8 +384,7 @@ class Source:
     def _thaw_by_hand(self, spec: ContainerSpec, pid: int) -> None:
         """The monitor is dead, and CRIU, if it held the tasks, saw that and let them go: into the freezer."""
         cgroup = self._engine.cgroup(spec.id)
-        if spec.network.address:
-            network.reattach(spec.id, self._config.bridge)
+        link.join(network.link_plan(spec, self._config.bridge))
         if pid:
             fixup.free_after_criu(pid, cgroup.procs())
         cgroup.freeze(False)

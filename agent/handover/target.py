@@ -141,7 +141,8 @@ class Target:
 
     def _make_ready(self, move: Move, spec: ContainerSpec) -> None:
         """All that takes time and needs nothing of the container's state."""
-        network.prepare_peer(spec, self._config.bridge)
+        if spec.network.address:
+            network.prepare_peer(spec, self._config.bridge)
         monitor = self._engine.spawn_monitor(spec.id)
         record = move.read()
         (move.images / "lazy-pages.socket").unlink(missing_ok=True)
@@ -250,13 +251,15 @@ class Target:
     def _restore_plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
         handover = json.loads((move.images / "handover.json").read_text())
         stdio = options.Stdio(**handover["stdio"])
+        plan, carry = network.link_plan(spec, self._config.bridge), network.may_change(spec)
         request = options.restore(
             options.load(criu.pycriu_path),
             root=self._engine.store.directory(spec.id) / "rootfs",
             images_dir=move.images,
             external=init.external_mounts(),
             cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
-            peer=network.peer_end(spec.id) if spec.network.address else "",
+            peer=plan.peer,
+            carry_network=carry,
             stdio=stdio,
             lazy=lazy,
         )
@@ -265,6 +268,8 @@ class Target:
             "binary": str(criu.binary),
             "request": base64.b64encode(request).decode(),
             "inherit": options.STDIO_FDS,
+            "link": dataclasses.asdict(plan),
+            "furnish": not carry,
             "neighbours": str(move.images / "neighbours.json"),
             "stdin": str(move.images / "stdin.bin"),
             "lazy": lazy,
@@ -330,8 +335,7 @@ class Target:
 
     def _resume(self, move: Move, spec: ContainerSpec) -> list[dict[str, Any]]:
         move.update(committed=True)
-        commands = network.resume_commands(spec, self._config.bridge)
-        marks = list(self._engine.monitor(spec.id).request("resume", commands=commands)["marks"])
+        marks = list(self._engine.monitor(spec.id).request("resume")["marks"])
         if spec.network.address:
             network.announce(
                 network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address

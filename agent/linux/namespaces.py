@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.linux import libc
@@ -37,6 +39,17 @@ def setns(fd: int, nstype: int = 0) -> None:
     `nstype`.
     """
     _setns(fd, nstype)
+
+
+@contextmanager
+def network_of(pid: int) -> Iterator[None]:
+    """In the network namespace of the process `pid` for the length of the block: sockets that are opened there stay there."""
+    with open(f"/proc/{pid}/ns/net", "rb") as there, open("/proc/self/ns/net", "rb") as here:
+        setns(there.fileno(), CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(here.fileno(), CLONE_NEWNET)
 
 
 def write_id_maps(pid: int, base: int, count: int, proc: Path = Path("/proc")) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import network
+from agent.engine import link, network
 from agent.engine.container import Engine
 from agent.engine.network import NetworkError
 from tests.system.engine_host import EngineHost, until
@@ -30,15 +30,16 @@ def test_restored_end_is_silent_until_it_is_announced(host: EngineHost, engine: 
         for words in (f"up0 master {bridge}", "up0 up", "wire0 up"):
             subprocess.run(["ip", "link", "set", "dev", *words.split()], check=True)
         peer = network.prepare_peer(spec, bridge)
-        assert "master" not in link(network.host_end(spec.id))
-        assert link(network.host_end(spec.id)).startswith(f"{network.host_index(spec.id)}:")
-        assert spec.network.mac in link(peer)
+        assert "master" not in shown(network.host_end(spec.id))
+        assert shown(network.host_end(spec.id)).startswith(f"{network.host_index(spec.id)}:")
+        assert spec.network.mac in shown(peer)
         subprocess.run(["ip", "link", "set", "dev", peer, "up"], check=True)  # as CRIU leaves the container's eth0
-        until(lambda: "state UP" in link(network.host_end(spec.id)))
+        until(lambda: "state UP" in shown(network.host_end(spec.id)))
         subprocess.run(["bridge", "fdb", "replace", spec.network.mac, "dev", "up0", "master", "dynamic"], check=True)
-        for command in network.resume_commands(spec, bridge):
-            subprocess.run(command, check=True)
-        assert f"master {bridge}" in link(network.host_end(spec.id))
+        plan = network.link_plan(spec, bridge)
+        link.join(plan)
+        link.tell_bridge(plan)
+        assert f"master {bridge}" in shown(network.host_end(spec.id))
         table = subprocess.run(
             ["bridge", "fdb", "show", "dev", network.host_end(spec.id)], capture_output=True, text=True
         )
@@ -79,12 +80,13 @@ def test_detached_container_is_cut_off_with_its_link_up(host: EngineHost, engine
         return subprocess.run(["busybox", "ping", "-c", "1", "-W", "1", address], capture_output=True).returncode == 0
 
     until(answers)
-    network.detach(spec.id)
+    plan = network.link_plan(spec, host.config.bridge)
+    link.cut(plan)
     assert not answers()
-    assert "LOWER_UP" in link(network.host_end(spec.id))
-    network.reattach(spec.id, host.config.bridge)
+    assert "LOWER_UP" in shown(network.host_end(spec.id))
+    link.join(plan)
     until(answers)
 
 
-def link(name: str) -> str:
+def shown(name: str) -> str:
     return subprocess.run(["ip", "link", "show", "dev", name], capture_output=True, text=True, check=True).stdout

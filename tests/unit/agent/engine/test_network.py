@@ -97,20 +97,26 @@ def test_mtu_is_the_bridges_when_the_spec_has_none(iproute: Iproute) -> None:
     assert any("mtu 1450" in line for _, lines in iproute.commands for line in lines)
 
 
-def test_resume_learns_the_address_dynamically(iproute: Iproute) -> None:
-    """The entry in the bridge's table is not permanent: a permanent one is the bridge's own address."""
-    join, learn = network.resume_commands(SPEC, "br0")
-    assert join[-2:] == ["master", "br0"]
-    assert learn[0] == "bridge"
-    assert learn[-1] == "dynamic"
-    assert iproute.commands == []
+def test_link_plan_names_what_the_monitor_handles() -> None:
+    """Both ends, bridge, address; a container without an address has nothing to cut or join."""
+    plan = network.link_plan(SPEC, "br0")
+    assert (plan.host, plan.peer, plan.bridge) == (network.host_end(SPEC.id), network.peer_end(SPEC.id), "br0")
+    assert (plan.mac, plan.address, plan.gateway) == ("02:42:0a:58:00:02", "10.88.0.2/16", "10.88.0.1")
+    bare = network.link_plan(replace(SPEC, network=Network(address="", mac="")), "br0")
+    assert (bare.host, bare.peer) == ("", "")
+
+
+def test_only_a_container_with_net_admin_can_change_its_network() -> None:
+    """What a move has to carry follows from the capabilities."""
+    assert not network.may_change(SPEC)
+    assert network.may_change(replace(SPEC, capabilities=(*SPEC.capabilities, "CAP_NET_ADMIN")))
 
 
 def test_refusal_carries_ips_words_and_the_line(iproute: Iproute) -> None:
     """The message has what ip said and the line that failed, found by its number."""
-    iproute.refuse["nomaster"] = (1, 'Cannot find device "x"\nCommand failed -:1\n')
-    with pytest.raises(NetworkError, match=r'nomaster: Cannot find device "x"$'):
-        network.detach(SPEC.id)
+    iproute.refuse["master"] = (1, 'Cannot find device "x"\nCommand failed -:2\n')
+    with pytest.raises(NetworkError, match=r'master br0 up: Cannot find device "x"$'):
+        network.attach(SPEC, 42, "br0")
 
 
 def test_removing_what_is_not_there_is_fine(iproute: Iproute) -> None:
@@ -130,8 +136,6 @@ def test_missing_bridge_says_how_to_make_it(iproute: Iproute) -> None:
     assert caught.value.hint.startswith("ip link add br9 type bridge")
 
 
-def test_uplinks_are_the_ports_that_are_no_containers(iproute: Iproute) -> None:
-    """A configured uplink wins; else every port but ours."""
-    iproute.stdout = '[{"ifname": "eth1"}, {"ifname": "vm0123"}, {}]'
-    assert network.uplinks("br0") == ["eth1"]
+def test_configured_uplink_wins() -> None:
+    """Nothing is looked for where the operator has said it."""
     assert network.uplinks("br0", "bond0") == ["bond0"]

@@ -1,0 +1,97 @@
+"""A container's link while it moves, from the monitor: cut at the freeze, furnished before the tasks exist, joined at the end.
+
+What the engine gave the container (lo, eth0, its address and route) is made anew on the target, where the container cannot have changed
+it; else (CAP_NET_ADMIN, `network.may_change`) CRIU carries the whole namespace. For a process with a single thread; standard library
+only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.linux import namespaces
+from agent.linux.rtnetlink import Neighbour, RouteSocket
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkPlan:
+    """`host`: the veth end on this host, "" for a container without a network; `peer`: what becomes eth0; `mac`: "02:42:..."."""
+
+    bridge: str
+    host: str = ""
+    peer: str = ""
+    mac: str = ""
+    address: str = ""
+    gateway: str = ""
+
+
+def cut(plan: LinkPlan) -> None:
+    """Off the bridge; the link stays up, for routes dumped with the link down do not restore."""
+    if plan.host:
+        with RouteSocket() as route:
+            route.set_master(route.index(plan.host), 0)
+
+
+def join(plan: LinkPlan) -> None:
+    """Onto the bridge."""
+    if plan.host:
+        with RouteSocket() as route:
+            route.set_master(route.index(plan.host), route.index(plan.bridge))
+
+
+def tell_bridge(plan: LinkPlan) -> None:
+    """The bridge may still have the container behind the uplink, from when it ran elsewhere. Raises OSError while the port does not
+    forward.
+    """
+    if plan.host:
+        with RouteSocket() as route:
+            route.replace_fdb(route.index(plan.host), bytes.fromhex(plan.mac.replace(":", "")))
+
+
+def furnish(plan: LinkPlan, pid: int) -> None:
+    """Give the new, empty network namespace of `pid` what engine.network.attach() gave the old one."""
+    if plan.peer:
+        with RouteSocket() as route:
+            route.move(route.index(plan.peer), pid, "eth0")
+    with _inside(pid) as inside:
+        inside.set_up(inside.index("lo"))
+        if plan.peer:
+            eth0 = inside.index("eth0")
+            inside.add_address(eth0, plan.address)
+            inside.set_up(eth0)
+            if plan.gateway:
+                inside.add_default_route(eth0, plan.gateway)
+
+
+def save_neighbours(pid: int, path: Path) -> None:
+    """CRIU does not carry them, and an address that must be asked for first costs the client a second."""
+    with _inside(pid) as inside:
+        names = {link.index: link.name for link in inside.links()}
+        path.write_text(
+            json.dumps(
+                [
+                    {"dst": each.address, "lladdr": each.mac.hex(":"), "dev": names[each.index]}
+                    for each in inside.neighbours()
+                    if each.index in names
+                ]
+            )
+        )
+
+
+def bring_neighbours(pid: int, path: Path) -> None:
+    neighbours = json.loads(path.read_text())
+    if not neighbours:
+        return
+    with _inside(pid) as inside:
+        indexes = {link.name: link.index for link in inside.links()}
+        for each in neighbours:
+            if each["dev"] in indexes:
+                mac = bytes.fromhex(each["lladdr"].replace(":", ""))
+                inside.replace_neighbour(Neighbour(index=indexes[each["dev"]], address=each["dst"], mac=mac))
+
+
+def _inside(pid: int) -> RouteSocket:
+    with namespaces.network_of(pid):
+        return RouteSocket()

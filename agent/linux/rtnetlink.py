@@ -1,0 +1,221 @@
+"""A few requests of rtnetlink(7), for the instants in which starting iproute2 costs more than the move has: links, addresses, a default
+route, neighbours, a bridge's table. Each is one message and its answer, some 50 microseconds.
+
+The socket belongs to the network namespace in which it was opened (namespaces.network_of). Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+# linux/netlink.h
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_REPLACE, _CREATE = 0x100, 0x400
+_SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
+_ERROR_TEXT, _ACK_TLVS, _CAPPED = 1, 0x200, 0x100
+
+# linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h
+_NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _GETNEIGH = 16, 18, 20, 24, 28, 30
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_NET_NS_PID = 1, 3, 4, 10, 19
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_OIF, _RTA_GATEWAY = 4, 5
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NTF_MASTER = 0x4
+_NUD_REACHABLE, _NUD_STALE = 0x2, 0x4
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_IFF_UP = 1
+_AF_BRIDGE = 7
+
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBi")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """`master`: the index of the bridge that it is a port of, 0 without."""
+
+    index: int
+    name: str
+    mtu: int
+    master: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """An entry of the ARP or NDP table. `mac`: 6 bytes; `address`: text."""
+
+    index: int
+    address: str
+    mac: bytes
+
+
+class RouteSocket:
+    """Use as a context manager. Every request raises OSError with the kernel's own words where it has some."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def links(self) -> list[Link]:
+        found = []
+        for payload in self._ask(_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
+            _, _, index, _, _ = _LINK.unpack_from(payload)
+            got = _attributes(payload[_LINK.size :])
+            name = got[_IFLA_IFNAME].rstrip(b"\0").decode()
+            found.append(
+                Link(index=index, name=name, mtu=_number(got.get(_IFLA_MTU)), master=_number(got.get(_IFLA_MASTER)))
+            )
+        return found
+
+    def index(self, name: str) -> int:
+        """Raises OSError (ENODEV) where there is no such link."""
+        (payload,) = self._ask(_GETLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name), f"link {name}")
+        return int(_LINK.unpack_from(payload)[2])
+
+    def set_master(self, index: int, master: int) -> None:
+        """Make the link a port of the bridge `master`; 0: of none."""
+        self._set(index, struct.pack("=HHi", 8, _IFLA_MASTER, master), f"master {master}")
+
+    def set_up(self, index: int) -> None:
+        self._do(_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP), f"link {index} up")
+
+    def move(self, index: int, pid: int, name: str) -> None:
+        """Into the network namespace of `pid`, under another name. The link must be down."""
+        wanted = struct.pack("=HHi", 8, _IFLA_NET_NS_PID, pid) + _text(_IFLA_IFNAME, name)
+        self._set(index, wanted, f"netns {pid} name {name}")
+
+    def add_address(self, index: int, address: str) -> None:
+        """`address`: "10.88.1.2/16"."""
+        bare, _, length = address.partition("/")
+        family, packed = _packed(bare)
+        head = _ADDRESS.pack(family, int(length), 0, 0, index)
+        wanted = _bytes(_IFA_LOCAL, packed) + _bytes(_IFA_ADDRESS, packed)
+        self._do(_NEWADDR, _CREATE | _REPLACE, head + wanted, f"address {address}")
+
+    def add_default_route(self, index: int, gateway: str) -> None:
+        family, packed = _packed(gateway)
+        head = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
+        wanted = _bytes(_RTA_GATEWAY, packed) + struct.pack("=HHi", 8, _RTA_OIF, index)
+        self._do(_NEWROUTE, _CREATE | _REPLACE, head + wanted, f"default route via {gateway}")
+
+    def neighbours(self) -> list[Neighbour]:
+        """Those with a hardware address."""
+        found = []
+        for payload in self._ask(_GETNEIGH, _DUMP, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
+            family, index, _, _, _ = _NEIGHBOUR.unpack_from(payload)
+            got = _attributes(payload[_NEIGHBOUR.size :])
+            mac, address = got.get(_NDA_LLADDR, b""), got.get(_NDA_DST, b"")
+            if len(mac) == 6 and any(mac) and address and family in (socket.AF_INET, socket.AF_INET6):
+                found.append(Neighbour(index=index, address=socket.inet_ntop(family, address), mac=mac))
+        return found
+
+    def replace_neighbour(self, neighbour: Neighbour) -> None:
+        """As "stale": used at once, and confirmed when it is."""
+        family, packed = _packed(neighbour.address)
+        head = _NEIGHBOUR.pack(family, neighbour.index, _NUD_STALE, 0, 0)
+        wanted = _bytes(_NDA_DST, packed) + _bytes(_NDA_LLADDR, neighbour.mac)
+        self._do(_NEWNEIGH, _CREATE | _REPLACE, head + wanted, f"neighbour {neighbour.address}")
+
+    def replace_fdb(self, index: int, mac: bytes) -> None:
+        """Tell the bridge that `mac` is behind its port `index`, as if it had been heard there: `bridge fdb replace ... master dynamic`.
+
+        Not permanent: that would tell the bridge that the address is its own, which stalls its clients for half a minute.
+        """
+        head = _NEIGHBOUR.pack(_AF_BRIDGE, index, _NUD_REACHABLE, _NTF_MASTER, 0)
+        self._do(_NEWNEIGH, _CREATE | _REPLACE, head + _bytes(_NDA_LLADDR, mac), f"fdb {mac.hex(':')} on port {index}")
+
+    # ------------------------------------------------------------ messages
+
+    def _set(self, index: int, attributes: bytes, what: str) -> None:
+        self._do(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attributes, f"link {index} {what}")
+
+    def _do(self, kind: int, flags: int, payload: bytes, what: str) -> None:
+        for _ in self._ask(kind, flags | _ACK, payload, what):
+            pass
+
+    def _ask(self, kind: int, flags: int, payload: bytes, what: str = "") -> list[bytes]:
+        """Payloads of the answers. Raises OSError."""
+        self._sequence += 1
+        size = _HEADER.size + len(payload)
+        self._socket.send(_HEADER.pack(size, kind, flags | _REQUEST, self._sequence, 0) + payload)
+        answers: list[bytes] = []
+        while True:
+            for answer, answer_flags, body in self._receive():
+                if answer == _DONE:
+                    return answers
+                if answer == _ERROR:
+                    _raise(body, answer_flags, what)
+                    return answers
+                answers.append(body)
+            if not flags & (_DUMP | _ACK):
+                return answers
+
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        data = self._socket.recv(1 << 17)
+        at = 0
+        while at + _HEADER.size <= len(data):
+            size, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+            if sequence == self._sequence:
+                yield kind, flags, data[at + _HEADER.size : at + size]
+            at += size + 3 & ~3
+
+
+def _raise(body: bytes, flags: int, what: str) -> None:
+    """An error message: nothing for an acknowledgement, else OSError with the kernel's text."""
+    (code,) = struct.unpack_from("=i", body)
+    if code == 0:
+        return
+    text = ""
+    if flags & _ACK_TLVS and flags & _CAPPED:
+        text = _attributes(body[4 + _HEADER.size :]).get(_ERROR_TEXT, b"").rstrip(b"\0").decode(errors="replace")
+    reason = os.strerror(-code)
+    raise OSError(-code, f"{what}: {f'{text} ({reason})' if text else reason}")
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, at)
+        if size < 4:
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + size]
+        at += size + 3 & ~3
+    return found
+
+
+def _bytes(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _bytes(kind, value.encode() + b"\0")
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"\0", "little")
+
+
+def _packed(address: str) -> tuple[socket.AddressFamily, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)
