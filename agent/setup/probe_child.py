@@ -266,7 +266,7 @@ def _overlay(top: Path, lower: str) -> Path:
     return merged
 
 
-def _becomes_true(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:
+def _becomes_true(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -307,7 +307,7 @@ PROBES: dict[str, Callable[[str], tuple[bool, str]]] = {
 
 def main(argv: list[str]) -> int:
     """Run the probe argv[2] with the argument argv[3]; the answer is the line on stdout, not the exit status."""
-    signal.alarm(15)  # a probe that hangs must not outlive who asked
+    signal.alarm(110)  # a probe that hangs must not outlive who asked (probe.py); one that is slow may be slow
     try:
         ok, value = PROBES[argv[2]](argv[3] if len(argv) > 3 else "")
     except OSError as exc:
