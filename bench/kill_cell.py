@@ -1,0 +1,285 @@
+"""One cell of the table of kills: web1 moves, somebody dies in the middle of it, and everything that can be seen afterwards.
+
+A move through the command line, kill -9 from outside, the lab's supervisors start agents and coordinator again. Then, when the
+move has ended: where does web1 run, was it ever twice, what did its client see, what is left, what was the user told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bench.kill_victims import Phase, Scene, Victim, Witness
+from migrate.client import Client
+from migrate.errors import MigrateError
+from migrate.lab import observe, processes
+from migrate.lab.demo_run import CheckFailed, Outside, RunningClient, Seen
+from migrate.lab.layout import Lab
+from migrate.records import Container, Migration, Run
+
+CONTAINER = "web1"
+PORT = 6379
+REDIS = ("redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/tmp")
+ACTIVE = ("running", "waiting")
+END_LIMIT_S = 120.0
+CLEAN_LIMIT_S = 20.0
+AFTER_S = 0.5  # how long the client goes on before it is asked
+CLIENT_RATE = 200.0
+_T = TypeVar("_T")
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What was seen of one cell."""
+
+    phase: Phase
+    victim: Victim
+    ran: bool = True  # False: the victim does not exist in this phase
+    state: str = ""  # of the move: succeeded, failed, needs-attention, ...
+    took_s: float = 0.0  # from the kill until the move had ended
+    ran_on: str = ""  # where copies were seen running, in order: "host1 host2"
+    twice: int = 0  # looks that saw two running copies
+    where: str = ""  # "host1:running"
+    web1_died: bool = False
+    client: str = ""  # "gap 0.81 s", "told: ..." or what is wrong
+    said: str = ""  # what the command printed as its error
+    repair: str = ""  # what was typed after it, and what came of it
+    left: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+class KillLab:
+    """web1 with its data and its one client, kept or made anew from cell to cell."""
+
+    def __init__(self, lab: Lab, fleet: Client, *, image: str = "redis", size_mb: int = 16) -> None:
+        """`image` must be in the lab."""
+        self._lab, self._fleet, self._image, self._size_mb = lab, fleet, image, size_mb
+        self._seed = secrets.token_hex(8)
+        self._client: RunningClient | None = None
+        self._outside: Outside | None = None
+        self._clean: dict[str, observe.Snapshot] = {}  # by the host where web1 is
+        self._environment = {**os.environ, "MIGRATE_LAB": lab.prefix, "MIGRATE_COORDINATOR": str(lab.socket)}
+
+    def begin(self) -> None:
+        """web1 runs on host1 and has moved there and back once; what the hosts then hold is what is clean."""
+        self._make()
+        self._see_what_is_clean()
+
+    def _see_what_is_clean(self) -> None:
+        for target in ("host2", "host1"):
+            self._fleet.move(CONTAINER, to=target).result()
+            self._settle(target)
+            self._clean[target] = observe.snapshot(self._lab.prefix)
+
+    def end(self) -> None:
+        self._drop_client()
+        self._fleet.remove(CONTAINER, force=True)
+
+    def kill(self, phase: Phase, victim: Victim) -> Outcome:
+        """One cell. Afterwards web1 runs on host1 again, under its client."""
+        outcome = Outcome(phase=phase, victim=victim)
+        container = self._fleet.inspect(CONTAINER)
+        scene = Scene(self._lab, container.id, "host1", "host2")
+        assert self._client is not None
+        self._client.report()
+        with Witness(scene) as witness:
+            killed_at = self._move_and_kill(scene, outcome)
+            record = self._wait_for_the_end(outcome)
+            outcome.took_s = time.monotonic() - killed_at
+            if outcome.ran and record and record.state == "needs-attention":
+                self._do_as_told(record, outcome)
+            outcome.where = self._where()
+            time.sleep(AFTER_S)
+        outcome.ran_on, outcome.twice = " ".join(witness.ran_on), witness.both
+        if outcome.twice:
+            outcome.wrong.append(f"two running copies in {outcome.twice} of {witness.looks} looks")
+        self._judge(outcome)
+        self._bring_back(outcome)
+        return outcome
+
+    # ------------------------------------------------------------ the move and the kill
+
+    def _move_and_kill(self, scene: Scene, outcome: Outcome) -> float:
+        command = [sys.executable, "-m", "migrate", "move", CONTAINER, "--to", scene.target, "--quiet"]
+        move = subprocess.Popen(
+            command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        killed_at = time.monotonic()
+        held = scene.hold(outcome.phase, self._step, lambda: move.poll() is not None)
+        try:
+            victim = scene.find(outcome.victim) if held else None
+            if victim is None:
+                outcome.ran = False
+                if held is None:
+                    outcome.wrong.append("the move ended before the phase was reached")
+            else:
+                killed_at = time.monotonic()
+                if not processes.send(victim, signal.SIGKILL):
+                    outcome.wrong.append(f"{victim} ended by itself before it was killed")
+                _wait(lambda: not processes.alive(victim.pid, victim.start_ticks), 2.0)
+        finally:
+            if held:
+                held.let_go()
+        try:
+            text, _ = move.communicate(timeout=END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            move.kill()
+            text, _ = move.communicate()
+            outcome.wrong.append(f"`migrate move` did not end in {END_LIMIT_S:.0f} s")
+        outcome.said = text.decode().strip()
+        return killed_at
+
+    def _step(self) -> str:
+        newest = self._fleet.migrations(container=CONTAINER, limit=1)
+        return newest[0].step if newest and newest[0].state == "running" else ""
+
+    def _wait_for_the_end(self, outcome: Outcome) -> Migration | None:
+        """The newest move, once it is neither running nor waiting."""
+
+        def ended() -> Migration | None:
+            try:
+                record = self._fleet.migrations(container=CONTAINER, limit=1)[0]
+            except MigrateError:
+                return None  # the coordinator is not back yet
+            outcome.state = record.state
+            return None if record.state in ACTIVE else record
+
+        record = _wait(ended, END_LIMIT_S)
+        if record is None:
+            outcome.wrong.append(f"the move is still {outcome.state or 'unknown'} after {END_LIMIT_S:.0f} s")
+        return record
+
+    def _do_as_told(self, record: Migration, outcome: Outcome) -> None:
+        """Type what the hint says, as a user would."""
+        found = re.search(r"migrate repair [-\w ]+", record.failure.hint if record.failure else "")
+        if not found:
+            outcome.wrong.append("needs attention, and no command is named")
+            return
+        typed = shlex.split(found[0])
+        done = subprocess.run(
+            [sys.executable, "-m", *typed], env=self._environment, capture_output=True, text=True, timeout=END_LIMIT_S
+        )
+        self._wait_for_the_end(outcome)
+        outcome.repair = f"{' '.join(['migrate repair', *typed[3:]])}: {outcome.state}, status {done.returncode}"
+
+    # ------------------------------------------------------------ what was seen
+
+    def _where(self) -> str:
+        """Where the fleet says that web1 is, once both hosts answer again."""
+
+        def reachable() -> bool:
+            try:
+                return all(host.reachable for host in self._fleet.hosts(facts=True))
+            except MigrateError:
+                return False
+
+        _wait(reachable, END_LIMIT_S)
+        try:
+            container = self._fleet.inspect(CONTAINER)
+        except MigrateError as exc:
+            return f"gone ({exc.message})"
+        return f"{container.host}:{container.state}"
+
+    def _judge(self, outcome: Outcome) -> None:
+        alive = outcome.where.endswith((":running", ":lost"))
+        outcome.web1_died = not alive
+        assert self._client is not None
+        seen = self._client.report()
+        outcome.client = _client_saw(seen)
+        if alive:
+            outcome.wrong += [f"client: {problem}" for problem in seen.problems]
+            if not seen.replies:
+                outcome.wrong.append("client: no answer since the kill")
+            assert self._outside is not None
+            try:
+                found = self._outside.data("verify", self._size_mb, self._seed)
+                if found["missing"] or found["wrong"]:
+                    outcome.wrong.append(f"data: {found}")
+            except CheckFailed as exc:
+                outcome.wrong.append(f"data: {exc}")
+        elif "told" not in outcome.client:
+            outcome.wrong.append("web1 is dead and its client was not told")
+        if outcome.ran and outcome.state != "succeeded" and "hint:" not in outcome.said:
+            outcome.wrong.append("the command failed without saying what to type next")
+        host = outcome.where.partition(":")[0]
+        if host in self._clean:
+            outcome.left = self._settle(host)
+            outcome.wrong += [f"left over: {line}" for line in outcome.left]
+
+    def _settle(self, host: str) -> list[str]:
+        """What is left beside web1 on `host`, once that does not get less any more."""
+        if host not in self._clean:
+            time.sleep(2)
+            return []
+        left: list[str] = []
+
+        def clean() -> bool:
+            left[:] = observe.differences(self._clean[host], observe.snapshot(self._lab.prefix))
+            left[:] = [line for line in left if not _HARMLESS.search(line)]
+            return not left
+
+        _wait(clean, CLEAN_LIMIT_S)
+        return left
+
+    # ------------------------------------------------------------ from cell to cell
+
+    def _bring_back(self, outcome: Outcome) -> None:
+        if outcome.where == "host2:running":
+            try:
+                self._fleet.move(CONTAINER, to="host1").result()
+                self._settle("host1")
+                return
+            except MigrateError as exc:
+                outcome.wrong.append(f"the move back: {exc.message}")
+                outcome.where = ""
+        elif outcome.where == "host1:running":
+            return
+        self._drop_client()
+        try:
+            self._fleet.remove(CONTAINER, force=True)
+        except MigrateError as exc:
+            outcome.wrong.append(f"rm --force: {exc.message}")
+        self._clean.clear()
+        self.begin()
+
+    def _make(self) -> Container:
+        wanted = Run(image=self._image, name=CONTAINER, host="host1", argv=REDIS)
+        container = self._fleet.run(wanted)
+        self._outside = Outside(self._lab, container.address.partition("/")[0], PORT)
+        self._outside.wait_for_server()
+        self._outside.data("fill", self._size_mb, self._seed)
+        self._client = self._outside.client(CLIENT_RATE)
+        return container
+
+    def _drop_client(self) -> None:
+        if self._client:
+            self._client.__exit__(None, None, None)
+            self._client = None
+
+
+def _client_saw(seen: Seen) -> str:
+    if seen.problems:
+        return f"told: {seen.problems[-1].removeprefix('the connection is lost: ')}"
+    return f"gap {seen.longest_gap_s:.2f} s"
+
+
+# The container's own names and pids differ when it was made anew in a cell before.
+_HARMLESS = re.compile(r"descriptors, \d+ before$")
+
+
+def _wait(what: Callable[[], _T], limit_s: float) -> _T | None:
+    deadline = time.monotonic() + limit_s
+    while not (value := what()):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.05)
+    return value
