@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # we never fork; before grpc is imported
@@ -22,9 +22,10 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    stop = threading.Event()
+    # Not threading.Event: a signal that comes while its wait() begins finds its lock held, by the thread it runs in.
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda number, _frame: asked.put(number))
     try:
         from agent.server import Agent
 
@@ -34,7 +35,7 @@ def main() -> int:
         sys.stderr.write(f"migrate-agent: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
         return 1
     _tell_systemd("READY=1")
-    stop.wait()
+    asked.get()
     _tell_systemd("STOPPING=1")
     agent.stop()
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,12 +51,13 @@ def serve(loaded: config.CoordinatorConfig) -> int:
     """Until a signal asks for the end."""
     from migrate.coordinator.server import Coordinator
 
-    ending = threading.Event()
+    # Not threading.Event: a signal that comes while its wait() begins finds its lock held, by the thread it runs in.
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda number, _frame: asked.put(number))
     coordinator = Coordinator(loaded)
     coordinator.start()
-    ending.wait()
+    asked.get()
     logging.getLogger("migrate.coordinator").info("going down")
     coordinator.stop()
     return 0

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from migrate.client import Client
+from migrate.coordinator import config, server
 from migrate.coordinator.allocate import create
+from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.store import Host, Migration, MigrationId, MoveState, Store
 from migrate.errors import Unreachable, WrongState
 from tests.fakes.fleet import eventually
@@ -22,6 +24,7 @@ from tests.fakes.fleet import eventually
 pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 120  # of waiting for an event that comes at once on an idle machine
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGmPVwJr0aFzJkqzz5e2Jb0TPj6xZ2S5tqKXo8bbAQpp"
 
 
@@ -52,18 +55,20 @@ class Process:
         client = Client(self.socket)
 
         def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}"
             try:
                 return client.version().fleet == "proc"
             except Unreachable:
                 return False
 
-        eventually(answers, 20)
+        eventually(answers, LIMIT_S)
         return client
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         assert self.process is not None
         self.process.send_signal(number)
-        _, log = self.process.communicate(timeout=20)
+        _, log = self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode, log
 
 
@@ -96,7 +101,7 @@ def test_a_second_one_is_refused_and_a_killed_one_leaves_no_obstacle(coordinator
     first = coordinator.start()
     coordinator.wait_ready().close()
     second = coordinator.start()
-    _, text = second.communicate(timeout=20)
+    _, text = second.communicate(timeout=LIMIT_S)
     assert second.returncode == 1
     assert f"another coordinator uses {tmp_path}/state: process {first.pid}" in text
     first.kill()
@@ -112,7 +117,7 @@ def test_a_wrong_configuration_is_an_error_not_a_traceback(coordinator: Process)
     path = coordinator.directory / "coordinator.toml"
     path.write_text(path.read_text().replace("port = 1", "port = 0", 1))
     process = coordinator.start()
-    _, text = process.communicate(timeout=20)
+    _, text = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, text.count("\n")) == (2, 1)
     assert "hosts[0]: port takes 1 to 65535, not 0" in text
 
@@ -150,6 +155,17 @@ def test_an_unfinished_move_is_taken_up_at_the_start(coordinator: Process) -> No
     status, log = coordinator.end()
     assert status == 0, log
     assert store.migration("abcdef").state is MoveState.RUNNING
+
+
+def test_moves_are_taken_up_before_anybody_can_ask(coordinator: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `repair` could come in between and take what this coordinator is about to go on with for a leftover."""
+    order: list[str] = []
+    monkeypatch.setattr(MoveRunner, "recover", lambda _self: order.append("recover"))
+    monkeypatch.setattr(server, "listen", lambda *_args: order.append("listen"))
+    made = server.Coordinator(config.load(coordinator.directory / "coordinator.toml"))
+    made.start()
+    made.stop()
+    assert order == ["recover", "listen"]
 
 
 def test_hosts_that_left_the_configuration_are_forgotten_unless_they_own_something(coordinator: Process) -> None:
