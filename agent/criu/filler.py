@@ -113,9 +113,15 @@ class Task:
         return self.space.around(address, PAGE) is not None
 
     def fill(self, piece: Missing) -> bool:
-        """Copy `piece` into the process, as far as the kernel lets us; False when it says: read your events first."""
+        """Copy `piece` into the process, as far as the kernel lets us; False when it says: read your events first.
+
+        One copy must stay within one mapping (else ENOENT), and `piece` may reach over several that touch: a thread's stack and what lies
+        above it. So what is refused is tried again by halves, and only a single page that is refused is one that is not there.
+        """
+        most = piece.end - piece.start
         while piece.start < piece.end and not self.gone:
             source, length = self.memory.address_of(piece)
+            length = min(length, most)
             if source:
                 request = bytearray(struct.pack("<QQQQq", piece.start, source, length, 0, 0))
                 done, code = self._ioctl(UFFDIO_COPY, request, 32)
@@ -125,6 +131,9 @@ class Task:
             if code == errno.EEXIST:
                 self._wake(Missing(piece.start, piece.start + PAGE))
                 done = PAGE
+            elif code == errno.ENOENT and length > PAGE:
+                most = max(length // PAGE // 2, 1) * PAGE
+                continue
             elif code == errno.ENOENT:
                 done = PAGE  # unmapped: its event is on the way or was read already
             elif code == errno.EAGAIN and done <= 0:
@@ -139,6 +148,7 @@ class Task:
                 )
             self.space.drop(piece.start, piece.start + done)
             piece = Missing(piece.start + done, piece.end, piece.shift)
+            most = piece.end - piece.start
         return True
 
     def _zero(self, piece: Missing) -> None:

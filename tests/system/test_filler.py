@@ -1,0 +1,75 @@
+"""The filler against the kernel's userfaultfd, in this process: what it is asked to fill it fills, whatever mappings it lies in."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.criu.filler import Memory, Task
+from agent.criu.spaces import PAGE, Missing, Space
+from agent.linux import libc
+
+pytestmark = [pytest.mark.system, pytest.mark.needs("userfaultfd")]
+
+_USERFAULTFD, _USER_MODE_ONLY = 323, 1  # asm/unistd_64.h, linux/userfaultfd.h
+_API, _REGISTER, _MISSING = 0xC018AA3F, 0xC020AA00, 1
+PAGES = 12
+
+_mprotect = libc.declare("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_munmap = libc.declare("munmap", ctypes.c_void_p, ctypes.c_size_t)
+
+
+@pytest.fixture
+def area() -> Iterator[int]:
+    """Address of PAGES pages that are three mappings side by side, because the middle one is read-only."""
+    memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    hold = ctypes.c_char.from_buffer(memory)
+    address = ctypes.addressof(hold)
+    _mprotect(address + 5 * PAGE, 3 * PAGE, mmap.PROT_READ)
+    yield address
+    del hold
+    memory.close()
+
+
+@pytest.fixture
+def task(area: int, tmp_path: Path) -> Task:
+    """This process as the filler sees one: the area is registered, its pages are numbered in the memory file."""
+    uffd = ctypes.CDLL(None, use_errno=True).syscall(_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+    assert uffd >= 0
+    fcntl.ioctl(uffd, _API, bytearray(struct.pack("<QQQ", 0xAA, 0, 0)))
+    fcntl.ioctl(uffd, _REGISTER, bytearray(struct.pack("<QQQQ", area, PAGES * PAGE, _MISSING, 0)))
+    path = tmp_path / "1.mem"
+    with path.open("wb") as file:
+        for page in range(PAGES):
+            file.write(bytes([page + 1]) * PAGE)
+    everything = Missing(area, area + PAGES * PAGE, area)
+    return Task(uffd, Memory(path), Space([everything]))
+
+
+def first_bytes(area: int) -> list[int]:
+    return [ctypes.string_at(area + page * PAGE, 1)[0] for page in range(PAGES)]
+
+
+def test_piece_over_several_mappings(task: Task, area: int) -> None:
+    """One missing range that reaches over mappings which touch is filled to the last page, not dropped where one copy is refused."""
+    assert task.fill(task.space.ranges[0])
+    assert not task.space
+    task.close()  # from here a page that was not filled reads as zero, instead of waiting for ever
+    assert first_bytes(area) == list(range(1, PAGES + 1))
+
+
+def test_pages_that_are_gone_are_left_out(task: Task, area: int) -> None:
+    """Where the process has unmapped pages in the middle, all others are filled."""
+    hole = range(6, 8)
+    _munmap(area + hole.start * PAGE, len(hole) * PAGE)
+    assert task.fill(task.space.ranges[0])
+    task.close()  # from here a page that was not filled reads as zero, instead of waiting for ever
+    left = [page for page in range(PAGES) if page not in hole]
+    assert [ctypes.string_at(area + page * PAGE, 1)[0] for page in left] == [page + 1 for page in left]
