@@ -75,6 +75,15 @@ def stopped(pid: int) -> Iterator[Stopped]:
     or no x86-64 process.
     """
     entry = _syscall_instruction(pid)
+    # If we died in here, the process would run on with the registers of our call.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield from _stopped(pid, entry)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stopped(pid: int, entry: int) -> Iterator[Stopped]:
     try:
         _ptrace(_SEIZE, pid, None, _O_SUSPEND_SECCOMP)
     except PermissionError:

@@ -1,11 +1,15 @@
 """What every agent's Migration service must keep, whatever is behind it: "What an agent promises" in docs/migration.md.
 
-`PAIRS` names the implementations: a function that makes two hosts, for each. The same tests run on all of them.
+`PAIRS` names the implementations: a function that makes two hosts, for each. The same tests run on all of them. The real one is a lab
+with real containers, so its tests belong to the tier `criu`.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,16 +20,17 @@ import pytest
 
 from migrate.coordinator.move import HostAddress
 from migrate.errors import MigrateError
+from migrate.lab.layout import Lab
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
+from tests.contract.real_pair import RealPair, real_lab
 from tests.fakes import agent as fakes
 from tests.fakes.agent import World
 from tests.fakes.wire import Wire
 
-pytestmark = pytest.mark.contract
-
 DEADLINE_S = 60.0
+_moves = itertools.count(1)
 
 
 class Pair(Protocol):
@@ -39,7 +44,8 @@ class Pair(Protocol):
 
     def address(self, role: str) -> HostAddress: ...
 
-    def certificate(self, public_key: str, migration_id: str) -> str: ...
+    def certificate(self, public_key: str, migration_id: str, sender: str) -> str:
+        """For the host that sends, "source" or "target" of the pair."""
 
     def close(self) -> None: ...
 
@@ -62,7 +68,7 @@ class FakePair:
         host = {"source": "host1", "target": "host2"}[role]
         return HostAddress(address=fakes.address(host), port=22, user="migrate", host_keys=("ssh-ed25519 AAAA",))
 
-    def certificate(self, public_key: str, migration_id: str) -> str:
+    def certificate(self, public_key: str, migration_id: str, sender: str) -> str:
         return fakes.certificate(public_key)
 
     def close(self) -> None:
@@ -96,12 +102,23 @@ class FakePairOverGrpc(FakePair):
         super().close()
 
 
+REAL = "real"
 PAIRS: dict[str, Callable[[Path], Pair]] = {"fake": FakePair, "fake over gRPC": FakePairOverGrpc}
 
 
-@pytest.fixture(params=PAIRS)
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with real_lab(f"tpair{os.getpid()}") as made:
+        yield made
+
+
+# Without a mark a test here is of the tier `contract`.
+@pytest.fixture(params=[*PAIRS, pytest.param(REAL, marks=pytest.mark.criu)])
 def migration_pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    pair = PAIRS[request.param](tmp_path)
+    if request.param == REAL:
+        pair: Pair = RealPair(request.getfixturevalue("lab"))
+    else:
+        pair = PAIRS[request.param](tmp_path)
     yield pair
     pair.close()
 
@@ -116,9 +133,9 @@ class MoveByHand:
     ) -> None:
         """`back`: from target to source. `times`: how often each call is made."""
         self.pair, self.container_id, self.epoch = pair, container_id, epoch
-        self.id = move * 16
+        self.id = f"{move}{next(_moves):015x}"  # an agent remembers the moves of earlier tests
         self.source, self.target = (pair.target, pair.source) if back else (pair.source, pair.target)
-        self.to = "source" if back else "target"
+        self.sender, self.to = ("target", "source") if back else ("source", "target")
         self.times = times
         self.public_key = self.digest = ""
         self.missing: list[str] = []
@@ -166,7 +183,7 @@ class MoveByHand:
             migration_id=self.id,
             epoch=self.epoch,
             container_id=self.container_id,
-            certificate=self.pair.certificate(self.public_key, self.id),
+            certificate=self.pair.certificate(self.public_key, self.id, self.sender),
             address=there.address,
             port=there.port,
             user=there.user,
@@ -310,6 +327,167 @@ def test_a_call_that_arrives_after_the_undo_is_refused(migration_pair: Pair, lat
     assert move.states() == ("running@1", "absent")
 
 
+@pytest.mark.parametrize("late", ["accept_again", "prepare_tunnel"])
+def test_a_call_that_arrives_after_the_undo_of_nothing_is_refused(migration_pair: Pair, late: str) -> None:
+    """The undo overtook the very first call: that call finds that the move is over, and another move is free to begin."""
+    container_id = migration_pair.run_container()
+    there = MoveByHand(migration_pair, container_id)
+    there.describe()
+    request = MoveByHand(migration_pair, container_id)
+    request.accept()
+    request.undo()
+    there.accept_request = agent_pb2.AcceptRequest()
+    there.accept_request.CopyFrom(request.accept_request)
+    there.accept_request.migration_id = there.id
+    there.undo()
+    with refused():
+        getattr(there, late)()
+    assert there.states() == ("running@1", "absent")
+    other = MoveByHand(migration_pair, container_id)
+    other.accept()
+    other.prepare_tunnel()
+    other.undo()
+
+
+@pytest.mark.parametrize("late", ["accept_again", "prepare_tunnel", "freeze", "restore"])
+def test_a_call_that_arrives_after_the_commit_is_refused(migration_pair: Pair, late: str) -> None:
+    """It was answered long ago and delivered twice: nothing is reserved, frozen or restored again."""
+    move = MoveByHand(migration_pair, migration_pair.run_container())
+    move.up_to("restore")
+    move.commit()
+    with refused():
+        getattr(move, late)()
+    assert move.states() == ("absent", "running@2")
+
+
+def test_after_the_undo_nothing_is_committed(migration_pair: Pair) -> None:
+    """On neither side, and the container runs on at the source."""
+    move = MoveByHand(migration_pair, migration_pair.run_container())
+    move.up_to("restore")
+    move.undo()
+    for role in ("source", "target"):
+        with refused():
+            move.finish(role, committed=True)
+    assert move.states() == ("running@1", "absent")
+
+
+@pytest.mark.parametrize("role", ["source", "target"])
+def test_after_the_commit_it_cannot_be_undone_on_either_side(migration_pair: Pair, role: str) -> None:
+    """Also long after: the word of each host stands."""
+    move = MoveByHand(migration_pair, migration_pair.run_container())
+    move.up_to("restore")
+    move.commit()
+    with refused():
+        move.finish(role, committed=False)
+    assert move.states() == ("absent", "running@2")
+
+
+def test_a_finish_repeated_answers_as_before(migration_pair: Pair) -> None:
+    """The marks are those of the first time: the coordinator measures with them."""
+    move = MoveByHand(migration_pair, migration_pair.run_container())
+    move.up_to("restore")
+    for role in ("target", "source"):
+        first = move.finish(role, committed=True)
+        assert move.finish(role, committed=True) == first
+    assert move.states() == ("absent", "running@2")
+
+
+class Meanwhile:
+    """A call in a thread of its own; `error` is what it raised."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.error: BaseException | None = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except MigrateError as exc:
+            self.error = exc
+
+    def join(self) -> None:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive()
+
+
+# From before its first act to about its end on a machine like ours; each is a move of its own.
+@pytest.mark.parametrize(
+    ("step", "delay_s"), [("precopy", 0.02), ("freeze", 0.0), ("freeze", 0.05), ("freeze", 0.15), ("freeze", 0.3)]
+)
+def test_an_undo_that_meets_a_call_at_the_source(migration_pair: Pair, step: str, delay_s: float) -> None:
+    """Finish does not wait for the call to be done, and once it has answered the container runs and is never frozen again."""
+    move = MoveByHand(migration_pair, migration_pair.run_container())
+    move.up_to(MoveByHand.STEPS[MoveByHand.STEPS.index(step) - 1])
+    call = Meanwhile(getattr(move, step))
+    time.sleep(delay_s)
+    move.finish("source", committed=False)
+    assert move.states()[0] == "running@1"
+    call.join()
+    assert move.states()[0] == "running@1"
+    with refused():
+        getattr(move, step)()
+    move.finish("target", committed=False)
+    assert move.states() == ("running@1", "absent")
+    again = MoveByHand(migration_pair, move.container_id)
+    again.up_to("restore")
+    again.commit()
+    assert again.states() == ("absent", "running@2")
+
+
+@pytest.mark.parametrize(
+    ("step", "delay_s"), [("accept_again", 0.0), ("accept_again", 0.05), ("restore", 0.0), ("restore", 0.1)]
+)
+def test_an_undo_that_meets_a_call_at_the_target(migration_pair: Pair, step: str, delay_s: float) -> None:
+    """Once Finish has answered nothing of the container is there, nor comes into being; the source runs on."""
+    container_id = migration_pair.run_container()
+    move = MoveByHand(migration_pair, container_id)
+    if step == "restore":
+        move.up_to("freeze")
+    else:
+        seen = MoveByHand(migration_pair, container_id)
+        seen.accept()
+        seen.undo()
+        move.accept_request = seen.accept_request
+        move.accept_request.migration_id = move.id
+    call = Meanwhile(getattr(move, step))
+    time.sleep(delay_s)
+    move.finish("target", committed=False)
+    assert move.states()[1] == "absent"
+    call.join()
+    assert move.states()[1] == "absent"
+    move.finish("source", committed=False)
+    assert move.states() == ("running@1", "absent")
+    again = MoveByHand(migration_pair, container_id)
+    again.up_to("restore")
+    again.commit()
+    assert again.states() == ("absent", "running@2")
+
+
+@pytest.mark.parametrize("step", ["accept_again", "prepare_tunnel"])
+def test_two_moves_of_a_container_at_the_same_instant(migration_pair: Pair, step: str) -> None:
+    """One of them begins, the other is refused; the one that began goes through."""
+    container_id = migration_pair.run_container()
+    template = MoveByHand(migration_pair, container_id)
+    template.accept()
+    template.undo()
+    moves = [MoveByHand(migration_pair, container_id) for _ in range(2)]
+    for move in moves:
+        move.accept_request = agent_pb2.AcceptRequest()
+        move.accept_request.CopyFrom(template.accept_request)
+        move.accept_request.migration_id = move.id
+    calls = [Meanwhile(getattr(move, step)) for move in moves]
+    for call in calls:
+        call.join()
+    assert [call.error is None for call in calls].count(True) == 1
+    winner, loser = moves if calls[0].error is None else moves[::-1]
+    loser.undo()
+    winner.up_to("restore")
+    winner.commit()
+    assert winner.states() == ("absent", "running@2")
+
+
 def test_after_the_commit_nothing_is_undone(migration_pair: Pair) -> None:
     """Between resume and release: the source is not thawed, the target not discarded. Nor after both."""
     move = MoveByHand(migration_pair, migration_pair.run_container())
@@ -385,6 +563,8 @@ def test_calls_of_an_old_epoch_are_refused(migration_pair: Pair) -> None:
     back.commit()
     assert back.states() == ("running@3", "absent")
     stale = MoveByHand(migration_pair, container_id, move="3", epoch=1)
+    with refused("migration.stale_epoch"):
+        stale.describe()
     with refused("migration.stale_epoch"):
         stale.prepare_tunnel()
     with refused():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -48,19 +49,23 @@ def running(script: str) -> Iterator[tuple[int, IO[bytes]]]:
             process.kill()
 
 
+def descriptors(pid: int) -> list[str]:
+    return sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def test_calls_are_made_in_a_process_that_is_full_of_signals() -> None:
     """A signal that arrives before the injected instruction does not stand for the call: each has its own result, no
     descriptor is left, and the process runs on.
     """
     with running(COUNTER) as (pid, _):
-        before = sorted(os.listdir(f"/proc/{pid}/fd"))
+        before = descriptors(pid)
         for _ in range(400):
             with ptrace.stopped(pid) as stopped:
                 assert stopped.call(NR_GETPID, []) == pid
                 number = stopped.call(NR_DUP, [1])
                 assert number == len(before)
                 assert stopped.call(NR_CLOSE, [number]) == 0
-        assert sorted(os.listdir(f"/proc/{pid}/fd")) == before
+        assert descriptors(pid) == before
 
 
 def test_a_signal_that_came_while_it_stood_is_not_lost() -> None:
