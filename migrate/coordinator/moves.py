@@ -436,12 +436,15 @@ class MoveRunner:
 
 
 def _failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
-    """The whole move's error: of the step that failed, saying that the container runs on as before."""
+    """The whole move's error: of the step that failed, saying that the container runs on as before, and what to type."""
     began = {entry.step for entry in context.journal.entries() if entry.event is JournalEvent.STARTED}
     touched = "undone" if began - {"precheck"} else "nothing"
     error = dataclasses.replace(undone.error, touched=touched)
     if undone.cancelled:
         return MoveState.CANCELLED, error
+    if not error.hint:  # who failed has no advice: something died, and what that was is up again by now or soon
+        again = f"migrate move {context.container} --to {context.target}"
+        error = dataclasses.replace(error, hint=f"try again: {again}; what happened: migrate migrations show {context.id}")
     if undone.step not in (SAGA, "precheck"):
         error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
     return MoveState.FAILED, error
