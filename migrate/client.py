@@ -392,7 +392,15 @@ class Moving:
                 "the coordinator ended the stream before the move", hint=hint, touched="something"
             ) from None
         except grpc.RpcError as exc:
-            raise self._client._native(exc) from exc
+            native = self._client._native(exc)
+            if self.migration_id and isinstance(native, Unreachable):
+                raise Unreachable(
+                    f"lost sight of move {self.migration_id}: {native.message}",
+                    hint="it is in the coordinator's journal, and is finished or undone when that is back: "
+                    f"migrate migrations show {self.migration_id}",
+                    touched="something",
+                ) from exc
+            raise native from exc
 
     def result(self) -> Migration:
         """Follow to the end without looking at events; raises the reason where the move did not succeed."""
