@@ -45,6 +45,14 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
             )
     for pid in sorted(members):
         for name, target in _descriptors(pid):
+            if target == "/dev/tty":
+                found.append(
+                    Blocker(
+                        what="/dev/tty is open: CRIU cannot save it where the terminal is not of the container's own devpts",
+                        where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
+                        remedy="end that program (an interactive shell keeps /dev/tty open), or run the container without -t",
+                    )
+                )
             if "io_uring" in target:
                 found.append(
                     Blocker(
