@@ -1,0 +1,141 @@
+"""Moves that are refused, or come to nothing: a clear reason, the right exit status, and the container runs on as if nobody had asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from migrate.errors import Cancelled, StepError, WrongState
+from migrate.records import Container, Run
+from tests.criu.moving_lab import Dialogue, MovingLab, program, wait_for
+
+pytestmark = pytest.mark.criu
+
+
+@pytest.fixture(scope="module")
+def resident(fleet: MovingLab) -> Iterator[Container]:
+    """A container that stays on host1 whatever is asked."""
+    argv = program("kernel_objects", "/srv/kernel_objects.json", "tcp_backlog", "threads")
+    container = fleet.client.run(Run(image="work", name="resident", host="host1", argv=argv))
+    wait_for(lambda: (fleet.upper(container) / "srv/kernel_objects.json").exists())
+    yield container
+    fleet.client.remove("resident", force=True)
+
+
+@contextmanager
+def untouched(fleet: MovingLab, container: Container) -> Iterator[None]:
+    """Afterwards it is the same process on the same host, which counts on, and the other host has nothing of it."""
+    before = fleet.status(container.name, "kernel_objects")
+    yield
+    after = fleet.later(container.name, "kernel_objects")
+    now = fleet.client.inspect(container.name)
+    assert (now.host, now.state, now.pid, now.epoch) == ("host1", "running", container.pid, container.epoch)
+    assert now.migration_id == ""
+    assert (after["token"], after["problems"]) == (before["token"], [])
+    assert not (fleet.lab.node_dir("host2") / "var/containers" / container.id).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "status", "words"),
+    [
+        ("resident", "host1", 2, "on host1 already"),
+        ("resident", "nowhere", 3, "nowhere"),
+        ("nobody", "host2", 3, "nobody"),
+    ],
+    ids=["the same host", "an unknown host", "an unknown container"],
+)
+def test_senseless_move(fleet: MovingLab, resident: Container, name: str, to: str, status: int, words: str) -> None:
+    """Refused at once, with what is wrong and a hint."""
+    with untouched(fleet, resident):
+        asked = fleet.cli("move", name, "--to", to)
+    assert (asked.returncode, words in asked.stderr, "hint: " in asked.stderr) == (status, True, True), asked.stderr
+
+
+def test_stopped_container(fleet: MovingLab) -> None:
+    """Only what runs can move; the hint is the command that starts it, and it stays where it is."""
+    fleet.client.run(Run(image="work", name="ended", host="host1", argv=("/bin/true",)))
+    fleet.client.wait("ended", timeout_s=20)
+    try:
+        asked = fleet.cli("move", "ended", "--to", "host2")
+        assert asked.returncode == 5, asked.stderr
+        assert "exited" in asked.stderr
+        assert "migrate start ended" in asked.stderr
+        assert fleet.client.inspect("ended").host == "host1"
+    finally:
+        fleet.client.remove("ended", force=True)
+
+
+def test_exec_session_is_in_the_way(fleet: MovingLab, resident: Container) -> None:
+    """CRIU would lose a process that came in by exec: refused before anything is touched, and that process goes on too."""
+    session = fleet.client.exec("resident", ["/bin/sh", "-c", "read x; echo still here $x"], stdin=True)
+    session.wait_started()
+    with untouched(fleet, resident):
+        asked = fleet.cli("move", "resident", "--to", "host2")
+    assert asked.returncode == 5, asked.stderr
+    assert "exec" in asked.stderr
+    session.send(b"42\n")
+    assert b"".join(output.data for output in session) == b"still here 42\n"
+
+
+def test_interactive_shell_is_in_the_way(fleet: MovingLab) -> None:
+    """A shell at a terminal keeps /dev/tty open, which CRIU cannot save: said before the freeze, and the shell lives."""
+    fleet.client.run(Run(image="work", name="shell", host="host1", tty=True, stdin_open=True, argv=("/bin/sh", "-i")))
+    try:
+        time.sleep(0.3)
+        asked = fleet.cli("move", "shell", "--to", "host2")
+        assert asked.returncode == 5, asked.stderr
+        assert "/dev/tty" in asked.stderr
+        assert fleet.client.inspect("shell").state == "running"
+    finally:
+        fleet.client.remove("shell", force=True)
+
+
+def test_dry_run(fleet: MovingLab, resident: Container) -> None:
+    """Finds that it could move, and moves nothing."""
+    with untouched(fleet, resident):
+        assert fleet.cli("move", "resident", "--to", "host2", "--dry-run").returncode == 0
+
+
+def test_connections_that_nobody_has_accepted(fleet: MovingLab, resident: Container) -> None:
+    """CRIU refuses them while it dumps: the move is undone, says so, and each of them is answered at the source."""
+    waiting = [Dialogue(fleet.lab, resident.address, 7200) for _ in range(3)]
+    try:
+        for number, each in enumerate(waiting):
+            each.say(f"number {number}")
+        with untouched(fleet, resident), pytest.raises(StepError) as failed:
+            fleet.client.move("resident", to="host2").result()
+        assert failed.value.touched == "undone"
+        assert "in-flight" in failed.value.message.lower()
+        assert fleet.run("resident", "touch", "/srv/accept")[0] == 0
+        assert [each.answer() for each in waiting] == [f"late number {number}" for number in range(3)]
+    finally:
+        for each in waiting:
+            each.close()
+
+
+def test_cancelled_while_files_are_sent(fleet: MovingLab, resident: Container) -> None:
+    """A second move meanwhile is refused; `cancel` before the freeze ends the first, and the container has not even paused."""
+    status, output = fleet.run("resident", "dd", "if=/dev/urandom", "of=/srv/big", "bs=1M", "count=150")
+    assert status == 0, output
+    client = fleet.client  # not the command line: it takes longer to start than the files take to be sent
+    with untouched(fleet, resident):
+        moving = client.move("resident", to="host2")
+        next(moving)
+        move = moving.migration_id
+        wait_for(lambda: client.migration(move).step == "precopy")
+        with pytest.raises(WrongState, match=move):
+            client.move("resident", to="host2").result()
+        state, text = client.cancel(move)
+        with pytest.raises(Cancelled):
+            moving.result()
+    assert text, state
+    record = client.migration(move)
+    assert record.state == "cancelled"
+    assert "freeze" not in {event.step for event in record.journal}
+    fleet.run("resident", "rm", "/srv/big")
+    shown = json.loads(fleet.cli("migrations", "show", move, "--format", "json").stdout)
+    assert shown["state"] == "cancelled"
