@@ -155,3 +155,28 @@ def test_lock_of_a_removed_container_is_not_found(tmp_path: Path) -> None:
     thread.join()
     assert len(failure) == 1
     assert store.ids() == []
+
+
+def test_two_creations_of_one_id_at_once(tmp_path: Path) -> None:
+    """One makes the container, the others are refused, and what the one wrote stays."""
+    store = Store(tmp_path)
+    made: list[str] = []
+    start = threading.Barrier(4)
+
+    def create(migration_id: str) -> None:
+        start.wait()
+        try:
+            store.add(SPEC, Record(migration_id=migration_id, role="target"))
+        except AlreadyExists:
+            return
+        made.append(migration_id)
+
+    for _ in range(10):
+        made.clear()
+        threads = [threading.Thread(target=create, args=(f"m{number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [store.record(SPEC.id).migration_id] == made
+        store.delete(SPEC.id)
