@@ -17,8 +17,9 @@ from migrate.client import Client
 from migrate.coordinator import config, server
 from migrate.coordinator.allocate import create
 from migrate.coordinator.moves import MoveRunner
-from migrate.coordinator.store import Host, Migration, MigrationId, MoveState, Store
+from migrate.coordinator.store import Host, MigrationId, MoveState, Store
 from migrate.errors import Unreachable, WrongState
+from tests.fakes.coordinator import a_move
 from tests.fakes.fleet import eventually
 
 pytestmark = pytest.mark.contract
@@ -128,24 +129,7 @@ def test_an_unfinished_move_is_taken_up_at_the_start(coordinator: Process) -> No
     for name in ("host1", "host2"):
         store.put_host(Host(name=name, address="127.0.0.1", port=1, host_keys=(KEY,)))
     container = create(store, owner="host1", make_spec=lambda _: "{}", name="web1")
-    store.create_migration(
-        Migration(
-            id=MigrationId("abcdef"),
-            container_id=container.id,
-            container="web1",
-            source="host1",
-            target="host2",
-            epoch=1,
-            state=MoveState.RUNNING,
-            reason="",
-            mode="auto",
-            max_downtime_s=0.3,
-            request_id="",
-            started_unix_ns=time.time_ns(),
-            finished_unix_ns=0,
-            error=None,
-        )
-    )
+    store.create_migration(a_move(container, id=MigrationId("abcdef"), started_unix_ns=time.time_ns()))
     (coordinator.directory / "state").chmod(0o700)
     coordinator.start()
     with coordinator.wait_ready() as client:

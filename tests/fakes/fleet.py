@@ -14,12 +14,13 @@ from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
-from migrate.coordinator.store import Fleet, Host, Migration, MigrationId, MoveState, Store, change_owner
+from migrate.coordinator.store import Fleet, Host, MigrationId, Store, change_owner
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from protos import coordinator_pb2_grpc
 from tests.fakes.agent import World, address, certificate
+from tests.fakes.coordinator import a_move
 from tests.fakes.host import FakeHost
 
 
@@ -77,24 +78,7 @@ class FakeFleet:
     def begin_move(self, container_id: str) -> None:
         """A move that is under way, in the database only."""
         container = self.store.container(container_id)
-        self.store.create_migration(
-            Migration(
-                id=MigrationId("abcdef"),
-                container_id=container.id,
-                container=container.name,
-                source=container.owner,
-                target="host2",
-                epoch=container.epoch,
-                state=MoveState.RUNNING,
-                reason="",
-                mode="auto",
-                max_downtime_s=0.3,
-                request_id="",
-                started_unix_ns=time.time_ns(),
-                finished_unix_ns=0,
-                error=None,
-            )
-        )
+        self.store.create_migration(a_move(container, id=MigrationId("abcdef"), started_unix_ns=time.time_ns()))
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:

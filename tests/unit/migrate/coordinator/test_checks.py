@@ -7,31 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from migrate.coordinator import allocate, checks
+from migrate.coordinator import checks
 from migrate.coordinator.moves import MoveOrder, MoveRunner
-from migrate.coordinator.store import Host, Store
 from migrate.errors import Unreachable
 from protos import agent_pb2, types_pb2
-from tests.fakes import agent as fakes
-from tests.fakes.agent import World
-from tests.fakes.wire import Wire
+from tests.fakes.coordinator import TwoHosts
 
 pytestmark = pytest.mark.unit
 
 ORDER = MoveOrder(container="web1", to="host2")
 
 
-class Fleet:
+class Fleet(TwoHosts):
     """Two hosts that agree on everything, until a test changes what one of them says."""
 
     def __init__(self, directory: Path) -> None:
-        self.store = Store(directory / "db")
-        for name in ("host1", "host2"):
-            self.store.put_host(Host(name=name, address=fakes.address(name)))
-        self.container = allocate.create(self.store, owner="host1", name="web1", make_spec=lambda _a: "{}")
-        self.world = World("host1", "host2")
-        self.world.run("host1", self.container.id)
-        self.wire = Wire(self.world)
+        super().__init__(directory)
         self.runner = MoveRunner(self.store, self.wire, self.wire)
 
     def facts(self, host: str, **changes: object) -> None:

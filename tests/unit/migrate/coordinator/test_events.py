@@ -10,8 +10,9 @@ import pytest
 
 from migrate.coordinator import events
 from migrate.coordinator.events import MOST_PROGRESS, Feed, Progress
-from migrate.coordinator.store import ContainerId, Migration, MigrationId, MoveState
+from migrate.coordinator.store import MoveState
 from migrate.saga.journal import SAGA, Entry, Event
+from tests.fakes.coordinator import a_move
 
 pytestmark = pytest.mark.unit
 
@@ -58,22 +59,7 @@ def test_a_watcher_waits_for_news_and_for_the_end() -> None:
         timer.join()
 
 
-MOVE = Migration(
-    id=MigrationId("m1"),
-    container_id=ContainerId("c1"),
-    container="web1",
-    source="host1",
-    target="host2",
-    epoch=1,
-    state=MoveState.SUCCEEDED,
-    reason="",
-    mode="auto",
-    max_downtime_s=0.3,
-    request_id="",
-    started_unix_ns=100 * SECOND,
-    finished_unix_ns=109 * SECOND,
-    error=None,
-)
+MOVE = a_move(state=MoveState.SUCCEEDED, started_unix_ns=100 * SECOND, finished_unix_ns=109 * SECOND)
 
 
 def journal(skew_ns: int = 0) -> list[Entry]:

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from agent.errors import TransferError
-from migrate.coordinator import allocate, moves
+from migrate.coordinator import moves
 from migrate.coordinator.events import Done, Progress, StepEvent
 from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
-from migrate.coordinator.store import Host, MoveState, Store
+from migrate.coordinator.store import Host, MoveState
 from migrate.errors import InvalidArgument, NeedsAttention, NotFound, Unreachable, WrongState
 from protos import types_pb2
 from tests.fakes import agent as fakes
-from tests.fakes.agent import World
-from tests.fakes.wire import Wire
+from tests.fakes.coordinator import TwoHosts
 
 pytestmark = pytest.mark.unit
 
@@ -27,17 +26,11 @@ ORDER = MoveOrder(container="web1", to="host2")
 QUICK = Patience(undo_limit_s=0.05, first_s=0.005, longest_s=0.01, ask_s=0.0)
 
 
-class Fleet:
+class Fleet(TwoHosts):
     """Two hosts, one container; `hold` stops the move in a step until the test lets it go."""
 
     def __init__(self, directory: Path) -> None:
-        self.store = Store(directory / "db")
-        for name in ("host1", "host2"):
-            self.store.put_host(Host(name=name, address=fakes.address(name)))
-        self.container = allocate.create(self.store, owner="host1", name="web1", make_spec=lambda _a: "{}")
-        self.world = World("host1", "host2")
-        self.world.run("host1", self.container.id)
-        self.wire = Wire(self.world)
+        super().__init__(directory)
         self.runner = self.new_runner()
 
     def new_runner(self) -> MoveRunner:

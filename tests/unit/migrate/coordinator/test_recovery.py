@@ -8,27 +8,12 @@ import pytest
 
 from migrate.coordinator import recovery
 from migrate.coordinator.recovery import Seen, Sighting
-from migrate.coordinator.store import ContainerId, Migration, MigrationId, MoveState
 from migrate.saga.journal import Direction
+from tests.fakes.coordinator import a_move
 
 pytestmark = pytest.mark.unit
 
-MOVE = Migration(
-    id=MigrationId("m1"),
-    container_id=ContainerId("c1"),
-    container="web1",
-    source="host1",
-    target="host2",
-    epoch=4,
-    state=MoveState.RUNNING,
-    reason="",
-    mode="auto",
-    max_downtime_s=0.3,
-    request_id="",
-    started_unix_ns=1,
-    finished_unix_ns=0,
-    error=None,
-)
+MOVE = a_move(epoch=4)
 ABSENT = Sighting(present=False)
 FORWARD, BACK, COMMITTED = Direction.FORWARD, Direction.BACK, Direction.COMMITTED
 

@@ -20,6 +20,7 @@ from migrate.coordinator.store import (
     change_owner,
 )
 from migrate.errors import ErrorRecord, InvalidArgument, NotFound, WrongState
+from tests.fakes import coordinator
 
 pytestmark = pytest.mark.unit
 
@@ -38,23 +39,9 @@ def web1(store: Store) -> Container:
 
 
 def a_move(container: Container, number: int = 1, **changes: object) -> Migration:
-    move = Migration(
-        id=MigrationId(f"{number:016x}"),
-        container_id=container.id,
-        container=container.name,
-        source=container.owner,
-        target="host2",
-        epoch=container.epoch,
-        state=MoveState.RUNNING,
-        reason="test",
-        mode="auto",
-        max_downtime_s=0.3,
-        request_id="",
-        started_unix_ns=number,
-        finished_unix_ns=0,
-        error=None,
-    )
-    return dataclasses.replace(move, **changes)  # type: ignore[arg-type]  # names are checked by replace
+    """The `number`th."""
+    values = {"id": MigrationId(f"{number:016x}"), "reason": "test", "started_unix_ns": number}
+    return coordinator.a_move(container, **(values | changes))
 
 
 def test_everything_is_there_after_a_restart(store: Store, web1: Container, tmp_path: Path) -> None:
