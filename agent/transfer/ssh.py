@@ -22,7 +22,8 @@ from agent.errors import InvalidArgument, TransferError, Unsupported
 
 PIPE_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10
-CLOSE_TIMEOUT_S = 1.0  # for each of: by itself, after SIGTERM, after SIGKILL
+CLOSE_TIMEOUT_S = 1.0  # for each of: by itself, after SIGTERM
+KILL_TIMEOUT_S = 30.0  # after SIGKILL: only a busy machine makes it longer than nothing
 _POLL_S = 0.005
 _KEY, _CERTIFICATE, _KNOWN_HOSTS, _LOG = "key", "key-cert.pub", "known_hosts", "ssh.log"
 _ALIAS = "migrate-target"  # the one name in known_hosts, whatever the address
@@ -164,7 +165,7 @@ class BulkTunnel:
             if signal_number is not None:
                 self.process.send_signal(signal_number)
             try:
-                self.process.wait(CLOSE_TIMEOUT_S)
+                self.process.wait(KILL_TIMEOUT_S if signal_number == signal.SIGKILL else CLOSE_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 continue
             return

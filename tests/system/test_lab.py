@@ -23,6 +23,7 @@ pytestmark = pytest.mark.system
 
 PREFIX = "tlab"
 OTHER = "tlabtwo"
+LIMIT_S = 120  # of waiting for what comes at once on an idle machine
 
 
 def machine() -> dict[str, object]:
@@ -54,7 +55,7 @@ def leftovers(prefix: str) -> list[str]:
     return lines + observe.snapshot(prefix).describe()
 
 
-def wait_for(what: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+def wait_for(what: Callable[[], bool], timeout_s: float = LIMIT_S) -> bool:
     deadline = time.monotonic() + timeout_s
     while not (held := what()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -67,7 +68,7 @@ def inside(lab: Lab, name: str, *command: str) -> str:
 
 
 def build(prefix: str, hosts: int = 2) -> Lab:
-    return up.up(prefix, hosts=hosts, criu=os.environ.get("MIGRATE_CRIU", ""), say=lambda _: None)
+    return up.up(prefix, hosts=hosts, criu=os.environ.get("MIGRATE_CRIU", ""), say=lambda _: None, timeout_s=LIMIT_S)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,7 +143,7 @@ def test_secrets_are_closed(lab: Lab) -> None:
 def test_client_reaches_the_hosts(lab: Lab) -> None:
     """The client namespace is on the fleet's segment: sshd answers it on each host's own address."""
     for address in ("10.88.0.11", "10.88.0.12"):
-        banner = f"import socket; print(socket.create_connection(({address!r}, 22), timeout=5).recv(8))"
+        banner = f"import socket; print(socket.create_connection(({address!r}, 22), timeout={LIMIT_S}).recv(8))"
         assert "SSH-2.0-" in inside(lab, "client", sys.executable, "-c", banner)
 
 
@@ -157,7 +158,7 @@ def test_program_that_dies_is_started_again(lab: Lab) -> None:
             return now.starts > starts and now.pid != 0
 
         assert wait_for(back), nodes.tail(lab.log_dir(name) / "node.log")
-    up.wait_until_ready(lab, timeout_s=30)
+    up.wait_until_ready(lab, timeout_s=LIMIT_S)
 
 
 def test_cli_enters_and_shows(lab: Lab) -> None:
@@ -215,7 +216,7 @@ def test_lab_rises_again_after_a_crash_of_the_machine(clean: None) -> None:
     """With all processes gone, and state files of another boot, `up` builds the lab anew over the same keys."""
     lab = build(PREFIX)
     key = (lab.node_dir("host1") / "etc/migrate/ssh_host_ed25519_key").read_bytes()
-    processes.kill_until_none(lambda: down.members(lab), timeout_s=10)
+    processes.kill_until_none(lambda: down.members(lab), timeout_s=LIMIT_S)
     for name, state in nodes.states(lab.state_dir).items():
         text = (lab.node_dir(name) / "run/node.json").read_text()
         (lab.node_dir(name) / "run/node.json").write_text(text.replace(state.boot_id, "another-boot"))
@@ -233,7 +234,7 @@ def test_two_labs_stand_side_by_side(clean: None) -> None:
     before = nodes.states(first.state_dir)
     down.down(OTHER)
     assert leftovers(OTHER) == []
-    up.wait_until_ready(first, timeout_s=10)
+    up.wait_until_ready(first, timeout_s=LIMIT_S)
     assert nodes.states(first.state_dir) == before
     assert not second.state_dir.exists()
 
@@ -253,8 +254,12 @@ def test_failure_to_start_shows_the_log(clean: None, monkeypatch: pytest.MonkeyP
     """When a program cannot start, `up` gives up in time and shows the end of that program's log."""
     original = provision._toml
     monkeypatch.setattr(provision, "_toml", lambda **values: original(**values) + "nonsense = 1\n")
+    with pytest.raises(layout.LabError):
+        up.up(PREFIX, hosts=1, criu="", say=lambda _: None, timeout_s=1)
+    log = Lab(prefix=PREFIX, hosts=1).log_dir("controller") / "coordinator.log"
+    assert wait_for(lambda: log.exists() and "nonsense" in log.read_text())
     with pytest.raises(layout.LabError) as caught:
-        up.up(PREFIX, hosts=1, criu="", say=lambda _: None, timeout_s=4)
+        up.up(PREFIX, hosts=1, criu="", say=lambda _: None, timeout_s=1)
     assert "nonsense" in caught.value.detail
     down.down(PREFIX)
     assert leftovers(PREFIX) == []

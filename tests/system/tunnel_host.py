@@ -28,6 +28,7 @@ from agent.setup import sshd
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 
+LIMIT_S = 120  # of waiting for what comes at once on an idle machine
 PORTS = {"own": 2201, "system": 2202}
 # What Debian 12 ships, where a host has it: everything that our drop-in must overrule.
 SYSTEM = """\
@@ -79,6 +80,7 @@ class Host:
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         self.waiting: dict[str, Waiting] = {}
         self.results: dict[str, dict[str, object]] = {}
+        self.counts: dict[str, int] = {}
         self.arrived: dict[str, threading.Event] = {}
         self.ca_line = ca_line
         self.host_keys: dict[str, str] = {}
@@ -163,6 +165,7 @@ class Host:
         """A receiver that counts: {"bytes", "crc", "seconds", "cpu_s"} in `result` once the source has closed."""
         waiting = self.waiting[migration] = self.door.expect(migration)
         self.results.pop(migration, None)
+        self.counts.pop(migration, None)
         self.arrived[migration] = threading.Event()
         threading.Thread(target=self._receive, args=(migration, waiting), daemon=True).start()
         return {}
@@ -178,7 +181,7 @@ class Host:
         count = crc = 0
         started, cpu = time.monotonic(), time.thread_time()
         while n := os.readv(rx, [buffer]):
-            count += n
+            self.counts[migration] = count = count + n
             crc = zlib.crc32(buffer[:n], crc)
         seconds = time.monotonic() - started
         with contextlib.suppress(BrokenPipeError):  # some tests kill the source
@@ -195,11 +198,18 @@ class Host:
 
     def wait_arrived(self, migration: str) -> dict[str, object]:
         """Until the receiver holds the tunnel."""
-        return {"arrived": self.arrived[migration].wait(10)}
+        return {"arrived": self.arrived[migration].wait(LIMIT_S)}
+
+    def wait_bytes(self, migration: str, count: int) -> dict[str, object]:
+        """Until the receiver has got so many."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.counts.get(migration, 0) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return {"bytes": self.counts.get(migration, 0)}
 
     def result(self, migration: str) -> dict[str, object]:
-        """Waits up to five seconds; {} if there is none."""
-        deadline = time.monotonic() + 5
+        """Waits for the receiver's end; {} if it does not come."""
+        deadline = time.monotonic() + LIMIT_S
         while migration not in self.results and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.results.get(migration, {})

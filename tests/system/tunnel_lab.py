@@ -26,6 +26,7 @@ from migrate.tunnel.control import ControlTunnel
 ROOT = Path(__file__).resolve().parents[2]
 COORDINATOR = "127.0.0.1"
 SOURCE = "127.0.0.2"  # every address of 127/8 is this namespace's; a bulk certificate is for this one
+LIMIT_S = 120  # of waiting for what comes at once on an idle machine
 NEEDED = ("sshd", "ssh", "ssh-keygen", "useradd", "unshare", "ip")
 
 
@@ -70,7 +71,7 @@ class Lab:
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
 
-    def logged(self, name: str, text: str, since: int, timeout_s: float = 3) -> bool:
+    def logged(self, name: str, text: str, since: int, timeout_s: float = LIMIT_S) -> bool:
         """Whether sshd `name` logs `text` after byte `since`; sshd writes it about when the client sees the end."""
         deadline = time.monotonic() + timeout_s
         while text not in self.log(name)[since:]:
@@ -97,6 +98,7 @@ class Lab:
             "user": pki.USER,
             "host_keys": [self.host_keys[name]],
             "source_address": SOURCE,
+            "timeout_s": LIMIT_S,
             **changes,
         }
         return ssh.BulkTunnel.open(directory, **arguments)  # type: ignore[arg-type]
@@ -129,7 +131,7 @@ def _wait_for_ports(made: Lab) -> None:
     import socket
 
     for port in made.ports.values():
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LIMIT_S
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex((COORDINATOR, port)) == 0:
