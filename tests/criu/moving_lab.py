@@ -18,7 +18,7 @@ from typing import Any
 
 from migrate.client import Client
 from migrate.errors import MigrateError
-from migrate.lab import down, images, nodes, processes, up
+from migrate.lab import down, images, nodes, observe, processes, up
 from migrate.lab.layout import Lab
 from migrate.records import Container, Migration
 
@@ -110,6 +110,7 @@ class MovingLab:
 
     def __init__(self, lab: Lab, client: Client) -> None:
         self.lab, self.client = lab, client
+        self.idle = observe.snapshot(lab.prefix)  # before the first container
 
     def cli(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """The command `migrate`; never raises for its exit status."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,25 +119,47 @@ def test_connections_that_nobody_has_accepted(fleet: MovingLab, resident: Contai
             each.close()
 
 
-def test_cancelled_while_files_are_sent(fleet: MovingLab, resident: Container) -> None:
-    """A second move meanwhile is refused; `cancel` before the freeze ends the first, and the container has not even paused."""
-    status, output = fleet.run("resident", "dd", "if=/dev/urandom", "of=/srv/big", "bs=1M", "count=150")
+@pytest.fixture(scope="module")
+def much_to_send(fleet: MovingLab, resident: Container) -> Iterator[None]:
+    """Files of 200 MB in the container, which take a while to be sent ahead."""
+    status, output = fleet.run("resident", "dd", "if=/dev/urandom", "of=/srv/big", "bs=1M", "count=200")
     assert status == 0, output
+    yield
+    fleet.run("resident", "rm", "/srv/big")
+
+
+def sending(fleet: MovingLab) -> str:
+    """The id of the move that sends files or memory ahead just now, else ""."""
+    return next((move.id for move in fleet.client.migrations(active=True) if move.step == "precopy"), "")
+
+
+def test_cancelled_while_files_are_sent(fleet: MovingLab, resident: Container, much_to_send: None) -> None:
+    """A second move meanwhile is refused; `cancel` before the freeze ends the first, and the container has not even paused."""
     client = fleet.client  # not the command line: it takes longer to start than the files take to be sent
     with untouched(fleet, resident):
         moving = client.move("resident", to="host2")
-        next(moving)
-        move = moving.migration_id
-        wait_for(lambda: client.migration(move).step == "precopy")
+        move = wait_for(lambda: sending(fleet))
         with pytest.raises(WrongState, match=move):
             client.move("resident", to="host2").result()
-        state, text = client.cancel(move)
+        assert client.cancel(move)[1]
         with pytest.raises(Cancelled):
             moving.result()
-    assert text, state
     record = client.migration(move)
     assert record.state == "cancelled"
     assert "freeze" not in {event.step for event in record.journal}
-    fleet.run("resident", "rm", "/srv/big")
     shown = json.loads(fleet.cli("migrations", "show", move, "--format", "json").stdout)
     assert shown["state"] == "cancelled"
+
+
+def test_interrupted_command_cancels(fleet: MovingLab, resident: Container, much_to_send: None) -> None:
+    """Ctrl-C without a terminal to ask at: the move is cancelled, the command says so and ends with 130."""
+    with untouched(fleet, resident):
+        command = fleet.command("move", "resident", "--to", "host2")
+        with subprocess.Popen(
+            command, env=fleet.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as moving:
+            wait_for(lambda: sending(fleet))
+            moving.send_signal(signal.SIGINT)
+            _, said = moving.communicate(timeout=60)
+    assert moving.returncode == 130, said
+    assert "resident runs on host1 as before" in said
