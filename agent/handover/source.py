@@ -241,7 +241,7 @@ class Source:
             options.load(criu.pycriu_path),
             pid=int(status["pid"]),
             root=self._engine.store.directory(container_id) / "rootfs",
-            images_dir=move.images,
+            images_dir=move.images_link,
             external=init.external_mounts(),
             stdio=stdio,
             skeleton=record.lazy,

@@ -31,6 +31,7 @@ def mount(move: Move, needed_bytes: int) -> None:
     # Restored tasks read CRIU's images as the container's root, by a descriptor: the way there stays closed to everybody else.
     move.images.mkdir()
     move.images.chmod(0o755)
+    move.images_link.symlink_to(move.images.name)
 
 
 def unmount(move: Move) -> None:

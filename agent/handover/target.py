@@ -255,7 +255,7 @@ class Target:
         request = options.restore(
             options.load(criu.pycriu_path),
             root=self._engine.store.directory(spec.id) / "rootfs",
-            images_dir=move.images,
+            images_dir=move.images_link,
             external=init.external_mounts(),
             cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
             peer=plan.peer,
