@@ -20,7 +20,7 @@ UNIT_DIR = Path("/etc/systemd/system")
 AGENT = "migrate-agent.service"
 NETWORK = "migrate-network.service"
 _SUBGROUP_SINCE = 254  # DelegateSubgroup=
-_LIMIT_S = 120.0
+_LIMIT_S = 900.0  # of one systemctl: a start waits until the agent answers
 
 
 class SystemdError(AgentError):
@@ -66,7 +66,7 @@ Type=notify
 ExecStart={python} -m agent --config {config}
 Restart=always
 RestartSec=1
-TimeoutStartSec=180
+TimeoutStartSec=900
 # Containers and their monitors outlive the agent.
 KillMode=process
 Delegate=yes
