@@ -66,6 +66,7 @@ class Arrival:
             if not said:
                 raise AgentError("the process that fills memory did not start; monitor.log has its words")
             self._monitor.loop.on_exit(self._filler.pid, self._filler_ended)
+            self._monitor.status_extras["filling"] = True
         client.answer(request)
 
     def _restore(self, client: Client, request: Message, _fds: list[int]) -> None:
@@ -185,6 +186,7 @@ class Arrival:
         """Status 0: all memory is there. Else the tasks must not run on: what is missing would read as zeros."""
         assert self._filler is not None
         self._filler.returncode = code
+        self._monitor.status_extras.pop("filling", None)
         self._mark("filled" if code == 0 else "filler-died")
         self._monitor.status_extras["marks"] = self._marks
         if code and self._monitor.state in ("restoring", "restored"):

@@ -26,6 +26,7 @@ from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
 CRIU_END_LIMIT_S = 10.0
+FILLING_PAUSE_S, FILLING_LIMIT_S = 0.02, 90.0
 
 
 class Departure:
@@ -40,6 +41,7 @@ class Departure:
         self._link = link.LinkPlan(bridge="")
         self._unlinked = False
         self._rolling_back = False
+        self._postponed: Message | None = None  # a dump that waits for memory; a rollback drops it
         monitor.commands |= {
             "dump": self._dump,
             "hold": self._continue,
@@ -50,6 +52,18 @@ class Departure:
     # ------------------------------------------------------------ dump
 
     def _dump(self, client: Client, request: Message, _fds: list[int]) -> None:
+        self._postponed = None
+        if self._monitor.status_extras.get("filling"):
+            # Pages of the last move that have not come yet would be missing in the images: the next host would read zeros.
+            until_s = request.setdefault("until_s", time.monotonic() + FILLING_LIMIT_S)
+            if time.monotonic() > until_s:
+                client.fail(request, "dump", 0, "its memory is still being filled after the last move: try again later")
+                return
+            self._postponed = request
+            self._monitor.loop.call_later(
+                FILLING_PAUSE_S, lambda: self._dump(client, request, _fds) if self._postponed is request else None
+            )
+            return
         if self._monitor.state != "running":
             client.fail(request, "dump", 0, f"the container is {self._monitor.state}")
             return
@@ -141,6 +155,7 @@ class Departure:
 
     def _rollback(self, client: Client, request: Message, _fds: list[int]) -> None:
         """The tasks run on as if nothing had happened. Idempotent. A dump under way is refused at its next notification."""
+        self._postponed = None
         state = self._monitor.state
         if state == "running":
             self._relink()
