@@ -16,7 +16,7 @@ from migrate.lab.layout import Lab, LabError
 HAND = "by-hand"
 HAND_CONTAINER = "by-hand-container"
 _SETTLED_CORES = 0.05  # agents that wait use less
-_SETTLE_LIMIT_S = 30.0
+_SETTLE_LIMIT_S = 120.0
 
 
 def group(lab: Lab, name: str) -> Path:
@@ -39,7 +39,7 @@ def used_s(lab: Lab, *names: str) -> float:
 
 
 def settled_s(lab: Lab, *names: str) -> float:
-    """As used_s, after the last work of a move, such as filling memory lazily, is done; waits at most half a minute."""
+    """As used_s, after the last work of a move, such as filling memory lazily, is done; waits at most two minutes."""
     deadline = time.monotonic() + _SETTLE_LIMIT_S
     before = used_s(lab, *names)
     while True:
