@@ -60,15 +60,14 @@ def count(lab: Lab, init_pid: int) -> dict[Kind, int]:
             put(f"{node}: neighbour entries", len(json.loads(_run("nsenter", net, "ip", "-j", "neigh") or "[]")), 2)
             put(f"{node}: lines of nft rules", len(_run("nsenter", net, "nft", "list", "ruleset").splitlines()))
         put(f"{node}: files below {provision.RUN}", _files(Path(f"/proc/{pid}/root{provision.RUN}")))
-        state_files = lab.node_dir(node) / "var"
-        put(
-            f"{node}: files below {provision.STATE}",
-            _files(state_files),
-            1,
-            "SQLite's -shm" if node == "controller" else "",
-        )
-        if node != "controller":
-            put(f"{node}: bytes below {provision.STATE}", _bytes(state_files), 64 << 10, "the container's own log")
+        state = lab.node_dir(node) / "var"
+        if node == "controller":
+            put(f"{node}: files below {provision.STATE}", _files(state), 1, "SQLite's -shm")
+            continue
+        ended = state / "moves"
+        put(f"{node}: files of ended moves", _files(ended), None, "one a move, forgotten after 7 days")
+        put(f"{node}: other files below {provision.STATE}", _files(state) - _files(ended))
+        put(f"{node}: other bytes there", _bytes(state) - _bytes(ended), 64 << 10, "the container's own log")
     put("network namespaces", len(network.names(lab.prefix)))
     ours = (*down.mounts_below(lab.state_dir), *down.mounts_starting(f"{NETNS_DIR}/{lab.prefix}-"))
     put("mounts in the machine's own namespace", len(ours))
