@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from migrate.lab.layout import Lab
+from tests.contract.move_by_hand import MoveByHand
 from tests.contract.real_pair import RealPair, real_lab
-from tests.contract.test_migration_agent import MoveByHand
 
 pytestmark = pytest.mark.criu
 
