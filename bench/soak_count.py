@@ -13,7 +13,6 @@ from pathlib import Path
 from migrate.lab import cgroups, down, network, nodes, processes, provision
 from migrate.lab.layout import NETNS_DIR, Lab, Role
 
-
 # Opened while CRIU restores (agent/criu/sysctl.py), and must be closed again.
 _USERFAULTFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
 
@@ -60,14 +59,14 @@ def count(lab: Lab, init_pid: int) -> dict[Kind, int]:
             put(f"{node}: neighbour entries", len(json.loads(_run("nsenter", net, "ip", "-j", "neigh") or "[]")), 2)
             put(f"{node}: lines of nft rules", len(_run("nsenter", net, "nft", "list", "ruleset").splitlines()))
         put(f"{node}: files below {provision.RUN}", _files(Path(f"/proc/{pid}/root{provision.RUN}")))
-        state = lab.node_dir(node) / "var"
+        kept = lab.node_dir(node) / "var"
         if node == "controller":
-            put(f"{node}: files below {provision.STATE}", _files(state), 1, "SQLite's -shm")
+            put(f"{node}: files below {provision.STATE}", _files(kept), 1, "SQLite's -shm")
             continue
-        ended = state / "moves"
+        ended = kept / "moves"
         put(f"{node}: files of ended moves", _files(ended), None, "one a move, forgotten after 7 days")
-        put(f"{node}: other files below {provision.STATE}", _files(state) - _files(ended))
-        put(f"{node}: other bytes there", _bytes(state) - _bytes(ended), 64 << 10, "the container's own log")
+        put(f"{node}: other files below {provision.STATE}", _files(kept) - _files(ended))
+        put(f"{node}: other bytes there", _bytes(kept) - _bytes(ended), 64 << 10, "the container's own log")
     put("network namespaces", len(network.names(lab.prefix)))
     ours = (*down.mounts_below(lab.state_dir), *down.mounts_starting(f"{NETNS_DIR}/{lab.prefix}-"))
     put("mounts in the machine's own namespace", len(ours))
