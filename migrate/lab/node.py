@@ -30,6 +30,7 @@ _FIRST_DELAY_S = 0.2
 _LAST_DELAY_S = 5.0
 _STEADY_S = 10.0  # a program that ran this long starts again at once, with the first delay next time
 _END_TIMEOUT_S = 5.0
+_KILL_TIMEOUT_S = 20.0
 
 
 class Child:
@@ -139,17 +140,21 @@ class Supervisor:
             if child.process is None:
                 continue
             child.process.terminate()
-            deadline = time.monotonic() + _END_TIMEOUT_S
-            while child.process is not None and time.monotonic() < deadline:
-                select.select([self._wake], [], [], 0.05)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
-                self._reap()
-            if child.process is not None:
+            if not self._ends(child, _END_TIMEOUT_S):
                 say(f"{child.program.name} did not end within {_END_TIMEOUT_S:.0f} s of SIGTERM: killed")
                 child.process.kill()
-        self._reap()
+                self._ends(child, _KILL_TIMEOUT_S)
         self._publish()
+
+    def _ends(self, child: Child, timeout_s: float) -> bool:
+        """Whether it has ended, and is reaped, in this time."""
+        deadline = time.monotonic() + timeout_s
+        while child.process is not None and time.monotonic() < deadline:
+            select.select([self._wake], [], [], 0.05)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._reap()
+        return child.process is None
 
     def _publish(self) -> None:
         programs = tuple(

@@ -81,7 +81,7 @@ class FakeFleet:
         self.store.create_migration(a_move(container, id=MigrationId("abcdef"), started_unix_ns=time.time_ns()))
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Fails unless `condition` becomes true."""
     end = time.monotonic() + timeout_s
     while not condition():

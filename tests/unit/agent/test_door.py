@@ -92,7 +92,7 @@ def open_fds() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def eventually(fact: object, expected: object, timeout_s: float = 5) -> None:
+def eventually(fact: object, expected: object, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while (seen := fact()) != expected:  # type: ignore[operator]
         assert time.monotonic() < deadline, f"{seen!r} is not {expected!r}"

@@ -29,7 +29,7 @@ node.Supervisor(NodePlan.load(Path(sys.argv[1]))).run()
 """
 
 
-def wait_for(what: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_for(what: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -125,6 +125,6 @@ def test_sigterm_ends_the_programs(tmp_path: Path) -> None:
         wait_for(lambda: all(each.pid for each in state(tmp_path).programs))
         pids = [each.pid for each in state(tmp_path).programs]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert [each.pid for each in state(tmp_path).programs] == [0, 0]
         assert all(processes.read(pid) is None for pid in pids)
