@@ -80,20 +80,23 @@ class Arrival:
         self._mark("restore")
         try:
             self._monitor.take_plan(self._plan["container"])
-            self._monitor.mount_root()
             ends = self._monitor.make_stdio()
             self._monitor.load_stdin(Path(self._plan["stdin"]))
             streams = {"stdin": ends.stdin, "stdout": ends.stdout, "stderr": ends.stderr}
             self._criu = Swrk(
                 self._monitor.loop,
                 self._plan["binary"],
-                base64.b64decode(self._plan["request"]),
                 inherit={number: streams[name] for name, number in self._plan["inherit"].items()},
                 on_notify=self._notified,
                 on_end=self._criu_ended,
             )
+            self._monitor.mount_root()  # CRIU starts up meanwhile
+            self._criu.request(base64.b64decode(self._plan["request"]))
         except (OSError, AgentError):
             self._monitor.state = "failed"
+            self._waiting = None  # the exception is the answer
+            if self._criu:
+                self._criu.kill()
             raise
         finally:
             if self._monitor.stdio:

@@ -78,11 +78,11 @@ class Departure:
             self._criu = Swrk(
                 self._monitor.loop,
                 self._plan["binary"],
-                base64.b64decode(self._plan["request"]),
                 inherit={},
                 on_notify=self._notified,
                 on_end=self._criu_ended,
             )
+            self._criu.request(base64.b64decode(self._plan["request"]))
         except OSError:
             self._monitor.state = "running"
             raise

@@ -26,13 +26,12 @@ class Swrk:
         self,
         loop: Loop,
         binary: str,
-        request: bytes,
         *,
         inherit: Mapping[int, int],
         on_notify: Callable[[str, int, list[int]], None],
         on_end: Callable[[rpc.Response | None], None],
     ) -> None:
-        """`inherit`: number in CRIU -> our descriptor. Raises OSError when the binary cannot be started."""
+        """CRIU starts, and waits for `request`. `inherit`: number in CRIU -> our descriptor. Raises OSError when it cannot be started."""
         self._loop, self._on_notify, self._on_end = loop, on_notify, on_end
         self._response: rpc.Response | None = None
         self._open = True
@@ -53,7 +52,10 @@ class Swrk:
         self._socket.setblocking(False)
         loop.add_reader(self._socket.fileno(), self._readable)
         loop.on_exit(self.pid, self._exited)
-        self._socket.send(request)
+
+    def request(self, request: bytes) -> None:
+        """Once. Nothing happens when CRIU is gone: `on_end` tells."""
+        self._send(request)
 
     @property
     def alive(self) -> bool:
@@ -61,8 +63,11 @@ class Swrk:
 
     def answer(self, success: bool) -> None:
         """Answer the notification that CRIU waits in. Nothing happens when CRIU is gone: `on_end` tells."""
+        self._send(rpc.notification_answer(success))
+
+    def _send(self, packet: bytes) -> None:
         try:
-            self._socket.send(rpc.notification_answer(success))
+            self._socket.send(packet)
         except OSError:
             pass  # its end is on the way
 

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,7 +224,6 @@ class Target:
 
     def _restore(self, move: Move, record: MoveRecord) -> Restored:
         spec = self._engine.inspect(record.container_id).spec
-        self._images.register(self._read_image(move))
         try:
             monitor = self._engine.monitor(spec.id)
         except WrongState:  # the agent was restarted since accept
@@ -235,7 +235,10 @@ class Target:
         plan = self._restore_plan(move, spec, criu, lazy=record.lazy)
         try:
             self._ended.refuse(move.migration_id, ROLE)  # if Finish comes from here on, it ends what the monitor does
-            answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
+            with ThreadPoolExecutor(1) as meanwhile:  # what needs the disk does not lengthen the freeze
+                registered = meanwhile.submit(self._images.register, self._read_image(move))
+                answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
+            registered.result()
         except MonitorError as exc:
             self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
             raise criu_error("restore", move.images / "restore.log", exc) from exc
