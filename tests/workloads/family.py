@@ -51,7 +51,11 @@ def facts(children: dict) -> dict:
         "mounts": sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         "tree": [[*each[:4], each[4] if each[4] in "ZT" else "-", *each[5:]] for each in tree()],
         "children": {
-            name: {"alive": child.poll() is None, "code": child.returncode, "status": json.loads(Path(f"/srv/{name}.json").read_text())}
+            name: {
+                "alive": child.poll() is None,
+                "code": child.returncode,
+                "status": json.loads(Path(f"/srv/{name}.json").read_text()),
+            }
             for name, child in children.items()
         },
     }
