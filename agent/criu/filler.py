@@ -22,6 +22,7 @@ import fcntl
 import mmap
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -31,6 +32,7 @@ if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
 from agent.criu.spaces import PAGE, Missing, Space
+from agent.linux import process
 
 # linux/userfaultfd.h
 UFFDIO_UNREGISTER = 0x8010AA01
@@ -246,8 +248,10 @@ def main() -> int:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(work_dir / "lazy-pages.socket"))
         listener.listen(1)
+        process.set_parent_death_signal(signal.SIGKILL)  # a killed monitor restores nothing any more
         print("listening", flush=True)  # noqa: T201  # the monitor waits for this line before it starts the restore
         connection, _ = listener.accept()
+    process.set_parent_death_signal(0)  # from here tasks may run that lack memory: only they, or CRIU, end this
     with connection:
         return Filler(connection, memory_dir).run()
 
