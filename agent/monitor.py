@@ -14,10 +14,12 @@ from pathlib import Path
 from agent.criu.arrival import Arrival
 from agent.criu.departure import Departure
 from agent.engine import monitor
+from agent.engine.adoption import Adoption
 
 
 def extend(base: monitor.Monitor) -> None:
-    """Add the commands of a handover."""
+    """Add the commands of a handover, and adopt."""
+    Adoption(base)
     Departure(base)
     Arrival(base)
 

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import logging
 import math
+import os
 import resource
 import shutil
 import signal as signals
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import hostfiles, logs, network, state
+from agent.engine import adoption, hostfiles, logs, network, state
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
@@ -66,7 +67,7 @@ class Engine:
         self._config = config
         self._images = images
         self._writable_layer = writable_layer
-        self._supervisor = Supervisor(config, self.store, self._ended)
+        self._supervisor = Supervisor(config, self.store, self._ended, self._lost)
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,13 +195,15 @@ class Engine:
         """Return when the container has ended, at the time limit, or when `wanted` says no, with its status. Raises
         WrongState when it never ran or is lost.
         """
-        live = self._supervisor.get(container_id)
+        before, live = None, self._supervisor.get(container_id)
         deadline = time.monotonic() + timeout_s
-        while live is not None and not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline or not wanted():
-                return self.inspect(container_id)
-        if live is not None and live.last is not None:
-            return live.last
+        while live is not None and live is not before:  # a killed monitor has a successor
+            while not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline or not wanted():
+                    return self.inspect(container_id)
+            if live.last is not None:
+                return live.last
+            before, live = live, self._supervisor.get(container_id)
         status = self.inspect(container_id)
         if status.state in (State.CREATED, State.LOST):
             raise WrongState(
@@ -274,6 +277,7 @@ class Engine:
             record = dataclasses.replace(record, migration_id="", role="", epoch=epoch)
             self.store.write_record(container_id, record)
             self._ended(container_id)  # or it would have removed itself during the move
+            self._adopt(container_id)  # or its monitor would have been replaced
 
     def epoch(self, container_id: str) -> int:
         """The highest that this host knows of the container; 0 when it does not have it."""
@@ -386,6 +390,7 @@ class Engine:
         if live is None:
             self._supervisor.settle(container_id)
             self._ended(container_id)
+            self._adopt(container_id)
             return
         monitor_state = live.ask("status")["state"]
         if monitor_state in ("idle", "creating", "created"):  # the agent died between create and start
@@ -436,6 +441,40 @@ class Engine:
             if live is not None:
                 live.last = status
             self._delete(container_id)
+
+    def _lost(self, container_id: str, live: Live) -> None:
+        self._adopt(container_id, live.outputs)
+
+    def _adopt(self, container_id: str, outputs: Sequence[int] = ()) -> None:
+        """A container whose monitor was killed gets another. Not during a move: whoever ends that asks again. Where it
+        cannot be, it stays lost: its tasks run on, and it can only be killed. `outputs`: stay the caller's.
+        """
+        try:
+            status = self.inspect(container_id)
+        except NotFound:
+            return  # it has just removed itself
+        if status.state != State.LOST or status.migration_id:
+            return
+        spec, record = status.spec, self.store.record(container_id)
+        opened: Sequence[int] = ()
+        try:
+            if start_ticks(record.pid) != record.start_ticks:
+                raise WrongState(f"its init, pid {record.pid}, has ended")
+            if not outputs:
+                outputs = opened = adoption.reopen_outputs(record.pid)
+            if spec.tty and not outputs:
+                raise WrongState("its terminal went with its monitor")
+            live = self._supervisor.spawn(container_id)
+            assert live.client is not None
+            live.client.request("adopt", fds=outputs, plan=self.plan(spec), pid=record.pid)
+            live.hold_outputs()
+            log.warning("container %s has a new monitor; it ran on meanwhile", container_id)
+        except (AgentError, OSError) as exc:
+            log.error("container %s gets no new monitor: %s", container_id, exc)
+            self._supervisor.give_up(container_id)
+        finally:
+            for fd in opened:
+                os.close(fd)
 
     def _kill_lost(self, spec: ContainerSpec) -> None:
         cgroup = self.cgroup(spec.id)

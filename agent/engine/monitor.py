@@ -73,6 +73,7 @@ class Monitor:
             "discard": self._discard,
         }
         self._birth: Birth | None = None
+        self._pidfd = -1  # of an init that is not our child
         self._log: LogWriter | None = None
         self._runtime_dir = runtime_dir
         self._server = Server(self.loop, runtime_dir / "monitor.sock", self._request, self._client_gone)
@@ -136,6 +137,22 @@ class Monitor:
         """`pid` is the container's init and our child: its end is the container's."""
         self.pid = pid
         self.loop.on_exit(pid, self._init_exited)
+
+    def adopt_stdio(self, outputs: list[int]) -> None:
+        """After take_plan(): go on reading what the container already writes to. The descriptors become ours."""
+        assert self._log is not None, "take_plan comes first"
+        self.stdio = Stdio(self.loop, self._log, self._output)
+        self.stdio.adopt(outputs, tty=self.plan["tty"])
+
+    def adopt_init(self, pid: int) -> None:
+        """`pid` is the container's init and not our child: its end shows, its exit code does not. Raises OSError."""
+        self.pid, self._pidfd = pid, process.pidfd_open(pid)
+
+        def ended() -> None:
+            self.loop.remove_reader(self._pidfd)
+            self._init_exited(0)
+
+        self.loop.add_reader(self._pidfd, ended)
 
     def tasks(self) -> Tasks:
         return Tasks(Path(self.plan["freezer"]))
@@ -262,7 +279,10 @@ class Monitor:
         if not self.pid or self.exit_code is not None:
             client.fail(request, "kill", errno.ESRCH, f"the container is {self.state}")
             return
-        os.kill(self.pid, number)  # not reaped yet: the pid is still its own
+        if self._pidfd >= 0:
+            process.pidfd_send_signal(self._pidfd, number)
+        else:
+            os.kill(self.pid, number)  # not reaped yet: the pid is still its own
         client.answer(request)
 
     def _attach(self, client: Client, request: Message, _fds: list[int]) -> None:

@@ -68,6 +68,22 @@ class Stdio:
             self._keys["stdin"] = _pipe_key(self._ends.stdin) if stdin_open else ""
         return self._ends
 
+    def adopt(self, outputs: list[int], *, tty: bool) -> None:
+        """Read from ends that are there already: stdout's and stderr's, or a master. A stdin that was a pipe stays closed."""
+        if tty:
+            (self._master,) = outputs
+            self._stdin = self._master
+            slave = fcntl.ioctl(self._master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                self._keys = {"tty": _tty_key(slave)}
+            finally:
+                os.close(slave)
+            self._read("stdout", self._master)
+            return
+        for stream, fd in zip(("stdout", "stderr"), outputs, strict=False):
+            self._keys[stream] = _pipe_key(fd)
+            self._read(stream, fd)
+
     def keys(self) -> dict[str, str]:
         """CRIU's names of what the container has from us: "stdin", "stdout", "stderr" and "tty"; "" = nothing (any more)."""
         closed = {"stdin": ""} if self._stdin < 0 else {}
@@ -174,9 +190,7 @@ class Stdio:
         self._stdin = self._master
         os.fchown(slave, owner, owner + _TTY_GROUP)
         self._read("stdout", self._master)
-        status = os.fstat(slave)
-        key = f"tty[{status.st_rdev:x}:{status.st_dev:x}]"
-        return ContainerEnds(stdin=slave, stdout=slave, stderr=slave, tty_key=key)
+        return ContainerEnds(stdin=slave, stdout=slave, stderr=slave, tty_key=_tty_key(slave))
 
     def _read(self, stream: str, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -246,6 +260,11 @@ class Stdio:
         waiting, self._input = self._input, []
         for _, done in waiting:
             done()
+
+
+def _tty_key(slave: int) -> str:
+    status = os.fstat(slave)
+    return f"tty[{status.st_rdev:x}:{status.st_dev:x}]"
 
 
 def _pipe_key(fd: int) -> str:

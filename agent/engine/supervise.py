@@ -21,13 +21,13 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.engine import network, rootfs
+from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError, spawn_monitor
 from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
 
-UNKNOWN_EXIT_CODE = 255
 CLOSE_LIMIT_S = 30.0
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,20 @@ class Live:
 
 class Supervisor:
     """Callers hold the container's lock (Store.lock) around every method but get(). `on_end`: called under that lock
-    when a container's monitor has ended by itself and the host is in order again.
+    when a container's monitor has ended by itself and the host is in order again; `on_lost`: when its tasks are still there.
     """
 
-    def __init__(self, config: AgentConfig, store: Store, on_end: Callable[[str, Live], None]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        store: Store,
+        on_end: Callable[[str, Live], None],
+        on_lost: Callable[[str, Live], None],
+    ) -> None:
         self._config = config
         self._store = store
         self._on_end = on_end
+        self._on_lost = on_lost
         self._guard = threading.Lock()
         self._live: dict[str, Live] = {}
 
@@ -78,6 +85,8 @@ class Supervisor:
         """Raises WrongState when the container has no monitor."""
         live = self.get(container_id)
         if live is None:
+            if Cgroup(self._config.cgroup_parent, container_id).populated():
+                raise WrongState(f"the monitor of container {container_id} was killed; its processes were not touched")
             raise WrongState(f"no process of container {container_id} is watched here", hint="start it first")
         return live
 
@@ -88,6 +97,14 @@ class Supervisor:
         runtime_dir = self.runtime_dir(container_id)
         process = spawn_monitor(runtime_dir, monitors)
         return self._connect(container_id, process)
+
+    def give_up(self, container_id: str) -> None:
+        """End a monitor that has not become the container's."""
+        with self._guard:
+            live = self._live.pop(container_id, None)
+        if live is not None and live.process is not None:
+            live.process.kill()
+            live.closed.wait(CLOSE_LIMIT_S)
 
     def reconnect(self, container_id: str) -> Live | None:
         """The monitor that an earlier agent left; None when none answers."""
@@ -170,9 +187,6 @@ class Supervisor:
         """Runs in the thread that read the connection, once."""
         if live.process is not None and not live.left_alone:
             live.process.wait()
-        for fd in live.outputs:
-            os.close(fd)
-        live.outputs = []
         live.closed.set()
         try:
             if self.get(container_id) is live:
@@ -182,9 +196,15 @@ class Supervisor:
                             del self._live[container_id]
                         if self.settle(container_id):
                             self._on_end(container_id, live)
+                        else:
+                            self._on_lost(container_id, live)
         except NotFound:
             pass  # removed meanwhile
         except (AgentError, OSError) as exc:
             log.error("container %s: cleaning up after its end: %s", container_id, exc)
         finally:
+            # Not before: tasks that write while nobody holds the other end are killed by it.
+            for fd in live.outputs:
+                os.close(fd)
+            live.outputs = []
             live.gone.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -513,43 +512,6 @@ def test_agent_killed_between_create_and_start(host: EngineHost) -> None:
     assert output(engine, spec.id) == "ran\n"
     engine.remove(spec.id)
     engine.close()
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_killed_monitor_leaves_a_lost_container(host: EngineHost, engine: Engine, restart: bool) -> None:
-    """The tasks run on, the state says lost, also to a new agent; stop is refused with a hint; a forced removal takes all."""
-    spec = host.spec(TICKER)
-    engine.create(spec, 1)
-    pid = engine.start(spec.id).pid
-    monitor = int((host.config.runtime_dir / spec.id / "monitor.pid").read_text())
-    os.kill(monitor, signal.SIGKILL)
-    until(lambda: engine.inspect(spec.id).state == State.LOST)
-    if restart:
-        engine.close()
-        engine = host.engine()
-        assert engine.inspect(spec.id).state == State.LOST
-    assert Path(f"/proc/{pid}").exists()
-    with pytest.raises(WrongState) as caught:
-        engine.stop(spec.id)
-    assert "migrate kill" in caught.value.hint
-    with pytest.raises(WrongState):
-        engine.wait(spec.id)
-    engine.remove(spec.id, force=True)
-    until(lambda: not Path(f"/proc/{pid}/exe").exists())
-    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
-
-
-def test_killing_a_lost_container(host: EngineHost, engine: Engine) -> None:
-    """SIGKILL ends a lost container: exited, exit code unknown and said so."""
-    spec = host.spec(TICKER)
-    engine.create(spec, 1)
-    engine.start(spec.id)
-    os.kill(int((host.config.runtime_dir / spec.id / "monitor.pid").read_text()), signal.SIGKILL)
-    until(lambda: engine.inspect(spec.id).state == State.LOST)
-    engine.kill(spec.id)
-    status = engine.inspect(spec.id)
-    assert (status.state, status.exit_code) == (State.EXITED, 255)
-    assert "not known" in status.error
 
 
 def test_monitor_stands_outside_the_containers_cgroup(host: EngineHost, engine: Engine) -> None:

@@ -12,7 +12,7 @@ from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus
 from agent.errors import NotFound
-from tests.system.engine_host import EngineHost, until
+from tests.system.engine_host import EngineHost, lose, until
 
 pytestmark = pytest.mark.system
 
@@ -83,9 +83,7 @@ def test_one_that_exits_without_an_agent_goes_with_the_next_one(host: EngineHost
 def test_a_lost_one_goes_when_it_is_killed(host: EngineHost, engine: Engine) -> None:
     """Its monitor dead, it is removed by the kill that ends it."""
     spec = start(engine, host, "sleep 1000")
-    monitor = int((host.config.runtime_dir / spec.id / "monitor.pid").read_text())
-    os.kill(monitor, signal.SIGKILL)
-    until(lambda: engine.inspect(spec.id).state == "lost")
+    lose(host, engine, spec)
     engine.kill(spec.id)
     assert gone(engine, host, spec)
 

@@ -1,0 +1,110 @@
+"""A container whose monitor is killed: it gets another, or is lost, and is never touched by that. Real, as root."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.engine.container import Engine
+from agent.engine.state import State
+from agent.errors import WrongState
+from tests.system.engine_host import EngineHost, lose, monitor_pid, until
+
+pytestmark = pytest.mark.system
+
+TICKER = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.01; done"
+
+
+def output(engine: Engine, container_id: str) -> str:
+    return b"".join(entry.data for entry in engine.logs(container_id)).decode()
+
+
+@pytest.mark.parametrize("agent", ["lives", "comes later"])
+def test_killed_monitor_has_a_successor(host: EngineHost, engine: Engine, agent: str) -> None:
+    """The tasks run on and write on; the container can be stopped, and its exit code is said to be unknown. No line is lost
+    where an agent lives, which has the other end of the pipes meanwhile.
+    """
+    spec = host.spec("trap 'exit 0' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done")
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    until(lambda: "5\n" in output(engine, spec.id))
+    first = monitor_pid(host, spec)
+    if agent == "comes later":
+        engine.close()
+    os.kill(first, signal.SIGKILL)
+    if agent == "comes later":
+        until(lambda: not Path(f"/proc/{first}/exe").exists())
+        engine = host.engine()
+    until(lambda: engine.inspect(spec.id).state == State.RUNNING and monitor_pid(host, spec) != first)
+    assert engine.inspect(spec.id).pid == pid
+    written = len(output(engine, spec.id).splitlines())
+    until(lambda: len(output(engine, spec.id).splitlines()) > written + 5)
+    status = engine.stop(spec.id)
+    assert (status.state, status.exit_code) == (State.EXITED, 255)
+    assert "not known" in status.error
+    numbers = [int(line) for line in output(engine, spec.id).splitlines()]
+    assert numbers == (list(range(len(numbers))) if agent == "lives" else sorted(set(numbers)))
+    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+
+
+def test_killed_monitor_of_a_terminal(host: EngineHost, engine: Engine) -> None:
+    """The agent has kept the terminal's other end: the program is not hung up, and hears what is typed after that."""
+    spec = host.spec("while read line; do echo got $line; done", tty=True)
+    engine.create(spec, 1)
+    engine.start(spec.id)
+    first = monitor_pid(host, spec)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: engine.inspect(spec.id).state == State.RUNNING and monitor_pid(host, spec) != first)
+    attachment = engine.attach(spec.id)
+    attachment.write(b"hello\n")
+    until(lambda: "got hello" in output(engine, spec.id))
+    attachment.close()
+    engine.remove(spec.id, force=True)
+
+
+def test_no_successor_during_a_move(host: EngineHost, engine: Engine) -> None:
+    """While a move has the container only the handover acts on it: lost until then, its tasks run on; afterwards it has one."""
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    engine.set_role(spec.id, "abc", "source", 1)
+    os.kill(monitor_pid(host, spec), signal.SIGKILL)
+    until(lambda: engine.inspect(spec.id).state == State.LOST)
+    with pytest.raises(WrongState, match="was killed"):
+        engine.monitor(spec.id)
+    engine.end_role(spec.id, "abc", 1)
+    status = engine.inspect(spec.id)
+    assert (status.state, status.pid) == (State.RUNNING, pid)
+    engine.remove(spec.id, force=True)
+
+
+def test_a_lost_container(host: EngineHost, engine: Engine) -> None:
+    """One that can have no successor stays lost; stop and wait are refused with a hint; a forced removal takes all."""
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    lose(host, engine, spec)
+    assert Path(f"/proc/{pid}").exists()
+    with pytest.raises(WrongState) as caught:
+        engine.stop(spec.id)
+    assert "migrate kill" in caught.value.hint
+    with pytest.raises(WrongState):
+        engine.wait(spec.id)
+    engine.remove(spec.id, force=True)
+    until(lambda: not Path(f"/proc/{pid}/exe").exists())
+    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+
+
+def test_killing_a_lost_container(host: EngineHost, engine: Engine) -> None:
+    """SIGKILL ends a lost container: exited, exit code unknown and said so."""
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    engine.start(spec.id)
+    lose(host, engine, spec)
+    engine.kill(spec.id)
+    status = engine.inspect(spec.id)
+    assert (status.state, status.exit_code) == (State.EXITED, 255)
+    assert "not known" in status.error
