@@ -31,6 +31,7 @@ _LAST_DELAY_S = 5.0
 _STEADY_S = 10.0  # a program that ran this long starts again at once, with the first delay next time
 _END_TIMEOUT_S = 5.0
 _KILL_TIMEOUT_S = 20.0
+_CLEAR_LIMIT_S = 10.0
 
 
 class Child:
@@ -173,6 +174,23 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
+def below_run() -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [point for line in lines if (point := line.split(" ")[4]).startswith("/run/")]
+
+
+def clear_run() -> None:
+    """Unmount everything below /run. What is gone when its turn comes is no error: whoever removes the name of a network
+    namespace tears its mount off in every mount namespace, in this one too.
+    """
+    deadline = time.monotonic() + _CLEAR_LIMIT_S
+    while points := below_run():
+        for point in sorted(points, key=len, reverse=True):
+            done = subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, text=True)
+        if time.monotonic() > deadline:
+            raise OSError(f"{', '.join(points)} cannot be unmounted: {done.stderr.strip()}")
+
+
 def make_host(plan: NodePlan) -> None:
     """Hostname and mounts. The mount namespace is private already: nothing of this shows outside."""
     socket.sethostname(plan.name)
@@ -186,10 +204,7 @@ def make_host(plan: NodePlan) -> None:
     holder.rmdir()
     # Whatever is mounted below /run goes first, not merely out of sight: names of network namespaces, other labs' too,
     # would keep those alive as long as this node lives.
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    below = [point for line in lines if (point := line.split(" ")[4]).startswith("/run/")]
-    for point in sorted(below, key=len, reverse=True):
-        subprocess.run(["umount", "--lazy", point], check=True)
+    clear_run()
     _mount(
         "-t", "tmpfs", "-o", "mode=755,nosuid,nodev", "tmpfs", "/run"
     )  # a tmpfs: CRIU keeps its kerndat cache only there

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.lab import processes
+from migrate.lab import node, processes
 from migrate.lab.plan import NodePlan, NodeState, Program, plan_file
 
 pytestmark = pytest.mark.unit
@@ -128,3 +128,14 @@ def test_sigterm_ends_the_programs(tmp_path: Path) -> None:
         assert process.wait(60) == 0
         assert [each.pid for each in state(tmp_path).programs] == [0, 0]
         assert all(processes.read(pid) is None for pid in pids)
+
+
+def test_another_labs_namespace_may_go_while_a_host_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount that was listed and is gone when its turn comes holds nothing up; one that stays is an error."""
+    listings = [["/run/netns/gone"], []]
+    monkeypatch.setattr(node, "below_run", lambda: listings.pop(0))
+    node.clear_run()
+    monkeypatch.setattr(node, "below_run", lambda: ["/run/netns/stays"])
+    monkeypatch.setattr(node, "_CLEAR_LIMIT_S", 0.05)
+    with pytest.raises(OSError, match="/run/netns/stays cannot be unmounted"):
+        node.clear_run()
