@@ -171,7 +171,7 @@ class Source:
             )
         memory = answer["memory"]
         return {
-            "text": f"{memory['rounds']} rounds of memory: {memory['why']}",
+            "text": f"{memory['rounds']} rounds of memory{f' ({self._tracker})' if memory['rounds'] else ''}: {memory['why']}",
             "done_bytes": _precopied(answer),
             "facts": {
                 "rounds": memory["rounds"],

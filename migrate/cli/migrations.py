@@ -142,6 +142,8 @@ def describe(record: Migration) -> str:
             lines.append(f"hint:     {record.failure.hint}")
     if record.journal:
         lines += ["", "journal:", *journal(record)]
+    if memory := rounds(record):
+        lines += ["", "memory sent ahead:", *memory]
     if record.marks:
         lines += ["", "frozen window:", *timeline(record.marks)]
     return "\n".join(lines)
@@ -154,6 +156,18 @@ def journal(record: Migration) -> list[str]:
         f"  {(row.unix_ns - begin) / 1e9:9.3f} s  {row.step:<10} {row.event}{f': {row.error}' if row.error else ''}"
         for row in record.journal
     ]
+
+
+def rounds(record: Migration) -> list[str]:
+    """One line a round of precopy: pages, bytes, time; then why it ended, and by what writes were seen."""
+    done = [row.facts for row in record.journal if row.step == "precopy" and row.event == "done"]
+    if not done:
+        return []
+    lines = [
+        f"  round {each['round']:3.0f}: {each['pages']:8.0f} pages  {tables.size(each['sent_bytes']):>9}  {tables.seconds(each['took_s'])}"
+        for each in done[-1].get("each_round", ())
+    ]
+    return [*lines, f"  {done[-1]['text']}"] if done[-1].get("text") else lines
 
 
 def timeline(marks: tuple[Mark, ...]) -> list[str]:

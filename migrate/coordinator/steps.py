@@ -132,11 +132,14 @@ class Precopy:
             migration_id=move.id, epoch=move.epoch, max_downtime_s=move.max_downtime_s, max_rounds=MAX_ROUNDS
         )
         facts: dict[str, float] = {}
+        text, rounds = "", []
         deadline_s = _deadline_s(_container_bytes(done) * MAX_ROUNDS)
         for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
-            facts = dict(progress.facts)
+            facts, text = dict(progress.facts), progress.text
+            if "round" in facts:
+                rounds.append(facts)
             move.pass_on(progress)
-        return facts
+        return {**facts, "text": text, "each_round": rounds}
 
     def undo(self, move: Move) -> None:
         _run_on_at_source(move)

@@ -307,6 +307,22 @@ def test_the_page_of_a_migration() -> None:
     ]
 
 
+def test_the_page_tells_each_round_of_memory() -> None:
+    """Pages, bytes and time of each, and why they ended; nothing where no memory was sent ahead."""
+    each = [
+        {"round": 1.0, "pages": 300.0, "sent_bytes": 1_230_000.0, "took_s": 1.5},
+        {"round": 2.0, "pages": 5.0, "sent_bytes": 20_480.0, "took_s": 0.1},
+    ]
+    facts = {"rounds": 2.0, "text": "2 rounds of memory (soft-dirty): almost nothing is left", "each_round": each}
+    record = replace(RECORD, journal=(replace(_step("precopy", "done", 100), facts=facts),))
+    lines = migrations.describe(record).splitlines()
+    begin = lines.index("memory sent ahead:")
+    assert lines[begin + 1].split()[:5] == ["round", "1:", "300", "pages", "1.23"]
+    assert lines[begin + 2].split()[:6] == ["round", "2:", "5", "pages", "20.5", "kB"]
+    assert lines[begin + 3] == "  2 rounds of memory (soft-dirty): almost nothing is left"
+    assert migrations.rounds(replace(RECORD, journal=())) == []
+
+
 def test_the_frozen_window_is_drawn_to_scale() -> None:
     """Bars follow each other; each begins where the one before ends."""
     marks = (
