@@ -45,32 +45,31 @@ MESSAGE_BYTES = 32
 RESTORE_FINISHED = 0x52535446
 FAULT_WINDOW = 64 * 1024  # what one fault brings along: neighbours are likely next
 FILL_CHUNK = 1024 * 1024
-MAP_WINDOW = 64 * 1024 * 1024
 
 
 class Memory:
-    """One process's memory file, mapped a window at a time."""
+    """One process's memory file, read into a buffer that stays in memory: the kernel copies from it without a fault a page."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
-        self._low = -1
-        self._map: mmap.mmap | None = None
-        self._address = 0
+        self._buffer = mmap.mmap(-1, FILL_CHUNK)
+        self._view = memoryview(self._buffer)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
 
-    def address_of(self, piece: Missing) -> tuple[int, int]:
-        """Where `piece` lies in our memory and how many bytes of it from there; past the end of the file: (0, its size)."""
+    def load(self, piece: Missing) -> tuple[int, int]:
+        """(address in our memory, bytes) of the beginning of `piece`; past the end of the file: (0, its size). A hole reads as zeros."""
         offset, length = piece.offset, piece.end - piece.start
         if offset >= self._size:
             return 0, length
-        length = min(length, self._size - offset)
-        low = offset - offset % MAP_WINDOW
-        if low != self._low:
-            self._map = None  # the old window is unmapped once nothing points into it
-            self._map = mmap.mmap(self._fd, min(MAP_WINDOW, self._size - low), mmap.MAP_SHARED, offset=low)
-            self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-            self._low = low
-        return self._address + offset - low, min(length, low + MAP_WINDOW - offset)
+        length = min(length, self._size - offset, FILL_CHUNK)
+        done = 0
+        while done < length:
+            got = os.preadv(self._fd, [self._view[done:length]], offset + done)
+            if not got:
+                raise OSError(errno.EIO, f"the memory file ends at {offset + done:#x}, before its size")
+            done += got
+        return self._address, length
 
 
 class Task:
@@ -122,8 +121,7 @@ class Task:
         """
         most = piece.end - piece.start
         while piece.start < piece.end and not self.gone:
-            source, length = self.memory.address_of(piece)
-            length = min(length, most)
+            source, length = self.memory.load(Missing(piece.start, min(piece.end, piece.start + most), piece.shift))
             if source:
                 request = bytearray(struct.pack("<QQQQq", piece.start, source, length, 0, 0))
                 done, code = self._ioctl(UFFDIO_COPY, request, 32)

@@ -6,8 +6,9 @@ range with mremap. Standard library only, no system calls.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 
 PAGE = 4096
 
@@ -23,6 +24,9 @@ class Missing:
     @property
     def offset(self) -> int:
         return self.start - self.shift
+
+
+_start, _end = attrgetter("start"), attrgetter("end")
 
 
 class Space:
@@ -55,7 +59,7 @@ class Space:
 
     def around(self, address: int, window: int) -> Missing | None:
         """The missing range that holds `address`, cut to the aligned window of `window` bytes around it; None if it is not missing."""
-        at = bisect_right(self._ranges, address, key=lambda r: r.start) - 1
+        at = bisect_right(self._ranges, address, key=_start) - 1
         if at < 0 or self._ranges[at].end <= address:
             return None
         r = self._ranges[at]
@@ -64,19 +68,18 @@ class Space:
 
     def drop(self, start: int, end: int) -> list[Missing]:
         """Forget [start, end): filled, unmapped or thrown away by the process. Returns what of it was missing."""
+        first = bisect_right(self._ranges, start, key=_end)
+        last = bisect_left(self._ranges, end, lo=first, key=_start)
+        hit = self._ranges[first:last]
+        if not hit:
+            return []
         kept: list[Missing] = []
-        dropped: list[Missing] = []
-        for r in self._ranges:
-            if r.end <= start or r.start >= end:
-                kept.append(r)
-                continue
-            dropped.append(Missing(max(r.start, start), min(r.end, end), r.shift))
-            if r.start < start:
-                kept.append(Missing(r.start, start, r.shift))
-            if r.end > end:
-                kept.append(Missing(end, r.end, r.shift))
-        self._ranges = kept
-        return dropped
+        if hit[0].start < start:
+            kept.append(Missing(hit[0].start, start, hit[0].shift))
+        if hit[-1].end > end:
+            kept.append(Missing(end, hit[-1].end, hit[-1].shift))
+        self._ranges[first:last] = kept
+        return [Missing(max(r.start, start), min(r.end, end), r.shift) for r in hit]
 
     def move(self, old: int, new: int, length: int) -> None:
         """mremap: what was missing in [old, old + length) is now missing at `new`, from the same place of the file."""
