@@ -198,6 +198,7 @@ class Arrival:
             self._monitor.state = "failed"
         elif code and self._monitor.state == "running":
             self._monitor.tasks().freeze(True)
+            self._monitor.status_extras["memory_lost"] = True
             self._monitor.status_extras["error"] = (
                 f"the process that fills memory died (status {code}) before it was done: the container is frozen, "
                 "for the memory that it lacks would read as zeros"

@@ -64,8 +64,9 @@ class Departure:
                 FILLING_PAUSE_S, lambda: self._dump(client, request, _fds) if self._postponed is request else None
             )
             return
-        if self._monitor.state != "running":
-            client.fail(request, "dump", 0, f"the container is {self._monitor.state}")
+        if self._monitor.state != "running" or self._monitor.status_extras.get("memory_lost"):
+            lacking = " and lost memory in its last move" if self._monitor.status_extras.get("memory_lost") else ""
+            client.fail(request, "dump", 0, f"the container is {self._monitor.state}{lacking}")
             return
         self._plan = request["plan"]
         self._link = link.LinkPlan(**self._plan["link"])

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from agent.storage.layers import WritableLayer
 from agent.transfer.commands import TransferProcess
 
 ROLE = "source"
+FILLING_PAUSE_S = 0.05
 DUMP_LIMIT_S = 120.0
 DEFAULT_MAX_DOWNTIME_S = 0.3
 DEFAULT_MAX_ROUNDS = 10
@@ -157,6 +159,7 @@ class Source:
         """Send what can be sent while the container runs: files, then memory in rounds. Returns the last report."""
         with self._turns.call(migration_id, "Precopy"):
             record = self._begun(migration_id, epoch)
+            self._wait_until_filled(record, progress)
             directory = self._engine.store.directory(record.container_id)
             answer = self._ask_once(
                 migration_id,
@@ -181,6 +184,19 @@ class Source:
                 "untracked_tasks": memory["untracked"],
             },
         }
+
+    def _wait_until_filled(self, record: MoveRecord, progress: Progress) -> None:
+        """A container that has just come here may still lack memory: that can neither be sent nor dumped. Seconds, mostly none."""
+        monitor = self._engine.monitor(record.container_id)
+        said = False
+        while (status := monitor.request("status").fields).get("filling"):
+            self._ended.refuse(record.migration_id, ROLE)
+            if not said:
+                progress({"text": "waiting until the memory of the last move is in place"})
+                said = True
+            time.sleep(FILLING_PAUSE_S)
+        if status.get("memory_lost"):
+            raise WrongState(f"container {record.container_id} lost memory in its last move: {status.get('error')}")
 
     # ------------------------------------------------------------ the freeze
 
