@@ -33,7 +33,8 @@ def build(output: Path, python: str) -> None:
         dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
         platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
         target = ["--python-version", python, "--implementation", "cp", *platforms]
-        pip(scratch, "download", "--only-binary=:all:", "--dest", str(wheels), *target, *dependencies)
+        # pip itself too: a host needs neither one of its own nor Debian's python3-venv, and making a venv with one takes a minute there.
+        pip(scratch, "download", "--only-binary=:all:", "--dest", str(wheels), *target, *dependencies, "pip")
         with tarfile.open(output, "w") as tar:
             tar.add(wheels, "wheels")
             tar.add(INSTALL, "install")
