@@ -48,7 +48,12 @@ def count(lab: Lab, init_pid: int) -> dict[Kind, int]:
             pids = [program.pid]
             put(f"{node}: descriptors of the {program.name}", _descriptors(pids), 2, "calls under way")
             put(f"{node}: threads of the {program.name}", _threads(pids), 4, "gRPC's pool grows up to its limit")
-            put(f"{node}: RSS of the {program.name}, KiB", _rss_kib(program.pid), 3072, "arenas and caches")
+            put(
+                f"{node}: RSS of the {program.name}, KiB",
+                _rss_kib(program.pid),
+                8192,
+                "arenas and caches, full after some 20 moves",
+            )
     for node, pid in nodes.supervisors(lab.state_dir).items():
         put(f"{node}: mounts", _mounts(pid))
         put(f"{node}: tmpfs bytes of /run", _tmpfs_bytes(pid), 16 << 10, "a monitor's log")
