@@ -14,6 +14,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from agent import atomic
 from agent.errors import AgentError, Unsupported
 
 UNIT_DIR = Path("/etc/systemd/system")
@@ -106,8 +107,7 @@ def install(name: str, text: str, *, directory: Path = UNIT_DIR) -> bool:
     path = directory / name
     changed = not path.exists() or path.read_text() != text
     if changed:
-        path.write_text(text)
-        path.chmod(0o644)
+        atomic.write(path, text, mode=0o644)
         _run(["systemctl", "daemon-reload"])
     _run(["systemctl", "--quiet", "enable", name])
     bring_up(name, again=changed)

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.linux": set(),
     # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
     "agent.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
-    "agent.setup": {"agent.linux", "agent.errors", "agent.config", "agent.dial"},
+    "agent.setup": {"agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.dial"},
     "agent.engine": {"agent.atomic", "agent.config", "agent.linux", "agent.errors"},
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
     "agent.storage": {"agent.atomic", "agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
