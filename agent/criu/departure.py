@@ -13,11 +13,12 @@ Standard library only.
 from __future__ import annotations
 
 import base64
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
-from agent.criu import fixup
+from agent.criu import fixup, options
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
 from agent.engine import link
@@ -36,6 +37,8 @@ class Departure:
         self._monitor = monitor
         self._plan: dict[str, Any] = {}
         self._criu: Swrk | None = None
+        self._port: socket.socket | None = None  # held so that CRIU cannot listen there
+        self._why = ""  # the last dump failed, for whoever asks after it
         self._marks: list[dict[str, Any]] = []
         self._waiting: tuple[Client, Message] | None = None
         self._link = link.LinkPlan(bridge="")
@@ -75,6 +78,8 @@ class Departure:
         self._waiting = (client, request)
         self._monitor.state = "dumping"
         self._mark("dump")
+        self._why = ""
+        self._port = _take_port()
         try:
             self._criu = Swrk(
                 self._monitor.loop,
@@ -117,7 +122,7 @@ class Departure:
     def _continue(self, client: Client, request: Message, _fds: list[int]) -> None:
         """Let CRIU dump; the reply comes when the tasks are held frozen."""
         if self._monitor.state != "locked" or self._criu is None:
-            client.fail(request, "hold", 0, f"the container is {self._monitor.state}")
+            client.fail(request, "hold", 0, self._why or f"the container is {self._monitor.state}")
             return
         self._waiting = (client, request)
         self._monitor.state = "dumping"
@@ -138,6 +143,8 @@ class Departure:
     def _criu_ended(self, response: Response | None) -> None:
         """Before the hold: the dump failed and CRIU has let the tasks go, or died and could not. In the hold: frozen stays frozen."""
         self._criu = None
+        if self._port:
+            self._port.close()
         if self._monitor.state not in ("dumping", "locked"):
             return
         error = self._monitor.status_extras.pop("error", "")
@@ -146,11 +153,11 @@ class Departure:
             fixup.free_after_criu(self._monitor.pid, self._monitor.tasks().procs())
         self._relink()
         self._monitor.state = "running"
+        self._why = error or (response.message if response else "") or "CRIU refused the dump"
         if self._waiting:
             client, request = self._waiting
             self._waiting = None
-            message = error or (response.message if response else "") or "CRIU refused the dump"
-            client.fail(request, "dump", response.errno if response else 0, message)
+            client.fail(request, "dump", response.errno if response else 0, self._why)
 
     # ------------------------------------------------------------ the end of the hold
 
@@ -241,3 +248,15 @@ class Departure:
 
     def _mark(self, name: str) -> None:
         self._marks.append({"name": name, "unix_ns": time.time_ns()})
+
+
+def _take_port() -> socket.socket | None:
+    """Bind the page server's port and do not listen. Monitors share it, CRIU sets SO_REUSEADDR alone and does not get it."""
+    taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        taken.bind(("0.0.0.0", options.UNUSED_PORT))  # noqa: S104  nobody can connect: it never listens
+    except OSError:
+        taken.close()  # a program of the host has it: CRIU does not get it either
+        return None
+    return taken

@@ -16,9 +16,9 @@ STDIO_FDS = {"stdin": 201, "stdout": 202, "stderr": 203}  # numbers in CRIU's ow
 GHOST_LIMIT_BYTES = 256 << 20  # CRIU's default of 1 MiB refuses an ordinary deleted log file
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 LOG_LEVEL = 2  # errors and warnings: higher levels cost milliseconds a thread inside the freeze
-UNUSED_PORT = (
-    27  # a lazy dump insists on a page server's address; it would listen only after the hold, when it is killed
-)
+# A lazy dump insists on a page server, and after the hold, refused or not, it would listen there on all addresses and wait for ever.
+# The monitor keeps the port taken (departure.py): then CRIU cannot listen, lets the tasks go and ends.
+UNUSED_PORT = 27
 
 
 @dataclass(frozen=True, kw_only=True)
