@@ -17,6 +17,7 @@ from migrate.lab import cgroups, nodes, processes
 from migrate.lab.layout import Lab
 
 LOOK_EVERY_S = 0.001
+_CRIU_NAMES = ("criu", "ld-linux")  # our own build is started through its own loader
 _AGENT_STATE = "run/migrate/containers"
 
 
@@ -114,7 +115,11 @@ class Scene:
         return pid if process and self.container_id in process.command else 0
 
     def criu(self, host: str) -> int:
-        return next((pid for pid in _children(self.monitor(host)) if _name(pid) == "criu"), 0)
+        """The monitor's first child of that name: the root of what it restores is born later, as its sibling."""
+        for pid in _children(self.monitor(host)):
+            if _name(pid).startswith(_CRIU_NAMES) and processes.read(pid):
+                return pid
+        return 0
 
     def _bulk_session(self) -> int:
         """sshd's process of the user `migrate` which leads to the receiver: the parent of `dial -c bulk ID`."""
