@@ -102,7 +102,11 @@ def _hosts(move: Move, source: agent_pb2.HostFacts, target: agent_pb2.HostFacts)
 def _container(move: Move, description: agent_pb2.Description) -> Iterator[Finding]:
     if description.state != types_pb2.CONTAINER_STATE_RUNNING:
         what = f"{move.container} is {state_name(description.state)}, and only a running container can move"
-        yield Finding(what=what, where=move.source, remedy=f"migrate start {move.container}")
+        remedy = f"migrate start {move.container}"
+        if description.state == types_pb2.CONTAINER_STATE_LOST:  # it runs: a start would be refused, or be a second copy
+            what = f"{move.container} has lost its monitor and gets no other: it runs, and can only be killed"
+            remedy = f"migrate kill --signal KILL {move.container}, then migrate start {move.container}"
+        yield Finding(what=what, where=move.source, remedy=remedy)
     for blocker in description.blockers:
         yield Finding(what=blocker.what, where=blocker.where or move.source, remedy=blocker.remedy)
 

@@ -112,6 +112,14 @@ def test_a_container_that_does_not_run(fleet: Fleet) -> None:
     assert "is exited" in finding.what
 
 
+def test_a_container_that_has_lost_its_monitor(fleet: Fleet) -> None:
+    """It runs, so nobody is told to start it: that would be refused."""
+    fleet.world.agents["host1"].containers[fleet.container.id].state = types_pb2.CONTAINER_STATE_LOST
+    (finding,) = fleet.runner.check(ORDER)
+    assert "it runs" in finding.what
+    assert finding.remedy.startswith("migrate kill --signal KILL web1")
+
+
 def test_what_the_source_has_seen_in_proc(fleet: Fleet) -> None:
     """A blocker keeps its place and its remedy."""
     blocker = agent_pb2.Blocker(what="io_uring", where="pid 7 (redis)", remedy="turn io_uring off")
