@@ -2,7 +2,8 @@
 
     artifact.py OUTPUT.tar [--python 3.13]
 
-The tar holds `wheels/` (the project's own wheel and those of its run-time dependencies for x86-64) and `install`.
+The tar holds `packages/` (the project and what it needs at run time, for x86-64 and one version of Python, as it lies in
+site-packages) and `install`. Unpacked here and not on the host, which then needs no pip and no minutes of it.
 """
 
 from __future__ import annotations
@@ -27,16 +28,28 @@ def build(output: Path, python: str) -> None:
     """Write the tar; replaces one that is there. Needs pip and a package index."""
     with tempfile.TemporaryDirectory(prefix="migrate-artifact-") as scratch_name:
         scratch = Path(scratch_name)
-        wheels = scratch / "wheels"
-        wheels.mkdir()
-        pip(scratch, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(copy_of_sources(scratch / "source")))
+        packages = scratch / "packages"
         dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
         platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-        target = ["--python-version", python, "--implementation", "cp", *platforms]
-        # pip itself too: a host needs neither one of its own nor Debian's python3-venv, and making a venv with one takes a minute there.
-        pip(scratch, "download", "--only-binary=:all:", "--dest", str(wheels), *target, *dependencies, "pip")
-        with tarfile.open(output, "w") as tar:
-            tar.add(wheels, "wheels")
+        target = ["--python-version", python, "--implementation", "cp", *platforms, "--target", str(packages)]
+        pip(scratch, "install", "--only-binary=:all:", "--no-compile", *target, *dependencies)
+        shutil.rmtree(packages / "bin", ignore_errors=True)  # commands that name this machine's Python
+        pip(
+            scratch,
+            "install",
+            "--no-deps",
+            "--no-compile",
+            "--target",
+            str(scratch / "ours"),
+            str(copy_of_sources(scratch / "source")),
+        )
+        for path in (scratch / "ours").iterdir():
+            if path.name != "bin":
+                path.rename(packages / path.name)
+        (scratch / "python-version").write_text(f"{python}\n")
+        with tarfile.open(output, "w:gz", compresslevel=1) as tar:
+            tar.add(packages, "packages")
+            tar.add(scratch / "python-version", "python-version")
             tar.add(INSTALL, "install")
 
 
