@@ -70,6 +70,13 @@ class Arrival:
         client.answer(request)
 
     def _restore(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Asked again by the next agent, for the one that asked has died: the answer is that of the restore which goes on or is done."""
+        if self._monitor.state == "restoring":
+            self._waiting = (client, request)
+            return
+        if self._monitor.state == "restored":
+            client.answer(request, pid=self._monitor.pid, marks=self._marks)
+            return
         if self._monitor.state != "idle":
             client.fail(request, "restore", 0, f"this monitor is {self._monitor.state}")
             return

@@ -55,7 +55,9 @@ class Live:
         do not get SIGPIPE.
         """
         assert self.client is not None
-        self.outputs = self.client.request("stdio").fds
+        before, self.outputs = self.outputs, self.client.request("stdio").fds
+        for fd in before:  # of a restore that is asked for again
+            os.close(fd)
 
 
 class Supervisor:
@@ -136,13 +138,18 @@ class Supervisor:
         Writes an exit status where nobody could: the monitor, or the host, ended before init.
         """
         cgroup = Cgroup(self._config.cgroup_parent, container_id)
+        record = self._store.record(container_id)
+        if record.role == "target" and not record.pid and cgroup.populated():
+            # A restore that has not come to its end: no commit can have come, and CRIU, an orphan now, might let them run.
+            log.warning("container %s: the monitor of its restore was killed: what it has made is ended", container_id)
+            cgroup.kill()
+            cgroup.wait_empty(CLOSE_LIMIT_S)
         if cgroup.populated():
             log.warning("container %s has lost its monitor; its tasks run on: %s", container_id, cgroup.procs())
             return False
         rootfs.unmount_root(self._store.directory(container_id) / "rootfs")
         network.remove(container_id)
         cgroup.remove()
-        record = self._store.record(container_id)
         if record.pid and not record.migration_id and self._store.exit_status(container_id) is None:
             error = "its monitor or its host ended first: the exit code is not known"
             status = ExitStatus(exit_code=UNKNOWN_EXIT_CODE, finished_unix_ns=time.time_ns(), error=error)

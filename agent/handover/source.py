@@ -43,9 +43,10 @@ DEFAULT_MAX_ROUNDS = 10
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
 Progress = Callable[[Mapping[str, Any]], None]
-# "restore: setup-namespaces: ...": the monitor names the notification that it answered with a refusal.
+# "restore: setup-namespaces: ...": the monitor names the notification that it answered with a refusal. And what CRIU's helpers say
+# of a CRIU that was killed is not why.
 _OUR_REFUSAL = re.compile(
-    r"(dump|restore): (pre-dump|network-lock|post-dump|setup-namespaces|post-restore|pre-resume): "
+    r"(dump|restore): (pre-dump|network-lock|post-dump|setup-namespaces|post-restore|pre-resume|CRIU died)"
 )
 _log = logging.getLogger(__name__)
 
