@@ -44,9 +44,9 @@ class Phase(StrEnum):
     DUMP = "dump"  # CRIU is stopped while it traces web1's init
     SEND = "send"  # the sender is stopped when the tasks are frozen in the kernel
     RESTORE = "restore"  # CRIU on the target is stopped when the first task exists there
-    RELEASE = (
-        "release"  # past the pivot: the source's agent is stopped while the target restores, until web1 runs there
-    )
+    RESTORED = "restored"  # CRIU on the target is stopped when it holds all tasks, about to let them go
+    # Past the pivot: the source's agent is stopped while the target restores, until web1 runs there.
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,7 @@ class Scene:
             Phase.DUMP: lambda: self.criu(self.source) if self.traced(self.source) else 0,
             Phase.SEND: lambda: self._find(Victim.SENDER) if self.group(self.source).frozen else 0,
             Phase.RESTORE: lambda: self.criu(self.target) if self.group(self.target).populated else 0,
+            Phase.RESTORED: lambda: self.criu(self.target) if self.traced(self.target) else 0,
             Phase.RELEASE: lambda: self._program(self.source, "agent") if self.group(self.target).populated else 0,
         }
         while not (pid := holder[phase]()):

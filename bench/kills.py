@@ -48,7 +48,7 @@ def table(kills: KillLab, cells: Sequence[tuple[Phase, Victim]], *, quiet: bool 
         print(line(outcome), flush=True)
         for text in outcome.wrong:
             print(f"    WRONG: {text}", flush=True)
-        if not quiet or not outcome.ran and outcome.wrong:
+        if outcome.wrong or (outcome.ran and not quiet):
             for text in outcome.said.splitlines():
                 print(f"    {text}", flush=True)
     return outcomes
