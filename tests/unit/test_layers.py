@@ -44,6 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay", "agent.engine",
         "agent.storage", "agent.criu", "agent.transfer", "agent.memory",
     },
+    "agent.build": {
+        "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.engine", "agent.storage", "e2b_dockerfile_utils",
+    },
     "agent.services": {"agent", "migrate.rpc", "protos", "grpc", "google"},
     "migrate": {"migrate.errors", "migrate.client", "migrate.records", "migrate.cli"},  # __init__.py, __main__.py
     "migrate.errors": set(),
@@ -61,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 JUDGED = {
     "agent", "migrate", "protos", "grpc", "google", "pycriu", "paramiko", "cryptography", "numpy", "xxhash", "zstandard",
+    "e2b_dockerfile_utils",
 }  # fmt: skip
 
 # Started as `python -I -S FILE`, by sshd, or before anything is installed: nothing but the standard library and ours.
