@@ -28,6 +28,7 @@ from agent.errors import AgentError
 
 CRIU_END_LIMIT_S = 10.0
 FILLING_PAUSE_S, FILLING_LIMIT_S = 0.02, 90.0
+UNACCEPTED_PAUSE_S, UNACCEPTED_TRIES = 0.03, 10
 
 
 class Departure:
@@ -44,7 +45,8 @@ class Departure:
         self._link = link.LinkPlan(bridge="")
         self._unlinked = False
         self._rolling_back = False
-        self._postponed: Message | None = None  # a dump that waits for memory; a rollback drops it
+        self._postponed: tuple[Client, Message] | None = None  # a dump that is tried (again) in a moment
+        self._unaccepted = 0
         monitor.commands |= {
             "dump": self._dump,
             "hold": self._continue,
@@ -62,10 +64,7 @@ class Departure:
             if time.monotonic() > until_s:
                 client.fail(request, "dump", 0, "its memory is still being filled after the last move: try again later")
                 return
-            self._postponed = request
-            self._monitor.loop.call_later(
-                FILLING_PAUSE_S, lambda: self._dump(client, request, _fds) if self._postponed is request else None
-            )
+            self._postpone(client, request, FILLING_PAUSE_S)
             return
         if self._monitor.state != "running" or self._monitor.status_extras.get("memory_lost"):
             lacking = " and lost memory in its last move" if self._monitor.status_extras.get("memory_lost") else ""
@@ -75,6 +74,7 @@ class Departure:
         self._link = link.LinkPlan(**self._plan["link"])
         self._marks = []
         self._unlinked = self._rolling_back = False
+        self._unaccepted = 0
         self._waiting = (client, request)
         self._monitor.state = "dumping"
         self._mark("dump")
@@ -93,6 +93,19 @@ class Departure:
             self._monitor.state = "running"
             raise
 
+    def _postpone(self, client: Client, request: Message, pause_s: float) -> None:
+        """Try in a moment; a rollback calls it off."""
+        waiting = self._postponed = (client, request)
+        self._monitor.loop.call_later(
+            pause_s, lambda: self._dump(client, request, []) if self._postponed is waiting else None
+        )
+
+    def _call_off(self) -> None:
+        if self._postponed:
+            client, request = self._postponed
+            self._postponed = None
+            client.fail(request, "dump", 0, "the move was called off")
+
     def _notified(self, script: str, _pid: int, _fds: list[int]) -> None:
         assert self._criu is not None
         if self._rolling_back:
@@ -105,6 +118,10 @@ class Departure:
                 self._mark("frozen")
                 self._unlinked = True  # before the effect: an undo of what was never done does no harm
                 link.cut(self._link)
+                self._unaccepted = link.unaccepted(self._monitor.pid)
+                if self._unaccepted:
+                    self._criu.answer(False)  # CRIU would refuse them too, but only after its work, and ours
+                    return
                 self._monitor.state = "locked"
                 self._reply(marks=self._marks, pid=self._monitor.pid)
                 return  # the answer is hold's or rollback's
@@ -153,21 +170,30 @@ class Departure:
             fixup.free_after_criu(self._monitor.pid, self._monitor.tasks().procs())
         self._relink()
         self._monitor.state = "running"
+        waiting, self._waiting = self._waiting, None
+        if waiting and self._unaccepted and not error:
+            client, request = waiting
+            tries = request["tries"] = request.get("tries", 0) + 1
+            if tries < UNACCEPTED_TRIES:
+                self._postpone(client, request, UNACCEPTED_PAUSE_S)
+                return
+            count = self._unaccepted
+            error = f"network-lock: {count} in-flight connections, which the program did not accept in {tries} looks"
         self._why = error or (response.message if response else "") or "CRIU refused the dump"
-        if self._waiting:
-            client, request = self._waiting
-            self._waiting = None
+        if waiting:
+            client, request = waiting
             client.fail(request, "dump", response.errno if response else 0, self._why)
 
     # ------------------------------------------------------------ the end of the hold
 
     def _rollback(self, client: Client, request: Message, _fds: list[int]) -> None:
         """The tasks run on as if nothing had happened. Idempotent. A dump under way is refused at its next notification."""
-        self._postponed = None
+        self._call_off()
         state = self._monitor.state
         if state == "running":
             self._relink()
-            self._monitor.tasks().freeze(False)
+            if not self._monitor.status_extras.get("memory_lost"):  # else it is frozen for good
+                self._monitor.tasks().freeze(False)
             client.answer(request, marks=[])
             return
         if state == "locked" and self._criu is not None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from agent.linux import namespaces
 from agent.linux.rtnetlink import Neighbour, RouteSocket
 
+_LISTEN = "0A"  # include/net/tcp_states.h
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinkPlan:
@@ -63,6 +65,24 @@ def furnish(plan: LinkPlan, pid: int) -> None:
             inside.set_up(eth0)
             if plan.gateway:
                 inside.add_default_route(eth0, plan.gateway)
+
+
+def unaccepted(pid: int) -> int:
+    """TCP connections that wait in the accept queues of the network namespace of `pid`: CRIU does not dump them.
+
+    Of a listening socket, /proc/net/tcp shows the length of that queue where others have theirs of received bytes (net/ipv4/tcp_ipv4.c).
+    """
+    count = 0
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        for line in lines:
+            words = line.split()
+            if words[3] == _LISTEN:
+                count += int(words[4].partition(":")[2], 16)
+    return count
 
 
 def save_neighbours(pid: int, path: Path) -> None:

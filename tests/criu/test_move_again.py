@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import pytest
 
+from migrate.lab import nodes
 from migrate.lab.demo_run import Outside
 from migrate.records import Run
 from tests.criu.moving_lab import MovingLab
@@ -26,3 +31,53 @@ def test_moves_at_once_lose_no_memory(fleet: MovingLab) -> None:
         assert (found["missing"], found["wrong"], found["keys"]) == (0, 0, filled["keys"])
     finally:
         fleet.client.remove("restless", force=True)
+
+
+# Accepts one connection in 20 ms, and says its number; so there is nearly always one in the queue.
+SLOW_ACCEPTOR = """
+import socket, time
+listener = socket.create_server(("0.0.0.0", 7300), backlog=64)
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(connection.recv(100))
+    connection.close()
+    time.sleep(0.02)
+"""
+# Connects anew for each question, a few at once; prints how many were answered and what went wrong.
+STORM = """
+import socket, sys, threading, time
+address, until, wrong, answered = sys.argv[1], time.monotonic() + float(sys.argv[2]), [], []
+def ask():
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection((address, 7300), timeout=20) as connection:
+                connection.sendall(b"question")
+                (answered if connection.recv(100) == b"question" else wrong).append(1)
+        except OSError as exc:
+            wrong.append(str(exc))
+        time.sleep(0.05)
+threads = [threading.Thread(target=ask) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(answered), wrong)
+"""
+
+
+def test_clients_that_connect_all_the_time_do_not_stop_a_move(fleet: MovingLab) -> None:
+    """A connection in the accept queue at the freeze is no reason to fail: another try a moment later, and every client is answered."""
+    argv = ("/usr/bin/python3", "-u", "-c", SLOW_ACCEPTOR)
+    container = fleet.client.run(Run(image="work", name="busy", argv=argv, host="host1"))
+    try:
+        address = container.address.partition("/")[0]
+        Outside(fleet.lab, address, 7300).wait_for_server()
+        command = nodes.command(fleet.lab, "client", [sys.executable, "-c", STORM, address, "20"])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as storm:
+            time.sleep(1)
+            for _ in range(3):
+                fleet.move("busy")
+            said, _ = storm.communicate(timeout=60)
+        answered, wrong = said.split(maxsplit=1)
+        assert wrong.strip() == "[]"
+        assert int(answered) > 20
+    finally:
+        fleet.client.remove("busy", force=True)

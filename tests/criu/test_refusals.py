@@ -103,7 +103,7 @@ def test_dry_run(fleet: MovingLab, resident: Container) -> None:
 
 
 def test_connections_that_nobody_has_accepted(fleet: MovingLab, resident: Container) -> None:
-    """CRIU refuses them while it dumps: the move is undone, says so, and each of them is answered at the source."""
+    """Where the program never accepts, the move is undone, says so, and each of them is answered at the source."""
     waiting = [Dialogue(fleet.lab, resident.address, 7200) for _ in range(3)]
     try:
         for number, each in enumerate(waiting):
