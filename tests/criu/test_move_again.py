@@ -55,7 +55,7 @@ def ask():
                 (answered if connection.recv(100) == b"question" else wrong).append(1)
         except OSError as exc:
             wrong.append(str(exc))
-        time.sleep(0.05)
+        time.sleep(0.1)
 threads = [threading.Thread(target=ask) for _ in range(2)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
