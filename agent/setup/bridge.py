@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, Unsupported
@@ -41,13 +42,9 @@ def ensure(bridge: str, uplink: str) -> str:
     A few milliseconds without network; TCP connections and ssh sessions survive, for address and MAC stay the same.
     Raises BridgeError, with everything put back, or Unsupported where a DHCP client holds the card's address.
     """
-    card = _link(uplink)
-    if card is None:
-        raise BridgeError(f"there is no network card {uplink!r}", hint=f"one of: {' '.join(_cards())}")
+    card = usable(bridge, uplink)
     if card.get("master") == bridge:
         return ""
-    if "master" in card:
-        raise BridgeError(f"{uplink} is a port of {card['master']}", hint=f"use that bridge: --bridge {card['master']}")
     routes = [line for family in ("-4", "-6") for line in _ip([family, "route", "show", "dev", uplink]).splitlines()]
     do, undo = plan(card, routes, bridge, exists=_link(bridge) is not None)
     try:
@@ -56,6 +53,18 @@ def ensure(bridge: str, uplink: str) -> str:
         _batch(undo, force=True)
         raise BridgeError(f"{exc.message}; everything was put back", hint=OWN_WAY) from exc
     return f"{uplink} is a port of {bridge} now, which has its addresses: {' '.join(_addresses(card)) or 'none'}"
+
+
+def usable(bridge: str, uplink: str) -> dict[str, Any]:
+    """The card, as `ip -json address show` has it. Raises BridgeError, having touched nothing, when it cannot be the bridge's port."""
+    card = _link(uplink)
+    if card is None:
+        raise BridgeError(f"there is no network card {uplink!r}", hint=f"one of: {' '.join(_cards())}")
+    if Path("/sys/class/net", uplink, "bridge").exists():
+        raise BridgeError(f"{uplink} is a bridge itself", hint=f"name the card: one of {' '.join(_cards())}")
+    if card.get("master", bridge) != bridge:
+        raise BridgeError(f"{uplink} is a port of {card['master']}", hint=f"use that bridge: --bridge {card['master']}")
+    return card
 
 
 def plan(
@@ -108,7 +117,9 @@ def _link(name: str) -> dict[str, Any] | None:
 
 
 def _cards() -> list[str]:
-    return [str(each["ifname"]) for each in json.loads(_ip(["-json", "link", "show"])) if each["link_type"] == "ether"]
+    links = json.loads(_ip(["-json", "link", "show"]))
+    names = [str(each["ifname"]) for each in links if each["link_type"] == "ether"]
+    return [name for name in names if not Path("/sys/class/net", name, "bridge").exists()]
 
 
 def _ip(arguments: Sequence[str], text: str = "") -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent import atomic, config
 from agent.errors import AgentError, InvalidArgument
-from agent.setup import criu, sshd, systemd
+from agent.setup import bridge, criu, sshd, systemd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ def set_up(plan: Plan) -> list[str]:
     did: list[str] = []
     version = systemd.version()
     found = criu.locate()  # before anything is touched: without it no container moves
+    if plan.uplink:
+        bridge.usable(plan.bridge, plan.uplink)  # a wrong name must not take the place of a right one in the unit
     did.append(f"CRIU {found.version_text} at {found.binary}")
     dial = sshd.install_dial()
     sshd.ensure_user(dial)

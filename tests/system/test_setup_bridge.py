@@ -49,15 +49,23 @@ def test_a_card_becomes_a_port_and_its_address_and_route_move(namespace: str) ->
 
 
 def test_a_card_that_cannot_be_a_port_keeps_its_address_and_route(namespace: str) -> None:
-    """A bridge cannot hang on a bridge: known only after its address was taken off, so that comes back."""
-    _ip(namespace, "addr", "del", "10.99.0.1/24", "dev", "eth0")
-    _ip(namespace, "link", "add", "br9", "type", "bridge")
-    _ip(namespace, "link", "set", "br9", "up")
-    _ip(namespace, "addr", "add", "10.99.0.1/24", "dev", "br9")
-    _ip(namespace, "route", "add", "default", "via", "10.99.0.254")
-    done = _ensure(namespace, "br9")
+    """A macvlan holds the card: the kernel says so only after the address was taken off, so that comes back."""
+    _ip(namespace, "link", "add", "mv0", "link", "eth0", "type", "macvlan")
+    done = _ensure(namespace, "eth0")
     assert done.returncode == 1
     assert "everything was put back" in done.stderr
-    assert "10.99.0.1/24" in _ip(namespace, "addr", "show", "br9")
-    assert "default via 10.99.0.254 dev br9" in _ip(namespace, "route")
+    assert "10.99.0.1/24" in _ip(namespace, "addr", "show", "eth0")
+    assert "default via 10.99.0.254 dev eth0" in _ip(namespace, "route")
     assert "br1" not in _ip(namespace, "link")
+
+
+def test_the_bridge_itself_is_no_card_for_it(namespace: str) -> None:
+    """Asked for by mistake where the default route goes through the bridge already: nothing is touched."""
+    assert _ensure(namespace, "eth0").returncode == 0
+    before = _ip(namespace, "addr")
+    done = _ensure(namespace, "br1")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: br1 is a bridge itself\nhint: name the card: one of far eth0\n",
+    )
+    assert _ip(namespace, "addr") == before

@@ -48,7 +48,7 @@ def install(machine: Machine, archive: Path, authority: Path) -> tuple[str, floa
     )
     machine.put(archive, authority, to="/root/migrate/")
     machine.run(f"cd /root/migrate && tar xf {archive.name} && ./install")
-    card = machine.run("ip -o route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/'").strip()
+    card = machine.run("cd /sys/class/net && ls -d */device | head -n 1").partition("/")[0]
     words = f"--name {machine.name} --address {vm.address(machine.number)} --authority /root/migrate/{authority.name}"
     table = machine.run(f"{PYTHON} -m agent.setup.host {words} --uplink {card}")
     return table, time.monotonic() - began
