@@ -103,7 +103,9 @@ def _container(move: Move, description: agent_pb2.Description) -> Iterator[Findi
     if description.state != types_pb2.CONTAINER_STATE_RUNNING:
         what = f"{move.container} is {state_name(description.state)}, and only a running container can move"
         remedy = f"migrate start {move.container}"
-        if description.state == types_pb2.CONTAINER_STATE_LOST:  # it runs: a start would be refused, or be a second copy
+        if (
+            description.state == types_pb2.CONTAINER_STATE_LOST
+        ):  # it runs: a start would be refused, or be a second copy
             what = f"{move.container} has lost its monitor and gets no other: it runs, and can only be killed"
             remedy = f"migrate kill --signal KILL {move.container}, then migrate start {move.container}"
         yield Finding(what=what, where=move.source, remedy=remedy)

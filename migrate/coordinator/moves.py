@@ -444,7 +444,9 @@ def _failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
         return MoveState.CANCELLED, error
     if not error.hint:  # who failed has no advice: something died, and what that was is up again by now or soon
         again = f"migrate move {context.container} --to {context.target}"
-        error = dataclasses.replace(error, hint=f"try again: {again}; what happened: migrate migrations show {context.id}")
+        error = dataclasses.replace(
+            error, hint=f"try again: {again}; what happened: migrate migrations show {context.id}"
+        )
     if undone.step not in (SAGA, "precheck"):
         error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
     return MoveState.FAILED, error
