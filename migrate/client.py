@@ -19,13 +19,14 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import grpc
 
-from migrate import records, wire
+from migrate import wire
+from migrate.client_images import ImageCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
-from migrate.records import Container, Event, Host, Image, LogLine, Migration, Output, Run, Version
+from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
@@ -36,7 +37,6 @@ SYSTEM_SOCKET = Path("/run/migrate/coordinator.sock")
 LAB_SOCKET = Path("/var/lib/migrate-lab/controller/run/coordinator.sock")
 QUICK_S = 30.0  # deadline of calls that change nothing, or little
 LONG_S = 600.0  # of calls that start processes or move bytes on a host
-CHUNK_BYTES = 1 << 20
 
 
 def find_socket() -> Path:
@@ -47,7 +47,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client:
+class Client(ImageCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -147,45 +147,6 @@ class Client:
         """The main process's stdio from now on; the exit code at the end is the container's."""
         start = agent_pb2.ExecStart(id=name, stdin=stdin, tty=tty, rows=rows, columns=columns)
         return Session(self, self._fleet.Attach, start)
-
-    # ------------------------------------------------------------ images
-
-    def import_image(
-        self, file: BinaryIO, name: str, *, host: str = "", defaults: records.ImageDefaults | None = None
-    ) -> list[Image]:
-        """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time."""
-        config = wire.image_config(defaults or records.ImageDefaults())
-        unreadable: list[OSError] = []
-
-        def chunks() -> Iterator[coordinator_pb2.ImportImageChunk]:
-            start = coordinator_pb2.ImportImageStart(name=name, config=config, host=host)
-            yield coordinator_pb2.ImportImageChunk(start=start)
-            size = 0
-            try:
-                while data := file.read(CHUNK_BYTES):
-                    size += len(data)
-                    yield coordinator_pb2.ImportImageChunk(data=data)
-            except OSError as exc:
-                unreadable.append(exc)  # in gRPC's thread, which tells nobody why
-                raise
-            yield coordinator_pb2.ImportImageChunk(end=size)
-
-        try:
-            return [wire.image(one) for one in self._call(self._fleet.ImportImage, chunks(), None).images]
-        except MigrateError as exc:
-            if unreadable:
-                raise InvalidArgument(f"cannot read the image: {unreadable[0]}") from exc
-            raise
-
-    def images(self) -> list[Image]:
-        """Every image of every host that can be reached."""
-        reply = self._call(self._fleet.ListImages, coordinator_pb2.HostsRequest(), QUICK_S)
-        return [wire.image(one) for one in reply.images]
-
-    def remove_image(self, name: str, *, host: str = "", force: bool = False) -> list[str]:
-        """From `host` or from every host that has it; returns the layers that are gone with it."""
-        request = coordinator_pb2.RemoveImageFromRequest(name=name, host=host, force=force)
-        return list(self._call(self._fleet.RemoveImage, request, LONG_S).removed)
 
     # ------------------------------------------------------------ moves
 

@@ -148,6 +148,17 @@ class Host(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Healthcheck(_Json):
+    """How an image says that it is well; 0 = it does not say."""
+
+    test: tuple[str, ...] = ()
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageDefaults(_Json):
     """What `run` takes from an image."""
 
@@ -158,11 +169,20 @@ class ImageDefaults(_Json):
     user: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = ""
+    exposed_ports: tuple[str, ...] = ()  # "5000/tcp"
+    volumes: tuple[str, ...] = ()  # absolute paths
+    healthcheck: Healthcheck | None = None
+    shell: tuple[str, ...] = ()
+    on_build: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image(_Json):
-    """An image on one host. `size_bytes`: unpacked."""
+    """An image on one host. `size_bytes`: unpacked; `stored_bytes`: of the archives of its layers.
+
+    `name`: with its tag; "NAME@DIGEST" where another image took that, "@DIGEST" where it never had one. `document`: the
+    OCI config, byte for byte, empty in lists. `repo_digests`: "REPOSITORY@DIGEST" in registries.
+    """
 
     name: str
     host: str
@@ -171,6 +191,41 @@ class Image(_Json):
     size_bytes: int
     created_unix_ns: int
     defaults: ImageDefaults
+    document: str = ""
+    repo_digests: tuple[str, ...] = ()
+    layer_bytes: tuple[int, ...] = ()  # unpacked, beside `layers`
+    stored_bytes: int = 0
+    used_by: tuple[str, ...] = ()  # names of containers on `host`
+
+    @property
+    def repository(self) -> str:
+        """The name without tag, "" where it never had one."""
+        return split_name(self.name)[0]
+
+    @property
+    def tag(self) -> str:
+        """ "" of an image without one."""
+        return split_name(self.name)[1]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Repository and tag: the port of a registry is no tag, and what another image took is none any more."""
+    base, at, _ = name.partition("@")
+    repository, colon, tag = base.rpartition(":")
+    if not colon or "/" in tag:
+        return base, ""
+    return repository, "" if at else tag
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedImages(_Json):
+    """Names, digests of images that went with their last name, and the layers that nothing else uses."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+    layers: tuple[str, ...]
+    freed_bytes: int = 0
+    host: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def host(status: coordinator_pb2.HostStatus) -> records.Host:
 
 
 def image(message: types_pb2.Image) -> records.Image:
-    config = message.config
+    config, check = message.config, message.config.healthcheck
     return records.Image(
         name=message.name,
         host=message.host,
@@ -107,7 +107,25 @@ def image(message: types_pb2.Image) -> records.Image:
             user=config.user,
             labels=dict(config.labels),
             stop_signal=config.stop_signal,
+            exposed_ports=tuple(config.exposed_ports),
+            volumes=tuple(config.volumes),
+            healthcheck=records.Healthcheck(
+                test=tuple(check.test),
+                interval_ns=check.interval_ns,
+                timeout_ns=check.timeout_ns,
+                start_period_ns=check.start_period_ns,
+                retries=check.retries,
+            )
+            if config.HasField("healthcheck")
+            else None,
+            shell=tuple(config.shell),
+            on_build=tuple(config.on_build),
         ),
+        document=message.document,
+        repo_digests=tuple(message.repo_digests),
+        layer_bytes=tuple(message.layer_bytes),
+        stored_bytes=message.stored_bytes,
+        used_by=tuple(message.used_by),
     )
 
 
@@ -120,6 +138,11 @@ def image_config(defaults: records.ImageDefaults) -> types_pb2.ImageConfig:
         user=defaults.user,
         labels=dict(defaults.labels),
         stop_signal=defaults.stop_signal,
+        exposed_ports=defaults.exposed_ports,
+        volumes=defaults.volumes,
+        healthcheck=types_pb2.Healthcheck(**defaults.healthcheck.to_dict()) if defaults.healthcheck else None,
+        shell=defaults.shell,
+        on_build=defaults.on_build,
     )
 
 

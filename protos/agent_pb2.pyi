@@ -234,10 +234,12 @@ class ListImagesResponse(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...) -> None: ...
 
 class InspectImageRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "host")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    host: str
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
 
 class RemoveImageRequest(_message.Message):
     __slots__ = ("name", "force")
@@ -248,10 +250,50 @@ class RemoveImageRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class RemoveImageResponse(_message.Message):
-    __slots__ = ("removed",)
+    __slots__ = ("removed", "untagged", "deleted")
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    UNTAGGED_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
     removed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, removed: _Optional[_Iterable[str]] = ...) -> None: ...
+    untagged: _containers.RepeatedScalarFieldContainer[str]
+    deleted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, removed: _Optional[_Iterable[str]] = ..., untagged: _Optional[_Iterable[str]] = ..., deleted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TagImageRequest(_message.Message):
+    __slots__ = ("name", "tag", "host")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tag: str
+    host: str
+    def __init__(self, name: _Optional[str] = ..., tag: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
+
+class PruneImagesRequest(_message.Message):
+    __slots__ = ("all", "before_unix_ns", "labels", "host")
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    before_unix_ns: int
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    host: str
+    def __init__(self, all: bool = ..., before_unix_ns: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class PruneImagesResponse(_message.Message):
+    __slots__ = ("untagged", "deleted", "layers", "freed_bytes", "host")
+    UNTAGGED_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    untagged: _containers.RepeatedScalarFieldContainer[str]
+    deleted: _containers.RepeatedScalarFieldContainer[str]
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    freed_bytes: int
+    host: str
+    def __init__(self, untagged: _Optional[_Iterable[str]] = ..., deleted: _Optional[_Iterable[str]] = ..., layers: _Optional[_Iterable[str]] = ..., freed_bytes: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")

@@ -639,6 +639,16 @@ class ImagesStub(object):
                 request_serializer=protos_dot_agent__pb2.RemoveImageRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.RemoveImageResponse.FromString,
                 _registered_method=True)
+        self.Tag = channel.unary_unary(
+                '/cmigrate.v1.Images/Tag',
+                request_serializer=protos_dot_agent__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Image.FromString,
+                _registered_method=True)
+        self.Prune = channel.unary_unary(
+                '/cmigrate.v1.Images/Prune',
+                request_serializer=protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.PruneImagesResponse.FromString,
+                _registered_method=True)
 
 
 class ImagesServicer(object):
@@ -669,6 +679,18 @@ class ImagesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tag(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prune(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -691,6 +713,16 @@ def add_ImagesServicer_to_server(servicer, server):
                     servicer.Remove,
                     request_deserializer=protos_dot_agent__pb2.RemoveImageRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.RemoveImageResponse.SerializeToString,
+            ),
+            'Tag': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tag,
+                    request_deserializer=protos_dot_agent__pb2.TagImageRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Image.SerializeToString,
+            ),
+            'Prune': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prune,
+                    request_deserializer=protos_dot_agent__pb2.PruneImagesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.PruneImagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -802,6 +834,60 @@ class Images(object):
             '/cmigrate.v1.Images/Remove',
             protos_dot_agent__pb2.RemoveImageRequest.SerializeToString,
             protos_dot_agent__pb2.RemoveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Images/Tag',
+            protos_dot_agent__pb2.TagImageRequest.SerializeToString,
+            protos_dot_types__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prune(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Images/Prune',
+            protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
+            protos_dot_agent__pb2.PruneImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -187,6 +187,12 @@ class ImportImageResponse(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[_types_pb2.Image]
     def __init__(self, images: _Optional[_Iterable[_Union[_types_pb2.Image, _Mapping]]] = ...) -> None: ...
 
+class PruneImagesOfFleet(_message.Message):
+    __slots__ = ("hosts",)
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    hosts: _containers.RepeatedCompositeFieldContainer[_agent_pb2.PruneImagesResponse]
+    def __init__(self, hosts: _Optional[_Iterable[_Union[_agent_pb2.PruneImagesResponse, _Mapping]]] = ...) -> None: ...
+
 class RemoveImageFromRequest(_message.Message):
     __slots__ = ("name", "host", "force")
     NAME_FIELD_NUMBER: _ClassVar[int]

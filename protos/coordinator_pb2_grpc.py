@@ -116,6 +116,21 @@ class FleetStub(object):
                 request_serializer=protos_dot_coordinator__pb2.RemoveImageFromRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.RemoveImageResponse.FromString,
                 _registered_method=True)
+        self.InspectImage = channel.unary_unary(
+                '/cmigrate.v1.Fleet/InspectImage',
+                request_serializer=protos_dot_agent__pb2.InspectImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/cmigrate.v1.Fleet/TagImage',
+                request_serializer=protos_dot_agent__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.PruneImages = channel.unary_unary(
+                '/cmigrate.v1.Fleet/PruneImages',
+                request_serializer=protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.PruneImagesOfFleet.FromString,
+                _registered_method=True)
         self.Move = channel.unary_stream(
                 '/cmigrate.v1.Fleet/Move',
                 request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
@@ -249,6 +264,26 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectImage(self, request, context):
+        """of each host that has it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagImage(self, request, context):
+        """on each host that has it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Move(self, request, context):
         """closing the stream does not stop the move
         """
@@ -371,6 +406,21 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.RemoveImage,
                     request_deserializer=protos_dot_coordinator__pb2.RemoveImageFromRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.RemoveImageResponse.SerializeToString,
+            ),
+            'InspectImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectImage,
+                    request_deserializer=protos_dot_agent__pb2.InspectImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=protos_dot_agent__pb2.TagImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'PruneImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImages,
+                    request_deserializer=protos_dot_agent__pb2.PruneImagesRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.PruneImagesOfFleet.SerializeToString,
             ),
             'Move': grpc.unary_stream_rpc_method_handler(
                     servicer.Move,
@@ -835,6 +885,87 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/RemoveImage',
             protos_dot_coordinator__pb2.RemoveImageFromRequest.SerializeToString,
             protos_dot_agent__pb2.RemoveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/InspectImage',
+            protos_dot_agent__pb2.InspectImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/TagImage',
+            protos_dot_agent__pb2.TagImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/PruneImages',
+            protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
+            protos_dot_coordinator__pb2.PruneImagesOfFleet.FromString,
             options,
             channel_credentials,
             insecure,

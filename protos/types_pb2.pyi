@@ -132,7 +132,7 @@ class ContainerStatus(_message.Message):
     def __init__(self, spec: _Optional[_Union[ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[ContainerState, str]] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., host: _Optional[str] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("name", "digest", "layers", "size_bytes", "created_unix_ns", "config", "host")
+    __slots__ = ("name", "digest", "layers", "size_bytes", "created_unix_ns", "config", "host", "document", "repo_digests", "layer_bytes", "stored_bytes", "used_by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,11 @@ class Image(_message.Message):
     CREATED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    REPO_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     layers: _containers.RepeatedScalarFieldContainer[str]
@@ -147,10 +152,29 @@ class Image(_message.Message):
     created_unix_ns: int
     config: ImageConfig
     host: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., size_bytes: _Optional[int] = ..., created_unix_ns: _Optional[int] = ..., config: _Optional[_Union[ImageConfig, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+    document: str
+    repo_digests: _containers.RepeatedScalarFieldContainer[str]
+    layer_bytes: _containers.RepeatedScalarFieldContainer[int]
+    stored_bytes: int
+    used_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., size_bytes: _Optional[int] = ..., created_unix_ns: _Optional[int] = ..., config: _Optional[_Union[ImageConfig, _Mapping]] = ..., host: _Optional[str] = ..., document: _Optional[str] = ..., repo_digests: _Optional[_Iterable[str]] = ..., layer_bytes: _Optional[_Iterable[int]] = ..., stored_bytes: _Optional[int] = ..., used_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Healthcheck(_message.Message):
+    __slots__ = ("test", "interval_ns", "timeout_ns", "start_period_ns", "retries")
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_NS_FIELD_NUMBER: _ClassVar[int]
+    START_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    test: _containers.RepeatedScalarFieldContainer[str]
+    interval_ns: int
+    timeout_ns: int
+    start_period_ns: int
+    retries: int
+    def __init__(self, test: _Optional[_Iterable[str]] = ..., interval_ns: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., start_period_ns: _Optional[int] = ..., retries: _Optional[int] = ...) -> None: ...
 
 class ImageConfig(_message.Message):
-    __slots__ = ("cmd", "entrypoint", "env", "working_dir", "user", "labels", "stop_signal")
+    __slots__ = ("exposed_ports", "volumes", "healthcheck", "shell", "on_build", "cmd", "entrypoint", "env", "working_dir", "user", "labels", "stop_signal")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +182,11 @@ class ImageConfig(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    EXPOSED_PORTS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    HEALTHCHECK_FIELD_NUMBER: _ClassVar[int]
+    SHELL_FIELD_NUMBER: _ClassVar[int]
+    ON_BUILD_FIELD_NUMBER: _ClassVar[int]
     CMD_FIELD_NUMBER: _ClassVar[int]
     ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +194,11 @@ class ImageConfig(_message.Message):
     USER_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STOP_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    exposed_ports: _containers.RepeatedScalarFieldContainer[str]
+    volumes: _containers.RepeatedScalarFieldContainer[str]
+    healthcheck: Healthcheck
+    shell: _containers.RepeatedScalarFieldContainer[str]
+    on_build: _containers.RepeatedScalarFieldContainer[str]
     cmd: _containers.RepeatedScalarFieldContainer[str]
     entrypoint: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.RepeatedScalarFieldContainer[str]
@@ -172,7 +206,7 @@ class ImageConfig(_message.Message):
     user: str
     labels: _containers.ScalarMap[str, str]
     stop_signal: str
-    def __init__(self, cmd: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., stop_signal: _Optional[str] = ...) -> None: ...
+    def __init__(self, exposed_ports: _Optional[_Iterable[str]] = ..., volumes: _Optional[_Iterable[str]] = ..., healthcheck: _Optional[_Union[Healthcheck, _Mapping]] = ..., shell: _Optional[_Iterable[str]] = ..., on_build: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., stop_signal: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("phase", "text", "done_bytes", "total_bytes", "facts", "unix_ns")

@@ -82,9 +82,10 @@ class Engine:
         if not spec.argv:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
         arriving = role == "target"
-        lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
         try:
+            # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
+            lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
             (directory / "rootfs").mkdir(mode=0o755)
             layer = self._writable_layer(directory / "layer")
             layer.create()

@@ -37,7 +37,7 @@ from agent.handover.source import criu_error
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
-from agent.storage.images import Image, ImageConfig, ImageStore
+from agent.storage.images import Image, ImageStore
 from agent.transfer.commands import TransferProcess
 
 ROLE = "target"
@@ -467,6 +467,4 @@ class Target:
 
     @staticmethod
     def _read_image(move: Move) -> Image:
-        raw = json.loads((move.directory / "image.json").read_text())
-        config = {name: tuple(value) if isinstance(value, list) else value for name, value in raw["config"].items()}
-        return Image(**{**raw, "layers": tuple(raw["layers"]), "config": ImageConfig(**config)})  # type: ignore[arg-type]  # written by us
+        return Image.from_dict(json.loads((move.directory / "image.json").read_text()))

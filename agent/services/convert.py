@@ -9,7 +9,7 @@ from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
 from agent.engine.state import ContainerStatus, State
 from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
-from agent.storage.images import Image, ImageConfig
+from agent.storage.images import Healthcheck, Image, ImageConfig
 from protos import agent_pb2, types_pb2
 
 LOWEST_ID = 65536  # below are the host's own users
@@ -92,6 +92,7 @@ def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
 
 
 def config_from_proto(message: types_pb2.ImageConfig) -> ImageConfig:
+    check = message.healthcheck
     return ImageConfig(
         cmd=tuple(message.cmd),
         entrypoint=tuple(message.entrypoint),
@@ -100,6 +101,19 @@ def config_from_proto(message: types_pb2.ImageConfig) -> ImageConfig:
         user=message.user,
         labels=dict(message.labels),
         stop_signal=message.stop_signal,
+        exposed_ports=tuple(message.exposed_ports),
+        volumes=tuple(message.volumes),
+        healthcheck=Healthcheck(
+            test=tuple(check.test),
+            interval_ns=check.interval_ns,
+            timeout_ns=check.timeout_ns,
+            start_period_ns=check.start_period_ns,
+            retries=check.retries,
+        )
+        if message.HasField("healthcheck")
+        else None,
+        shell=tuple(message.shell),
+        on_build=tuple(message.on_build),
     )
 
 
@@ -115,6 +129,10 @@ def image_from_proto(message: types_pb2.Image) -> Image:
         size_bytes=message.size_bytes,
         created_unix_ns=message.created_unix_ns,
         config=config_from_proto(message.config),
+        document=message.document,
+        repo_digests=tuple(message.repo_digests),
+        layer_bytes=tuple(message.layer_bytes),
+        stored_bytes=message.stored_bytes,
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import grpc
 
 from agent.engine.container import Engine
-from agent.errors import InvalidArgument, TransferError, WrongState
+from agent.engine.spec import ContainerSpec
+from agent.errors import InvalidArgument, NotFound, TransferError, WrongState
 from agent.services import convert
-from agent.storage.images import ImageStore
+from agent.storage import names
+from agent.storage.images import Image, ImageStore
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
 
@@ -20,35 +23,101 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
     def __init__(self, store: ImageStore, engine: Engine, host: str) -> None:
         self._store, self._engine, self._host = store, engine, host
 
+    # ------------------------------------------------------------ make
+
     def Import(self, request_iterator: Iterator[pb.ImportChunk], context: grpc.ServicerContext) -> types_pb2.Image:
         first = next(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise InvalidArgument("an import begins with the image's name")
         config = convert.config_from_proto(first.start.config)
-        image = self._store.import_tar(first.start.name, config, _whole(request_iterator))
+        image = self._store.import_tar(first.start.name, config, whole(request_iterator))
         return convert.image_to_proto(image, self._host)
 
+    def Tag(self, request: pb.TagImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
+        return convert.image_to_proto(self._store.tag(request.name, request.tag), self._host)
+
+    # ------------------------------------------------------------ look
+
     def List(self, request: pb.ListImagesRequest, context: grpc.ServicerContext) -> pb.ListImagesResponse:
-        return pb.ListImagesResponse(images=[convert.image_to_proto(i, self._host) for i in self._store.list()])
+        users = self._users()
+        images = [self._pack(image, users.get(image.digest, [])) for image in self._store.list()]
+        for image in images:
+            image.document = ""
+        return pb.ListImagesResponse(images=images)
 
     def Inspect(self, request: pb.InspectImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
-        return convert.image_to_proto(self._store.get(request.name), self._host)
+        image = self._store.get(request.name)
+        return self._pack(image, self._users().get(image.digest, []))
+
+    def _pack(self, image: Image, users: list[str]) -> types_pb2.Image:
+        message = convert.image_to_proto(image, self._host)
+        message.used_by.extend(sorted(users))
+        return message
+
+    # ------------------------------------------------------------ remove
 
     def Remove(self, request: pb.RemoveImageRequest, context: grpc.ServicerContext) -> pb.RemoveImageResponse:
-        """`force` takes the name away though containers use the image; they keep their layers in any case."""
-        specs = [status.spec for status in self._engine.list()]
-        digest = self._store.get(request.name).digest
-        users = sorted(spec.name for spec in specs if spec.image_digest == digest)
-        if users and not request.force:
-            raise WrongState(
-                f"image {request.name} is used by {', '.join(users)}",
-                hint="remove the containers first, or use --force: they run on",
-            )
-        self._store.remove(request.name, request.force)
-        return pb.RemoveImageResponse(removed=self._store.gc({layer for spec in specs for layer in spec.layers}))
+        """`force` takes the name away though containers use the image; it stays without a name for them."""
+        gone = self._store.forget(request.name, force=request.force, users=self._users_of)
+        return pb.RemoveImageResponse(
+            removed=self._store.gc(self._layers_in_use), untagged=gone.untagged, deleted=gone.deleted
+        )
+
+    def Prune(self, request: pb.PruneImagesRequest, context: grpc.ServicerContext) -> pb.PruneImagesResponse:
+        """Untagged images, with `all` every one, unless a container uses it; then all layers that nothing names."""
+        response = pb.PruneImagesResponse(host=self._host)
+        tagged = {image.digest for image in self._store.list() if names.is_tag(image.name)}
+        for image in self._store.list():
+            if (image.digest in tagged and not request.all) or not _matches(image, request):
+                continue
+            try:
+                gone = self._store.forget(image.name, force=False, users=self._users_of)
+            except (WrongState, NotFound):
+                continue  # a container uses it, or somebody was faster
+            response.untagged.extend(gone.untagged)
+            response.deleted.extend(gone.deleted)
+        collected = self._store.collect(self._layers_in_use)
+        response.layers.extend(collected.layers)
+        response.freed_bytes = collected.freed_bytes
+        return response
+
+    # ------------------------------------------------------------ who uses what
+
+    def _specs(self) -> list[ContainerSpec]:
+        """Of every container, also of those that are on their way here."""
+        found = []
+        for container_id in self._engine.store.ids():
+            try:
+                found.append(self._engine.store.spec(container_id))
+            except NotFound:
+                continue  # removed while we looked
+        return found
+
+    def _users(self) -> dict[str, list[str]]:
+        """Digest of an image -> names of containers."""
+        users: defaultdict[str, list[str]] = defaultdict(list)
+        for spec in self._specs():
+            users[spec.image_digest].append(spec.name)
+        return users
+
+    def _users_of(self, digest: str) -> list[str]:
+        return self._users().get(digest, [])
+
+    def _layers_in_use(self) -> set[str]:
+        return {layer for spec in self._specs() for layer in spec.layers}
 
 
-def _whole(chunks: Iterator[pb.ImportChunk]) -> Iterator[bytes]:
+def _matches(image: Image, request: pb.PruneImagesRequest) -> bool:
+    if request.before_unix_ns and image.created_unix_ns >= request.before_unix_ns:
+        return False
+    for wanted in request.labels:
+        key, equals, value = wanted.partition("=")
+        if key not in image.config.labels or (equals and image.config.labels[key] != value):
+            return False
+    return True
+
+
+def whole(chunks: Iterator[pb.ImportChunk]) -> Iterator[bytes]:
     """The archive's bytes. A call that was cut off can look like one that has ended: the sender says where the end is."""
     size = 0
     for chunk in chunks:

@@ -1,50 +1,44 @@
-"""Images and their layers on this host: content-addressed, shared by the agent and by the transfer processes.
+"""Images on this host: content-addressed, shared by the agent and by the transfer processes.
 
-    blobs/sha256/HEX    layer archives as they came, manifests and configs (OCI media types, canonical JSON)
+    blobs/sha256/HEX    layer archives as they came, manifests and configs (OCI media types)
     layers/HEX/         an unpacked layer, named by its diff id (sha256 of the plain tar); never changed
     layers/HEX.json     of that layer: which blob holds it, sizes
-    images.json         name -> digest of the manifest
-    tmp/                one directory for each unpacking under way, locked by who unpacks
+    images.json         name -> digest of the manifest; "NAME@DIGEST" is an image whose tag another one took
+    origins.json        digest of the manifest -> "REPOSITORY@DIGEST" in registries
+    tmp/ holds/         one directory for each unpacking under way, and for each holder of layers; locked by who works
     .lock               held (flock) while names or layers appear or go
 
 A manifest names plain tars, whatever compression the blobs have: so the digest of an image depends on nothing but its
-config and its diff ids, and every host that has them can write the same manifest.
+config document and its layers, and every host that has them can write the same manifest.
 """
 
 from __future__ import annotations
 
 import builtins
-import fcntl
-import hashlib
 import json
-import os
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from agent import atomic
 from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
-from agent.linux import remove
-from agent.storage import manifest, rawfs, tarstream, unpack
-from agent.storage.manifest import ImageConfig
+from agent.storage import manifest, names
+from agent.storage.layerstore import Hold, Layer, LayerStore
+from agent.storage.manifest import Document, Healthcheck, History, ImageConfig
 from agent.storage.receive import LayerWriter
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_SHORT = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
-_NAME = re.compile(r"[a-z0-9]+(?:[._/:-]+[a-zA-Z0-9]+)*")
-_LATEST = "latest"
-_LONGEST_NAME = 255
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-
-__all__ = ["Image", "ImageConfig", "ImageStore", "LayerWriter"]
+__all__ = ["Healthcheck", "History", "Image", "ImageConfig", "ImageStore", "LayerWriter"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """`digest`: of the manifest. `layers`: diff ids, base first. `size_bytes`: unpacked."""
+    """`digest`: of the manifest. `layers`: diff ids, base first, each once. Sizes: unpacked; `stored_bytes`: of the archives.
+
+    `name`: a tag; "NAME@DIGEST" where another image took it, "@DIGEST" where it never had one. `document`: the config as
+    it came. `repo_digests`: "REPOSITORY@DIGEST" of the registries that it came from or went to.
+    """
 
     name: str
     digest: str
@@ -52,37 +46,53 @@ class Image:
     size_bytes: int
     created_unix_ns: int
     config: ImageConfig = field(default_factory=ImageConfig)
+    document: str = ""
+    repo_digests: tuple[str, ...] = ()
+    layer_bytes: tuple[int, ...] = ()
+    stored_bytes: int = 0
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Image:
+        """Of what dataclasses.asdict made, also after a trip through JSON."""
+        config: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in raw["config"].items()
+        }
+        if check := config.get("healthcheck"):
+            config["healthcheck"] = Healthcheck(**{**check, "test": tuple(check["test"])})
+        plain = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        return cls(**{**plain, "config": ImageConfig(**config)})  # type: ignore[arg-type]  # written by us
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layer:
-    """layers/HEX.json."""
+class Forgotten:
+    """What became of a name. `deleted`: digests of images that nothing names any more; `layers`: their own layers."""
 
-    diff_id: str
-    blob: str
-    media_type: str
-    blob_bytes: int
-    tar_bytes: int
-    unpacked_bytes: int
-    newest_unix_ns: int
+    untagged: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """`freed_bytes`: of layers, unpacked and archived, and of blobs."""
+
+    layers: tuple[str, ...]
+    freed_bytes: int
+
+
+def _nobody(_digest: str) -> Sequence[str]:
+    return ()
 
 
 class ImageStore:
     """The images under `root`, which is made if it is not there. Safe for many processes and threads at once."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._blobs = root / "blobs" / "sha256"
-        self._layers = root / "layers"
-        self._tmp = root / "tmp"
+        self._store = LayerStore(root)
         self._names = root / "images.json"
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o755)
-            for path in (self._blobs, self._layers, self._tmp):
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._sweep()
-        except OSError as exc:
-            raise StorageError(f"cannot use {root} for images: {exc}") from exc
+        self._origins = root / "origins.json"
+
+    # ------------------------------------------------------------------ make
 
     def import_tar(self, name: str, config: ImageConfig, chunks: Iterable[bytes]) -> Image:
         """Make an image of one layer out of a tar of a root file system, plain, gzip or zstd, and give it `name`.
@@ -90,321 +100,312 @@ class ImageStore:
         The same tar and config give the same digest on every host, for the image counts as created when its newest
         file was. A name that is taken moves to the new image. On an error nothing is left.
         """
-        name = _checked(name)
-        with self._ingested(iter(chunks), expected="") as publish, self._locked():
+        name = names.checked(name)
+        with self._store.ingested(iter(chunks)) as publish, self._store.locked():
             layer = publish()
-            return self._write_image(name, config, (layer,), layer.newest_unix_ns)
+            document = Document(config=config, layers=(layer.diff_id,), created_unix_ns=layer.newest_unix_ns)
+            return self._write_image([name], manifest.write(document), (layer,))
 
-    def get(self, name_or_digest: str) -> Image:
-        """The image of that name (":latest" is understood) or digest (12 hex digits do). Raises NotFound."""
-        name, digest = self._resolve(name_or_digest)
-        return self._read_image(name, digest)
+    def add_layer(self, chunks: Iterable[bytes], hold: Hold, *, diff_id: str = "", blob: str = "") -> Layer:
+        """Unpack an archive into a layer that no image names yet; `hold` keeps it. `diff_id`, `blob`: what it must be.
 
-    def remove(self, name: str, force: bool) -> builtins.list[str]:
-        """Forget a name. Returns the diff ids that no image names any more; `gc` takes their bytes away.
-
-        By digest: every name of the image, with `force` only if there are several. Whether a container still uses the
-        layers is for the caller to know.
+        Raises StorageError, leaving nothing, for anything else.
         """
-        with self._locked():
-            found, digest = self._resolve(name)
-            names = self._read_names()
-            by_digest = _SHORT.fullmatch(name) is not None
-            gone = [known for known, other in names.items() if other == digest] if by_digest else [found]
-            if len(gone) > 1 and not force:
-                raise WrongState(f"{name} is called {', '.join(sorted(gone))}", hint="remove it by name, or use force")
-            try:
-                layers = set(self._read_image(found, digest).layers)
-            except StorageError:
-                layers = set()  # damaged: removing it is how people get out of that
-            self._write_names({known: other for known, other in names.items() if known not in gone})
-            return sorted(layers - self._named_layers())
+        with self._store.ingested(iter(chunks), diff_id=diff_id, blob=blob) as publish, self._store.locked():
+            layer = publish()
+            hold.add(layer.diff_id)
+            return layer
 
-    def missing(self, layers: Iterable[str]) -> builtins.list[str]:
-        """Those of the diff ids that are not here, in the same order."""
-        return [diff_id for diff_id in layers if not (self._layers / _hex(diff_id)).is_dir()]
+    def add_image(self, tags: Collection[str], document: str, *, origin: str = "") -> Image:
+        """Record an image whose layers are here under `tags`, which move to it; without any it is an untagged image.
 
-    def layer_path(self, diff_id: str) -> Path:
-        """Where the layer is unpacked. Raises NotFound."""
-        path = self._layers / _hex(diff_id)
-        if not path.is_dir():
-            raise NotFound(
-                f"no layer {diff_id} on this host",
-                hint="import the image again, or move the container from a host that has it",
-            )
-        return path
-
-    def open_layer(self, diff_id: str) -> tuple[BinaryIO, int]:
-        """The stored archive of the layer, from its beginning, and its size in bytes. The caller closes it."""
-        layer = self._read_layer(diff_id)
+        `document`: the config, kept byte for byte (`manifest.write` makes one). `origin`: "REPOSITORY@DIGEST" of a
+        registry. Raises NotFound for a missing layer, InvalidArgument for a document that is none.
+        """
+        tags = [names.checked(tag) for tag in tags]
         try:
-            return (self._blobs / _hex(layer.blob)).open("rb"), layer.blob_bytes
-        except OSError as exc:
-            raise StorageError(
-                f"layer {diff_id} has lost its archive {layer.blob}: {exc.strerror}", hint="import the image again"
-            ) from exc
-
-    def receive_layer(self, diff_id: str) -> LayerWriter:
-        """A context manager that takes the archive of the layer in pieces and unpacks it meanwhile; see LayerWriter."""
-        _hex(diff_id)
-        return LayerWriter(lambda chunks: self._receive(diff_id, chunks))
+            layers = manifest.read(document).layers
+        except ValueError as exc:
+            raise InvalidArgument(str(exc)) from exc
+        with self._store.locked():
+            self._need(layers, tags[0] if tags else "the image")
+            image = self._write_image(tags, document, self._known(layers))
+            if origin:
+                self._add_origins(image.digest, (origin,))
+            return self._read_image(image.name, image.digest)
 
     def register(self, image: Image) -> None:
         """Record an image of another host, all of whose layers are here. Idempotent.
 
         If the name belongs to another image here, that stays so, and this one is called NAME@DIGEST.
         """
-        name = _checked(image.name.partition("@")[0])
-        with self._locked():
-            lacking = self.missing(image.layers)
-            if lacking:
-                raise NotFound(f"image {name}: layers {', '.join(lacking)} are not here", hint="send them first")
-            names = self._read_names()
-            if names.get(name, image.digest) != image.digest:
-                name = f"{name}@{image.digest}"
-            layers = tuple(self._read_layer(diff_id) for diff_id in image.layers)
-            files = self._manifest(image.config, layers, image.created_unix_ns)
-            if files.digest != image.digest:
+        base, at, _ = image.name.partition("@")
+        name = names.checked(base) if base else ""
+        with self._store.locked():
+            self._need(image.layers, image.name)
+            known = self._read_names()
+            if at or known.get(name, image.digest) != image.digest:
+                name = names.untagged(name, image.digest)
+            document = image.document or manifest.write(
+                Document(config=image.config, layers=image.layers, created_unix_ns=image.created_unix_ns)
+            )
+            layers = self._known(_read(document, image.name).layers)
+            found = manifest.digest_of(_manifest(document, layers))
+            if found != image.digest:
                 raise StorageError(
-                    f"image {name}: {image.digest} was announced, config and layers give {files.digest}",
+                    f"image {name}: {image.digest} was announced, config and layers give {found}",
                     hint="both hosts need the same version of migrate",
                 )
-            self._write_image(name, image.config, layers, image.created_unix_ns)
+            self._write_image([name], document, layers)
+            self._add_origins(image.digest, image.repo_digests)
 
-    def gc(self, in_use: Collection[str]) -> builtins.list[str]:
-        """Delete the layers that neither an image nor `in_use` names; returns them.
+    def tag(self, name_or_digest: str, tag: str) -> Image:
+        """Give the image another name, which moves to it if it is taken. Raises NotFound, InvalidArgument."""
+        tag = names.checked(tag)
+        with self._store.locked():
+            _, digest = self._resolve(name_or_digest)
+            self._point([tag], digest)
+            return self._read_image(tag, digest)
 
-        `in_use`: diff ids of all containers, and of moves under way, whose layers arrive before their image does.
-        """
-        removed = []
-        with self._workspace() as work, self._locked():
-            keep = self._named_layers() | set(in_use)
-            for path in sorted(self._layers.iterdir()):
-                diff_id = f"sha256:{path.name.removesuffix('.json')}"
-                if not _DIGEST.fullmatch(diff_id) or diff_id in keep:
-                    continue
-                if path.suffix == ".json":
-                    path.unlink()
-                else:
-                    path.rename(work / path.name)
-                    removed.append(diff_id)
-            referenced = self._referenced_blobs()
-            for path in self._blobs.iterdir():
-                if path.name not in referenced:
-                    path.unlink()
-        return removed
+    # ------------------------------------------------------------------ look
+
+    def get(self, name_or_digest: str) -> Image:
+        """The image of that name (":latest" is understood), digest (12 hex digits do) or REPOSITORY@DIGEST. NotFound."""
+        name, digest = self._resolve(name_or_digest)
+        return self._read_image(name, digest)
 
     def list(self) -> builtins.list[Image]:
         """Every name, sorted."""
-        return [self._read_image(name, digest) for name, digest in sorted(self._read_names().items())]
+        found = []
+        for name, digest in sorted(self._read_names().items()):
+            try:
+                found.append(self._read_image(name, digest))
+            except StorageError:
+                if self._read_names().get(name) == digest:
+                    raise
+                continue  # removed while we looked
+        return found
 
-    # ------------------------------------------------------------------ layers
+    def missing(self, layers: Iterable[str]) -> builtins.list[str]:
+        """Those of the diff ids that are not here, in the same order."""
+        return self._store.missing(list(layers))
+
+    def layer_path(self, diff_id: str) -> Path:
+        """Where the layer is unpacked. Raises NotFound."""
+        return self._store.layer_path(diff_id)
+
+    def layer(self, diff_id: str) -> Layer:
+        """Sizes of the layer, and which blob it came as. Raises NotFound."""
+        return self._store.layer(diff_id)
+
+    def open_layer(self, diff_id: str) -> tuple[BinaryIO, int]:
+        """The stored archive of the layer, from its beginning, and its size in bytes. The caller closes it."""
+        return self._store.open_layer(diff_id)
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob lies, if it is here."""
+        return self._store.blobs / names.hex_of(digest)
+
+    def receive_layer(self, diff_id: str) -> LayerWriter:
+        """A context manager that takes the archive of the layer in pieces and unpacks it meanwhile; see LayerWriter."""
+        names.hex_of(diff_id)
+        return LayerWriter(lambda chunks: self._receive(diff_id, chunks))
+
+    def hold(self, *diff_ids: str) -> AbstractContextManager[Hold]:
+        """Keep layers from `gc` until an image or a container names them, or this process dies; see LayerStore.hold."""
+        return self._store.hold(*diff_ids)
+
+    def workspace(self) -> AbstractContextManager[Path]:
+        """A directory on the images' file system that goes at the end, or after the death of this process."""
+        return self._store.workspace()
+
+    # ------------------------------------------------------------------ remove
+
+    def remove(self, name: str, force: bool) -> builtins.list[str]:
+        """Forget a name. Returns the diff ids that no image names any more; `gc` takes their bytes away."""
+        return list(self.forget(name, force=force).layers)
+
+    def forget(self, name: str, *, force: bool, users: Callable[[str], Sequence[str]] = _nobody) -> Forgotten:
+        """Forget a name; by digest every name of the image, with `force` only if there are several.
+
+        `users`: names of the containers made from the image of that digest. The last name of an image that is used goes
+        only with `force`, and the image stays as an untagged one, because its containers need it to move. Raises
+        NotFound, WrongState.
+        """
+        with self._store.locked():
+            found, digest = self._resolve(name)
+            known = self._read_names()
+            all_names = sorted(one for one, other in known.items() if other == digest)
+            gone = all_names if names.digest_prefix(name) else [found]
+            if len(gone) > 1 and not force:
+                raise WrongState(f"{name} is called {', '.join(gone)}", hint="remove it by name, or use force")
+            left = {one: other for one, other in known.items() if one not in gone}
+            tags = tuple(one for one in gone if names.is_tag(one))
+            if len(gone) < len(all_names):
+                self._write_names(left)
+                return Forgotten(untagged=tags)
+            if used := sorted(users(digest)):
+                if not force or not tags:
+                    hint = "remove the containers first" + (", or use --force: they run on" if tags else "")
+                    raise WrongState(f"image {name} is used by {', '.join(used)}", hint=hint)
+                self._write_names(left | {names.untagged(tags[0], digest): digest})
+                return Forgotten(untagged=tags)
+            try:
+                layers = self._read_image(found, digest).layers
+            except StorageError:
+                layers = ()  # damaged: removing it is how people get out of that
+            self._write_names(left)
+            named = self._named_layers()
+            return Forgotten(
+                untagged=tags, deleted=(digest,), layers=tuple(sorted(one for one in layers if one not in named))
+            )
+
+    def gc(self, in_use: Collection[str] | Callable[[], Collection[str]]) -> builtins.list[str]:
+        """Delete the layers that neither an image nor a hold nor `in_use` names; returns them. See `collect`."""
+        return list(self.collect(in_use).layers)
+
+    def collect(self, in_use: Collection[str] | Callable[[], Collection[str]]) -> Collected:
+        """Delete layers and blobs that nothing names: no image, no holder, and not `in_use`.
+
+        `in_use`: diff ids of all containers, those on their way here too, whose layers arrive before their image does. As
+        a function it is asked twice: what begins to use a layer while we look at it gets it back.
+        """
+
+        def keep() -> set[str]:
+            return self._named_layers() | self._store.held() | set(in_use() if callable(in_use) else in_use)
+
+        with self._store.workspace() as work, self._store.locked():
+            taken = self._store.take_layers(work, keep())
+            for diff_id in set(taken) & keep():
+                self._store.put_back(work, diff_id)
+                del taken[diff_id]
+            digests = set(self._read_names().values())
+            blobs = digests | {json.loads(self._store.read_blob(one))["config"]["digest"] for one in digests}
+            freed = self._store.remove_blobs(blobs)
+            origins = self._read_origins()
+            if set(origins) - digests:
+                self._write_origins({one: where for one, where in origins.items() if one in digests})
+            return Collected(layers=tuple(sorted(taken)), freed_bytes=freed + sum(taken.values()))
+
+    # ------------------------------------------------------------------ inside
 
     def _receive(self, diff_id: str, chunks: Iterator[bytes]) -> None:
-        with self._ingested(chunks, expected=diff_id) as publish, self._locked():
+        with self._store.ingested(chunks, diff_id=diff_id) as publish, self._store.locked():
             publish()
 
-    @contextmanager
-    def _ingested(self, chunks: Iterator[bytes], expected: str) -> Iterator[Callable[[], _Layer]]:
-        """Unpack in a workspace; the body calls what it gets, under the lock, to make the layer visible."""
-        with self._workspace() as work:
-            try:
-                layer = _unpack_into(work, chunks)
-            except OSError as exc:
-                raise StorageError(f"cannot store a layer in {self._root}: {exc}", hint="is the disk full?") from exc
-            if expected and layer.diff_id != expected:
-                raise StorageError(
-                    f"layer {expected} arrived as {layer.diff_id}", hint="it was damaged on the way: send it again"
-                )
-            yield lambda: self._publish(work, layer)
+    def _need(self, layers: Collection[str], name: str) -> None:
+        if lacking := self._store.missing(layers):
+            raise NotFound(f"image {name}: layers {', '.join(lacking)} are not here", hint="send them first")
 
-    def _publish(self, work: Path, layer: _Layer) -> _Layer:
-        """Give the unpacked layer its name, unless somebody was faster. Returns what is stored now."""
-        path = self._layers / _hex(layer.diff_id)
-        if path.is_dir():
-            return self._read_layer(layer.diff_id)
-        (work / "blob").rename(self._blobs / _hex(layer.blob))
-        atomic.sync_directory(self._blobs)
-        atomic.write(path.with_suffix(".json"), json.dumps(asdict(layer), sort_keys=True), mode=0o644)
-        (work / "root").rename(path)
-        atomic.sync_directory(self._layers)
-        return layer
+    def _known(self, diff_ids: Iterable[str]) -> tuple[Layer, ...]:
+        return tuple(self._store.layer(one) for one in diff_ids)
 
-    def _read_layer(self, diff_id: str) -> _Layer:
-        path = self.layer_path(diff_id).with_suffix(".json")
-        try:
-            return _Layer(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as exc:
-            raise StorageError(
-                f"{path} is not readable: {exc}", hint="import the image again after removing this layer"
-            ) from exc
+    def _write_image(self, tags: Sequence[str], document: str, layers: tuple[Layer, ...]) -> Image:
+        self._store.write_blob(document.encode())
+        digest = self._store.write_blob(_manifest(document, layers))
+        self._point(tags or [names.untagged("", digest)], digest)
+        return self._read_image(tags[0] if tags else names.untagged("", digest), digest)
 
-    # ------------------------------------------------------------------ names and manifests
-
-    def _manifest(self, config: ImageConfig, layers: tuple[_Layer, ...], created_unix_ns: int) -> manifest.Files:
-        return manifest.render(config, [(layer.diff_id, layer.tar_bytes) for layer in layers], created_unix_ns)
-
-    def _write_image(self, name: str, config: ImageConfig, layers: tuple[_Layer, ...], created_unix_ns: int) -> Image:
-        files = self._manifest(config, layers, created_unix_ns)
-        for blob in (files.config, files.manifest):
-            atomic.write(self._blobs / hashlib.sha256(blob).hexdigest(), blob, mode=0o644)
-        self._write_names(self._read_names() | {name: files.digest})
-        return self._read_image(name, files.digest)
+    def _point(self, wanted: Sequence[str], digest: str) -> None:
+        """The names are this image's now. An image that loses its last name so stays as an untagged one."""
+        known = self._read_names()
+        losers = {one: known[one] for one in wanted if known.get(one, digest) != digest}
+        known |= dict.fromkeys(wanted, digest)
+        mine = [one for one, other in known.items() if other == digest]
+        if any(names.is_tag(one) for one in mine):  # it has a tag: no need for the other kind
+            known = {one: other for one, other in known.items() if other != digest or names.is_tag(one)}
+        for name, loser in losers.items():
+            if loser not in known.values():
+                known[names.untagged(name, loser)] = loser
+        self._write_names(known)
 
     def _read_image(self, name: str, digest: str) -> Image:
         try:
-            outer = json.loads(self._read_blob(digest))
-            config, layers, created = manifest.parse(self._read_blob(outer["config"]["digest"]))
+            outer = json.loads(self._store.read_blob(digest))
+            text = self._store.read_blob(outer["config"]["digest"]).decode()
+            document = manifest.read(text)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise StorageError(
                 f"image {name} ({digest}) is damaged: {exc}", hint="remove it and import it again"
             ) from exc
-        size = sum(self._read_layer(diff_id).unpacked_bytes for diff_id in layers)
-        return Image(name=name, digest=digest, layers=layers, size_bytes=size, created_unix_ns=created, config=config)
-
-    def _read_blob(self, digest: str) -> bytes:
-        blob = (self._blobs / _hex(digest)).read_bytes()
-        if f"sha256:{hashlib.sha256(blob).hexdigest()}" != digest:
-            raise ValueError(f"blob {digest} has other bytes")
-        return blob
+        # A layer that comes twice hides its lower self completely, and overlayfs takes each directory once.
+        diff_ids = tuple(reversed(dict.fromkeys(reversed(document.layers))))
+        layers = self._known(diff_ids)
+        return Image(
+            name=name,
+            digest=digest,
+            layers=diff_ids,
+            size_bytes=sum(one.unpacked_bytes for one in layers),
+            created_unix_ns=document.created_unix_ns,
+            config=document.config,
+            document=text,
+            repo_digests=tuple(self._read_origins().get(digest, ())),
+            layer_bytes=tuple(one.unpacked_bytes for one in layers),
+            stored_bytes=sum(one.blob_bytes for one in layers),
+        )
 
     def _resolve(self, wanted: str) -> tuple[str, str]:
         """Name and digest of an image. Of several names of one digest, the first."""
-        names = self._read_names()
-        if not _SHORT.fullmatch(wanted):
-            found = [name for name in (wanted, f"{wanted}:{_LATEST}") if name in names]
-        else:
-            digest = f"sha256:{wanted.removeprefix('sha256:')}"
-            found = sorted(name for name in names if names[name].startswith(digest))
-            if len({names[name] for name in found}) > 1:
+        known = self._read_names()
+        short = names.familiar(wanted)
+        if prefix := names.digest_prefix(wanted):
+            found = sorted(name for name in known if known[name].startswith(prefix))
+            if len({known[name] for name in found}) > 1:
                 raise InvalidArgument(f"{wanted!r} begins the digests of {', '.join(found)}", hint="write more of it")
+        elif "@" in short and short not in known:
+            origins = self._read_origins()
+            found = sorted(name for name in known if short in origins.get(known[name], ()))
+        else:
+            found = [name for name in (short, f"{short}:{names.LATEST}") if name in known]
         if not found:
-            raise NotFound(f"no image {wanted!r} on this host", hint="`migrate image list` shows what is here")
-        return found[0], names[found[0]]
-
-    def _read_names(self) -> dict[str, str]:
-        try:
-            names = json.loads(self._names.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as exc:
-            raise StorageError(f"{self._names} is not readable: {exc}") from exc
-        if not isinstance(names, dict):
-            raise StorageError(f"{self._names} does not hold names")
-        return names
-
-    def _write_names(self, names: Mapping[str, str]) -> None:
-        atomic.write(self._names, json.dumps(names, sort_keys=True, indent=1), mode=0o644)
+            raise NotFound(f"no image {wanted!r} on this host", hint="`migrate image ls` shows what is here")
+        return found[0], known[found[0]]
 
     def _named_layers(self) -> set[str]:
         return {diff_id for image in self.list() for diff_id in image.layers}
 
-    def _referenced_blobs(self) -> set[str]:
-        digests = {self._read_layer(f"sha256:{path.name}").blob for path in self._layers.iterdir() if path.is_dir()}
-        for digest in self._read_names().values():
-            digests |= {digest, json.loads(self._read_blob(digest))["config"]["digest"]}
-        return {_hex(digest) for digest in digests}
+    def _read_names(self) -> dict[str, str]:
+        return _read_json(self._names)
 
-    # ------------------------------------------------------------------ locks and workspaces
+    def _write_names(self, known: Mapping[str, str]) -> None:
+        atomic.write(self._names, json.dumps(known, sort_keys=True, indent=1), mode=0o644)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone among all processes and threads. Not reentrant."""
-        fd = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def _read_origins(self) -> dict[str, builtins.list[str]]:
+        return _read_json(self._origins)
 
-    @contextmanager
-    def _workspace(self) -> Iterator[Path]:
-        """A directory that goes at the end, or, if this process dies, when the next one opens the store."""
-        path = self._tmp / os.urandom(8).hex()
-        with self._locked():  # or a sweep could come between mkdir and flock
-            path.mkdir(mode=0o700)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        try:
-            yield path
-        finally:
-            remove.tree(path)
-            os.close(fd)
+    def _write_origins(self, origins: Mapping[str, Sequence[str]]) -> None:
+        atomic.write(self._origins, json.dumps(origins, sort_keys=True, indent=1), mode=0o644)
 
-    def _sweep(self) -> None:
-        """Remove the workspaces of the dead."""
-        with self._locked():
-            for path in self._tmp.iterdir():
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                else:
-                    remove.tree(path)
-                finally:
-                    os.close(fd)
+    def _add_origins(self, digest: str, more: Iterable[str]) -> None:
+        origins = self._read_origins()
+        merged = sorted({*origins.get(digest, ()), *more})
+        if merged != origins.get(digest, []):
+            self._write_origins(origins | {digest: merged})
+
+    def add_origin(self, digest: str, origin: str) -> None:
+        """Remember that the image is "REPOSITORY@DIGEST" in a registry."""
+        with self._store.locked():
+            self._add_origins(digest, (origin,))
 
 
-def _unpack_into(work: Path, chunks: Iterator[bytes]) -> _Layer:
-    """Write the archive to work/blob as it comes and its contents to work/root."""
-    blob_digest, tar_digest = hashlib.sha256(), hashlib.sha256()
-    root = work / "root"
-    root.mkdir(mode=0o700)
-    tar_bytes = 0
-
-    with (work / "blob").open("wb") as blob:
-
-        def stored() -> Iterator[bytes]:
-            for chunk in chunks:
-                blob_digest.update(chunk)
-                blob.write(chunk)
-                yield chunk
-
-        def counted(plain: Iterator[bytes]) -> Iterator[bytes]:
-            nonlocal tar_bytes
-            for chunk in plain:
-                tar_bytes += len(chunk)
-                yield chunk
-
-        source = stored()
-        media_type, plain = tarstream.decompressed(source)
-        if media_type != tarstream.MEDIA_TAR:
-            plain = tarstream.hashed(plain, tar_digest)
-        else:
-            tar_digest = blob_digest
-        unpacked = unpack.layer(counted(plain), root)
-        for _ in source:  # what follows the compressed stream belongs to the blob all the same
-            pass
-        blob.flush()
-        # The layer gets its name by a rename, so its files must be on disk before: one call, not thousands of fsyncs.
-        rawfs.sync_filesystem(blob.fileno())
-        blob_bytes = blob.tell()
-    return _Layer(
-        diff_id=f"sha256:{tar_digest.hexdigest()}",
-        blob=f"sha256:{blob_digest.hexdigest()}",
-        media_type=media_type,
-        blob_bytes=blob_bytes,
-        tar_bytes=tar_bytes,
-        unpacked_bytes=unpacked.size_bytes,
-        newest_unix_ns=max(0, unpacked.newest_ns),
-    )
+def _read(document: str, name: str) -> Document:
+    try:
+        return manifest.read(document)
+    except ValueError as exc:
+        raise StorageError(f"image {name}: {exc}") from exc
 
 
-def _checked(name: str) -> str:
-    """`debian` -> `debian:latest`. Raises InvalidArgument."""
-    repository, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        repository, tag = name, _LATEST
-    if len(repository) > _LONGEST_NAME or not _NAME.fullmatch(repository) or not _TAG.fullmatch(tag):
-        raise InvalidArgument(
-            f"{name!r} is no name of an image", hint="names look like debian:12 or registry:5000/team/web"
-        )
-    return f"{repository}:{tag}"
+def _manifest(document: str, layers: Sequence[Layer]) -> bytes:
+    return manifest.manifest(document, [(layer.diff_id, layer.tar_bytes) for layer in layers])
 
 
-def _hex(digest: str) -> str:
-    """The hex digits; digests come from other hosts and become file names, so anything else is refused."""
-    if not _DIGEST.fullmatch(digest):
-        raise InvalidArgument(f"{digest!r} is no digest", hint="sha256: and 64 hex digits")
-    return digest.removeprefix("sha256:")
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise StorageError(f"{path} is not readable: {exc}") from exc
+    if not isinstance(found, dict):
+        raise StorageError(f"{path} does not hold names")
+    return found

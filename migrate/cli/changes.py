@@ -11,7 +11,7 @@ from dataclasses import replace
 from migrate.cli import values
 from migrate.records import ImageDefaults
 
-KNOWN = "CMD ENTRYPOINT ENV WORKDIR USER LABEL STOPSIGNAL"
+KNOWN = "CMD ENTRYPOINT ENV EXPOSE VOLUME WORKDIR USER LABEL STOPSIGNAL"
 
 
 def apply(changes: Iterable[str]) -> ImageDefaults:
@@ -38,6 +38,11 @@ def _apply(defaults: ImageDefaults, word: str, value: str) -> ImageDefaults:
     if word == "ENV":
         merged = dict(entry.partition("=")[::2] for entry in defaults.env) | _pairs(value)
         return replace(defaults, env=tuple(f"{key}={text}" for key, text in merged.items()))
+    if word == "EXPOSE":
+        return replace(defaults, exposed_ports=(*defaults.exposed_ports, *(_port(one) for one in value.split())))
+    if word == "VOLUME":
+        paths = _words(value) if value.startswith("[") else tuple(shlex.split(value))
+        return replace(defaults, volumes=(*defaults.volumes, *paths))
     if word == "WORKDIR":
         if not value.startswith("/"):
             raise ValueError("takes an absolute path")
@@ -51,8 +56,17 @@ def _apply(defaults: ImageDefaults, word: str, value: str) -> ImageDefaults:
 
 def _command(value: str) -> tuple[str, ...]:
     """The words of the exec form, a JSON array, or /bin/sh -c for the shell form."""
-    if not value.startswith("["):
-        return ("/bin/sh", "-c", value)
+    return _words(value) if value.startswith("[") else ("/bin/sh", "-c", value)
+
+
+def _port(text: str) -> str:
+    number, _, protocol = text.lower().partition("/")
+    if not number.isdigit() or not 0 < int(number) < 65536 or protocol not in ("", "tcp", "udp", "sctp"):
+        raise ValueError(f"{text!r} is no port such as 80 or 53/udp")
+    return f"{number}/{protocol or 'tcp'}"
+
+
+def _words(value: str) -> tuple[str, ...]:
     words = json.loads(value)
     if not all(isinstance(word, str) for word in words):
         raise ValueError("the array takes strings only")

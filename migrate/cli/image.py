@@ -1,85 +1,176 @@
-"""`migrate image import|ls|rm`, `migrate images`, `migrate rmi`."""
+"""`migrate image ACTION`, and the short forms that Docker's users type: images, tag, rmi, history, import."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from migrate.cli import failures, tables
+from migrate.cli import image_filters, tables
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
     from migrate.client import Client
-    from migrate.records import Image
+    from migrate.records import RemovedImages
 
 IMPORT = """
-migrate image import rootfs.tar base
-docker export web | migrate image import - web -c 'CMD ["/bin/server"]' -c 'ENV MODE=prod'
-migrate image import app.tar.zst app --host host1 -c 'WORKDIR /srv' -c 'USER www-data'
+migrate import rootfs.tar base
+docker export web | migrate import - web -c 'CMD ["/bin/server"]' -c 'ENV MODE=prod'
+migrate import app.tar.zst app --host host1 -c 'WORKDIR /srv' -c 'USER www-data'
+"""
+LS = """
+migrate images
+migrate images redis --digests --no-trunc
+migrate images --filter dangling=true -q
+migrate images --filter label=tier=web --format json
+"""
+INSPECT = """
+migrate image inspect redis
+migrate image inspect redis --host host1 | jq '.[0].config.Env'
+"""
+HISTORY = """
+migrate history web
+migrate history --no-trunc --format json web
+"""
+TAG = """
+migrate tag web:latest web:stable
+migrate tag web registry.example.com/team/web:1.4
+"""
+RM = """
+migrate rmi base
+migrate rmi 3f1c0a9d2b7e                   by digest: an image with one name, or -f
+migrate rmi -f --host host1 base           although containers use it
+migrate rmi $(migrate images -q --filter dangling=true)
+"""
+PRUNE = """
+migrate image prune                        images without a tag that no container uses
+migrate image prune -a --filter until=30d
+migrate image prune -a -f --host host1
 """
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    family = command(subparsers, "image", help="import, list and remove images", examples=IMPORT)
+    family = command(subparsers, "image", help="import, list, inspect, tag and remove images", examples=IMPORT)
     actions = family.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = command(actions, "import", help="import a root file system from a tar", examples=IMPORT)
-    add.add_argument("file", metavar="FILE", help="tar, plain or gzip or zstd; - reads stdin")
-    add.add_argument("name", metavar="NAME", help="what the image will be called")
-    add.add_argument("--host", default="", help="only this host (default: every host)")
-    add.add_argument(
-        "-c", "--change", action="append", default=[], metavar="LINE", help="a line of a Dockerfile: CMD, ..."
-    )
-    listing = command(actions, "ls", help="list images", examples="migrate image ls\nmigrate image ls --format json")
-    removal = command(
-        actions, "rm", help="remove images", examples="migrate image rm base\nmigrate image rm --host host1 base"
-    )
-    _listing(listing)
-    _removal(removal)
-    _listing(command(subparsers, "images", help="list images", examples="migrate images\nmigrate images -q"))
-    _removal(
-        command(subparsers, "rmi", help="remove images", examples="migrate rmi base\nmigrate rmi -f --host host1 base")
+    for place, name, _, add in _commands():
+        for parent in [actions] if place == "image" else [subparsers, actions] if place == "both" else [subparsers]:
+            add(parent, name)
+
+
+def _commands() -> list[tuple[str, str, str, Callable[[Subparsers, str], None]]]:
+    """Where it stands ("image": below `migrate image`, "top", "both"), its name, what it does, and its parser."""
+    return [
+        ("both", "import", "import", _add_import),
+        ("image", "ls", "ls", _add_ls),
+        ("top", "images", "ls", _add_ls),
+        ("image", "inspect", "inspect", _add_inspect),
+        ("both", "history", "history", _add_history),
+        ("both", "tag", "tag", _add_tag),
+        ("image", "rm", "rm", _add_rm),
+        ("top", "rmi", "rm", _add_rm),
+        ("image", "prune", "prune", _add_prune),
+    ]
+
+
+def _add_import(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="import a root file system from a tar", examples=IMPORT)
+    parser.add_argument("file", metavar="FILE", help="tar, plain or gzip or zstd; - reads stdin")
+    parser.add_argument("name", metavar="NAME", help="what the image will be called")
+    parser.add_argument("--host", default="", help="only this host (default: every host)")
+    parser.add_argument(
+        "-c", "--change", action="append", default=[], metavar="LINE", help="a line of a Dockerfile: CMD, EXPOSE, ..."
     )
 
 
-def _listing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only names")
+def _add_ls(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="list images", examples=LS)
+    parser.add_argument("repository", metavar="NAME", nargs="?", help="only these: web, web:1, 'team/*'")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only digests")
+    parser.add_argument(
+        "-f", "--filter", action="append", default=[], type=image_filters.pair, help=image_filters.LISTED
+    )
+    parser.add_argument("--digests", action="store_true", help="also the digest that a registry knows the image by")
+    parser.add_argument("--no-trunc", action="store_true", help="whole digests")
+    parser.add_argument("-a", "--all", action="store_true", help="accepted: there are no hidden images")
+    parser.add_argument("--host", default="", help="only of this host")
     parser.add_argument("--format", choices=("table", "json"), default="table")
 
 
-def _removal(parser: argparse.ArgumentParser) -> None:
+def _add_inspect(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="print all that is known of images, as JSON", examples=INSPECT)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
+    parser.add_argument("--host", default="", help="as this host has it")
+
+
+def _add_history(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="show how an image was made, newest step first", examples=HISTORY)
+    parser.add_argument("image", metavar="IMAGE", help="name or digest")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the layers")
+    parser.add_argument("--no-trunc", action="store_true", help="whole digests and whole lines")
+    parser.add_argument("--host", default="", help="as this host has it")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+def _add_tag(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="give an image another name", examples=TAG)
+    parser.add_argument("image", metavar="IMAGE", help="name or digest")
+    parser.add_argument("tag", metavar="NAME[:TAG]", help="the new name; it moves if another image has it")
+    parser.add_argument("--host", default="", help="only on this host (default: on every host that has it)")
+
+
+def _add_rm(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="remove images", examples=RM)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
     parser.add_argument("--host", default="", help="only from this host (default: from every host)")
-    parser.add_argument("-f", "--force", action="store_true", help="also where containers were made from it")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="also where containers use it, and by digest with all its names"
+    )
+
+
+def _add_prune(parent: Subparsers, name: str) -> None:
+    parser = command(
+        parent, name, help="remove images that nobody needs, and layers that nothing names", examples=PRUNE
+    )
+    parser.add_argument("-a", "--all", action="store_true", help="also images with a tag, where no container uses them")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    parser.add_argument("--filter", action="append", default=[], type=image_filters.pair, help=image_filters.PRUNED)
+    parser.add_argument("--host", default="", help="only on this host (default: on every host)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from migrate.cli import image_show
     from migrate.client import Client
 
-    action = {"images": "ls", "rmi": "rm"}.get(args.command) or args.action
-    with Client(args.coordinator) as client:
-        if action == "import":
-            return _import(client, args)
-        if action == "rm":
-            return _remove(client, args)
-        return _list(client.images(), args)
+    name = args.action if args.command == "image" else args.command
+    action = next(does for _, called, does, _ in _commands() if called == name)
+    handler: Callable[[Client, argparse.Namespace], int] = {
+        "import": _import,
+        "ls": image_show.images,
+        "inspect": image_show.inspect,
+        "history": image_show.history,
+        "tag": _tag,
+        "rm": _remove,
+        "prune": _prune,
+    }[action]
+    try:
+        with Client(args.coordinator) as client:
+            return handler(client, args)
+    except argparse.ArgumentTypeError as exc:  # of a filter or a change
+        print(f"error: {exc}\nhint: migrate {args.command} --help", file=sys.stderr)
+        return 2
 
 
 def _import(client: Client, args: argparse.Namespace) -> int:
     from migrate.cli import changes
 
-    try:
-        defaults = changes.apply(args.change)
-    except argparse.ArgumentTypeError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 2
+    defaults = changes.apply(args.change)
     if args.file == "-" and os.isatty(0):
         print(
-            "error: stdin is a terminal, not a tar\nhint: docker export web | migrate image import - NAME",
+            "error: stdin is a terminal, not a tar\nhint: docker export web | migrate import - NAME",
             file=sys.stderr,
         )
         return 2
@@ -89,43 +180,50 @@ def _import(client: Client, args: argparse.Namespace) -> int:
     return 0
 
 
-def _list(images: list[Image], args: argparse.Namespace) -> int:
-    images.sort(key=lambda image: (image.name, image.host))
-    if args.format == "json":
-        json.dump([image.to_dict() for image in images], sys.stdout, indent=2)
-        print()
-        return 0
-    if args.quiet:
-        for name in dict.fromkeys(image.name for image in images):
-            print(name)
-        return 0
-    # One line for the same image on several hosts.
-    same: dict[tuple[str, str], list[Image]] = {}
-    for image in images:
-        same.setdefault((image.name, image.digest), []).append(image)
-    rows = [
-        (
-            name,
-            tables.short(digest),
-            ",".join(one.host for one in found),
-            tables.size(found[0].size_bytes),
-            f"{tables.ago(found[0].created_unix_ns)} ago",
-        )
-        for (name, digest), found in same.items()
-    ]
-    print(tables.table(("IMAGE", "DIGEST", "HOSTS", "SIZE", "CREATED"), rows))
+def _tag(client: Client, args: argparse.Namespace) -> int:
+    for image in client.tag_image(args.image, args.tag, host=args.host):
+        print(f"{image.host}: {image.name} {tables.short(image.digest)}")
     return 0
 
 
 def _remove(client: Client, args: argparse.Namespace) -> int:
+    from migrate.cli import failures
     from migrate.errors import MigrateError
 
     status = 0
     for name in args.images:
         try:
-            layers = client.remove_image(name, host=args.host, force=args.force)
+            gone = client.remove_image(name, host=args.host, force=args.force)
         except MigrateError as exc:
             status = failures.report(exc, command="rmi")
             continue
-        print(f"removed {name}, and {len(layers)} layer{'' if len(layers) == 1 else 's'} that nothing else uses")
+        _say(gone)
+        print(f"removed {name}, and {_layers(gone)} that nothing else uses")
     return status
+
+
+def _prune(client: Client, args: argparse.Namespace) -> int:
+    before_unix_ns, labels = image_filters.prune(args.filter)
+    if not args.force:
+        what = "every image that no container uses" if args.all else "every image without a tag that no container uses"
+        where = f"on {args.host}" if args.host else "on every host"
+        if not sys.stdin.isatty():
+            print(f"error: this removes {what} {where}\nhint: migrate image prune -f", file=sys.stderr)
+            return 2
+        if input(f"This removes {what} {where}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    for gone in client.prune_images(all=args.all, before_unix_ns=before_unix_ns, labels=labels, host=args.host):
+        _say(gone)
+        print(f"{gone.host}: {tables.size(gone.freed_bytes)} free again, {_layers(gone)} removed")
+    return 0
+
+
+def _say(gone: RemovedImages) -> None:
+    for name in gone.untagged:
+        print(f"untagged {name}")
+    for digest in gone.deleted:
+        print(f"deleted {digest}")
+
+
+def _layers(gone: RemovedImages) -> str:
+    return f"{len(gone.layers)} layer{'' if len(gone.layers) == 1 else 's'}"

@@ -46,8 +46,11 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "images",
         (
-            ("image", "image", "import, list and remove images"),
+            ("image", "image", "import, list, inspect, tag, prune and remove images"),
             ("images", "image", "list images"),
+            ("import", "image", "import a root file system from a tar"),
+            ("history", "image", "show how an image was made"),
+            ("tag", "image", "give an image another name"),
             ("rmi", "image", "remove images"),
         ),
     ),

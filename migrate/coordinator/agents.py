@@ -44,6 +44,7 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Containers.Attach": None,
     "Images.Import": None,
     "Images.Remove": 120.0,
+    "Images.Prune": 600.0,
 }
 
 # What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract.

@@ -1,135 +1,18 @@
-"""Images on the hosts: one import sent to several of them, lists put together, and the host that a new container fits."""
+"""Images on the hosts: lists put together, names given and taken, and the host that a new container fits."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
 from migrate.coordinator.store import Store
-from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound
-from protos import agent_pb2, coordinator_pb2, types_pb2
+from migrate.errors import InvalidArgument, MigrateError, NotFound, WrongState
+from protos import agent_pb2, types_pb2
 
-BEHIND = 8  # chunks that a slow host may be behind the fastest before it holds up all of them
-
-
-def import_to(
-    store: Store, pool: AgentPool, chunks: Iterator[coordinator_pb2.ImportImageChunk]
-) -> list[types_pb2.Image]:
-    """Read the stream once and send it to the host that it names, or to every host; returns each host's image.
-
-    A host that fails does not stop the others. Raises the first host's error, saying which others succeeded.
-    """
-    first = next(chunks, None)
-    if first is None or not first.HasField("start"):
-        raise InvalidArgument("an import begins with the image's name and config")
-    start = first.start
-    if not start.name:
-        raise InvalidArgument("an image needs a name", hint="migrate image import FILE NAME")
-    names = [store.host(start.host).name] if start.host else [host.name for host in store.hosts()]
-    branches = [_Branch(pool.agent(name), start) for name in names]
-    try:
-        _feed(chunks, branches)
-    except BaseException:
-        for branch in branches:
-            branch.abandon()  # an image of half a stream must not be registered
-        raise
-    return _results(branches)
-
-
-def _feed(chunks: Iterator[coordinator_pb2.ImportImageChunk], branches: list[_Branch]) -> None:
-    """Until the end that the caller has announced, or until all branches have failed."""
-    size = 0
-    for chunk in chunks:
-        if chunk.HasField("end"):
-            if chunk.end != size:
-                raise InvalidArgument(f"the image was cut: {size} bytes came of {chunk.end}")
-            for branch in branches:
-                branch.put(None)
-            return
-        size += len(chunk.data)
-        took = [branch.put(chunk.data) for branch in branches]
-        if not any(took):
-            return  # read no further
-    raise Cancelled(f"the caller went away after {size} bytes of the image")
-
-
-def _results(branches: list[_Branch]) -> list[types_pb2.Image]:
-    for branch in branches:
-        branch.join()
-    images = [branch.image for branch in branches if branch.image is not None]
-    failed = [branch for branch in branches if branch.error is not None]
-    if not failed:
-        return images
-    error = failed[0].error
-    assert error is not None
-    if len(branches) == 1:
-        raise error
-    lines = [f"{image.host}: imported" for image in images]
-    lines += [f"{branch.host}: {branch.error}" for branch in failed]
-    raise type(error)(
-        f"{failed[0].host}: {error.message}",
-        hint=error.hint,
-        detail="\n".join([*lines, error.detail] if error.detail else lines),
-        code=error.code,
-        touched="something" if images else error.touched,
-    ) from error
-
-
-class _Branch:
-    """One host's import, fed from the one stream."""
-
-    def __init__(self, agent: Agent, start: coordinator_pb2.ImportImageStart) -> None:
-        self.host = agent.name
-        self.image: types_pb2.Image | None = None
-        self.error: MigrateError | None = None
-        self._agent = agent
-        self._start = start
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=BEHIND)
-        self._abandoned = False
-        self._thread = threading.Thread(target=self._run, name=f"import-{agent.name}", daemon=True)
-        self._thread.start()
-
-    def put(self, data: bytes | None) -> bool:
-        """False once the host has failed. Waits while it is too far behind."""
-        while self._thread.is_alive():
-            try:
-                self._chunks.put(data, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def abandon(self) -> None:
-        self._abandoned = True
-        self.put(None)
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self.image = self._agent.call("Images", "Import", self._requests())
-            self.image.host = self.host
-        except MigrateError as exc:
-            self.error = exc
-
-    def _requests(self) -> Iterator[agent_pb2.ImportChunk]:
-        start = agent_pb2.ImportStart(name=self._start.name, config=self._start.config)
-        yield agent_pb2.ImportChunk(start=start)
-        size = 0
-        while (data := self._chunks.get()) is not None:
-            size += len(data)
-            yield agent_pb2.ImportChunk(data=data)
-        if self._abandoned:
-            raise _Abandoned  # gRPC cancels the call
-        yield agent_pb2.ImportChunk(end=size)
-
-
-class _Abandoned(Exception):  # ends a request stream in a way that cannot be taken for its end
-    pass
+T = TypeVar("T")
+NO_IMAGE = "image.not_found"
 
 
 def list_all(store: Store, pool: AgentPool) -> list[types_pb2.Image]:
@@ -144,12 +27,101 @@ def list_all(store: Store, pool: AgentPool) -> list[types_pb2.Image]:
     return images
 
 
-def remove(store: Store, pool: AgentPool, name: str, *, host: str, force: bool) -> list[str]:
-    """From `host`, or from every host that has it; returns the layers that went with it. NotFound if nobody has it."""
+def inspect(store: Store, pool: AgentPool, request: agent_pb2.InspectImageRequest) -> list[types_pb2.Image]:
+    """From each host that has the image, with its config document. NotFound if none has."""
+    question = agent_pb2.InspectImageRequest(name=request.name)
+    return _each_having(
+        store,
+        pool,
+        request.name,
+        request.host,
+        lambda agent: _of_host(agent, agent.call("Images", "Inspect", question)),
+    )
+
+
+def tag(store: Store, pool: AgentPool, request: agent_pb2.TagImageRequest) -> list[types_pb2.Image]:
+    """On each host that has the image. NotFound if none has."""
+    question = agent_pb2.TagImageRequest(name=request.name, tag=request.tag)
+    return _each_having(
+        store, pool, request.name, request.host, lambda agent: _of_host(agent, agent.call("Images", "Tag", question))
+    )
+
+
+def prune(store: Store, pool: AgentPool, request: agent_pb2.PruneImagesRequest) -> list[agent_pb2.PruneImagesResponse]:
+    """On the host that the request names, or on every host that answers; raises the first error if none does."""
+    hosts = _hosts(store, request.host)
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Prune", request))
+    done: list[agent_pb2.PruneImagesResponse] = []
+    for answer in answers:
+        if answer.value is not None:
+            answer.value.host = answer.host
+            done.append(answer.value)
+    if not done:
+        _raise_first(answers, touched=False)
+    return done
+
+
+def remove(store: Store, pool: AgentPool, name: str, *, host: str, force: bool) -> agent_pb2.RemoveImageResponse:
+    """From `host`, or from every host that has it; says what went with it. NotFound if nobody has it.
+
+    Without `force` no host is touched if a container on one of them uses the image.
+    """
     request = agent_pb2.RemoveImageRequest(name=name, force=force)
-    hosts = [store.host(host).name] if host else [one.name for one in store.hosts()]
+    hosts = _hosts(store, host)
+    if not force:
+        _refuse_if_used(pool, hosts, name)
     answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Remove", request))
     removed = [answer.value for answer in answers if answer.value is not None]
+    _raise_first(answers, touched=bool(removed))
+    if not removed:
+        raise _nobody_has(name, hosts)
+    return agent_pb2.RemoveImageResponse(
+        removed=dict.fromkeys(layer for reply in removed for layer in reply.removed),
+        untagged=dict.fromkeys(one for reply in removed for one in reply.untagged),
+        deleted=dict.fromkeys(one for reply in removed for one in reply.deleted),
+    )
+
+
+def _refuse_if_used(pool: AgentPool, hosts: list[str], name: str) -> None:
+    """Where removing `name` would take the last name of an image that containers use. The agents look again."""
+    question = agent_pb2.InspectImageRequest(name=name)
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Inspect", question, retries=LIST_RETRIES))
+    for answer in answers:
+        image = answer.value
+        if image is None or not image.used_by:
+            continue
+        everything = pool.agent(answer.host).call("Images", "List", agent_pb2.ListImagesRequest()).images
+        names = {one.name for one in everything if one.digest == image.digest}
+        by_name = name.partition("@")[0] in (image.name, image.name.rpartition(":")[0])
+        if len(names) < 2 or not by_name:
+            raise WrongState(
+                f"{answer.host}: image {name} is used by {', '.join(image.used_by)}",
+                hint="remove the containers first, or use --force: they run on",
+            )
+
+
+def _each_having(store: Store, pool: AgentPool, name: str, host: str, question: Callable[[Agent], T]) -> list[T]:
+    """The answers of the hosts that have the image. Raises what else goes wrong on any of them."""
+    hosts = _hosts(store, host)
+    answers = ask_all(pool, hosts, question)
+    found = [answer.value for answer in answers if answer.value is not None]
+    if not found:
+        _raise_first(answers, touched=False)
+        raise _nobody_has(name, hosts)
+    return found
+
+
+def _of_host(agent: Agent, image: types_pb2.Image) -> types_pb2.Image:
+    image.host = agent.name
+    return image
+
+
+def _hosts(store: Store, host: str) -> list[str]:
+    return [store.host(host).name] if host else [one.name for one in store.hosts()]
+
+
+def _raise_first(answers: list[Answer[T]], *, touched: bool) -> None:
+    """The first error that is not just "not here", naming its host."""
     for answer in answers:
         error = answer.error
         if error is not None and not isinstance(error, NotFound):
@@ -158,11 +130,12 @@ def remove(store: Store, pool: AgentPool, name: str, *, host: str, force: bool) 
                 hint=error.hint,
                 detail=error.detail,
                 code=error.code,
-                touched="something" if removed else error.touched,
+                touched="something" if touched else error.touched,
             ) from error
-    if not removed:
-        raise NotFound(f"no image {name!r} on {', '.join(hosts)}", hint="migrate images", code="image.not_found")
-    return list(dict.fromkeys(layer for reply in removed for layer in reply.removed))
+
+
+def _nobody_has(name: str, hosts: list[str]) -> MigrateError:
+    return NotFound(f"no image {name!r} on {', '.join(hosts)}", hint="migrate images", code=NO_IMAGE)
 
 
 def choose_host(store: Store, pool: AgentPool, image: str) -> str:
@@ -183,6 +156,4 @@ def choose_host(store: Store, pool: AgentPool, image: str) -> str:
         raise NotFound(
             f"no host that answers has the image {image!r}; no answer from {', '.join(silent)}", hint="migrate hosts"
         )
-    raise NotFound(
-        f"no host has the image {image!r}", hint=f"migrate image import FILE {image}", code="image.not_found"
-    )
+    raise NotFound(f"no host has the image {image!r}", hint=f"migrate image import FILE {image}", code=NO_IMAGE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import migrate
-from migrate.coordinator import hosts, images, streams
+from migrate.coordinator import hosts, image_streams, images, streams
 from migrate.coordinator.containers import Call, FleetContainers
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.moves_service import MoveCalls
@@ -79,7 +79,7 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
         request_iterator: Iterator[coordinator_pb2.ImportImageChunk],
         context: Call,  # noqa: ARG002
     ) -> coordinator_pb2.ImportImageResponse:
-        imported = images.import_to(self._store, self._pool, request_iterator)
+        imported = image_streams.import_to(self._store, self._pool, request_iterator)
         return coordinator_pb2.ImportImageResponse(images=imported)
 
     def ListImages(self, request: coordinator_pb2.HostsRequest, context: Call) -> agent_pb2.ListImagesResponse:  # noqa: N802, ARG002
@@ -90,5 +90,17 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
         request: coordinator_pb2.RemoveImageFromRequest,
         context: Call,  # noqa: ARG002
     ) -> agent_pb2.RemoveImageResponse:
-        removed = images.remove(self._store, self._pool, request.name, host=request.host, force=request.force)
-        return agent_pb2.RemoveImageResponse(removed=removed)
+        return images.remove(self._store, self._pool, request.name, host=request.host, force=request.force)
+
+    def InspectImage(self, request: agent_pb2.InspectImageRequest, context: Call) -> agent_pb2.ListImagesResponse:  # noqa: N802, ARG002
+        return agent_pb2.ListImagesResponse(images=images.inspect(self._store, self._pool, request))
+
+    def TagImage(self, request: agent_pb2.TagImageRequest, context: Call) -> agent_pb2.ListImagesResponse:  # noqa: N802, ARG002
+        return agent_pb2.ListImagesResponse(images=images.tag(self._store, self._pool, request))
+
+    def PruneImages(  # noqa: N802
+        self,
+        request: agent_pb2.PruneImagesRequest,
+        context: Call,  # noqa: ARG002
+    ) -> coordinator_pb2.PruneImagesOfFleet:
+        return coordinator_pb2.PruneImagesOfFleet(hosts=images.prune(self._store, self._pool, request))

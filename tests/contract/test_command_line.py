@@ -276,6 +276,73 @@ def test_images_are_imported_with_changes_and_listed(
     assert "No such file" in capsys.readouterr().err
 
 
+def test_images_by_name_filter_and_digest(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Docker's columns, filters and -q; an image whose tag another one took shows <none>."""
+    host = fleet.hosts["host1"]
+    host.add_image("team/web:1", labels={"tier": "web"})
+    host.add_image("team/web:1@sha256:" + "a" * 64)
+    assert main(["images", "team/web"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "HOSTS", "CREATED", "SIZE"]
+    assert sorted(line.split()[1] for line in lines[1:]) == ["1", "<none>"]
+    for words, expected in (
+        (["team/web", "--filter", "dangling=true"], ["team/web:1@sha256:" + "a" * 64]),
+        (["--filter", "label=tier=web"], ["team/web:1"]),
+        (["--filter", "label=tier=db"], []),
+        (["team/*:1"], ["team/web:1"]),
+        (["--filter", "reference=base", "--host", "host2"], ["base"]),
+    ):
+        assert main(["image", "ls", "--format", "json", *words]) == 0
+        assert [image["name"] for image in json.loads(capsys.readouterr().out)] == expected, words
+    assert main(["images", "-q", "--no-trunc", "team/web:1"]) == 0
+    assert capsys.readouterr().out == "sha256:team/web:1\n"
+    assert main(["images", "--filter", "colour=blue"]) == 2
+    assert "no filter 'colour'" in capsys.readouterr().err
+
+
+def test_history_and_inspect_read_the_images_own_document(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps newest first, with the size of the layer that each made; steps without a layer have none."""
+    image = fleet.hosts["host2"].add_image("app")
+    image.layers[:] = ["sha256:" + "1" * 64, "sha256:" + "2" * 64]
+    image.layer_bytes[:] = [1000, 2000]
+    image.document = json.dumps(
+        {
+            "config": {"Cmd": ["serve"]},
+            "rootfs": {"diff_ids": list(image.layers)},
+            "history": [
+                {"created": "2023-11-14T22:13:20Z", "created_by": "ADD rootfs"},
+                {"created_by": "CMD serve", "empty_layer": True},
+                {"created_by": "RUN make", "comment": "c"},
+            ],
+        }
+    )
+    assert main(["history", "app", "--format", "json"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [(one["created_by"], one["layer"][7:9], one["size_bytes"]) for one in steps] == [
+        ("RUN make", "22", 2000),
+        ("CMD serve", "", 0),
+        ("ADD rootfs", "11", 1000),
+    ]
+    assert steps[2]["created_unix_ns"] == 1_700_000_000 * 10**9
+    assert main(["history", "app"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["LAYER", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    assert main(["image", "inspect", "app"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["hosts"], shown["config"]) == (["host2"], {"Cmd": ["serve"]})
+    assert shown["layers"][1] == {"diff_id": "sha256:" + "2" * 64, "size_bytes": 2000}
+
+
+def test_prune_asks_first_unless_forced(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal to ask on it refuses and says what to type."""
+    fleet.hosts["host1"].add_image("web:1@sha256:" + "a" * 64)
+    assert main(["image", "prune"]) == 2
+    assert "hint: migrate image prune -f" in capsys.readouterr().err
+    assert main(["image", "prune", "-f"]) == 0
+    out = capsys.readouterr().out
+    assert "untagged web:1@sha256" in out and "host2: 0 B free again" in out
+    assert main(["image", "prune", "-f", "--filter", "dangling=true"]) == 2
+
+
 def test_hosts_show_the_silent_one(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """A table, and below it what is wrong with whom."""
     fleet.hosts["host2"].stop()
@@ -446,7 +513,7 @@ def test_names_are_completed(fleet: FakeFleet, capsys: pytest.CaptureFixture[str
         (["run", "-d", "--host", "host2", "b"], ["base"]),
         (["move", "web1", "--mode", "st"], ["stop-and-copy"]),
         (["move", "--dr"], ["--dry-run"]),
-        (["image", ""], ["import", "ls", "rm"]),
+        (["image", "i"], ["import", "inspect"]),
         (["stop", "web1", "we"], ["web1"]),
         (["exec", "-it", "w"], ["web1"]),
     ):

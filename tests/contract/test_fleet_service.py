@@ -428,9 +428,35 @@ def test_images_are_listed_and_removed_everywhere(world: FakeFleet) -> None:
         ("base", "host2"),
         ("rare", "host2"),
     }
-    assert world.client.remove_image("rare") == ["sha256:base"]
+    gone = world.client.remove_image("rare")
+    assert (gone.untagged, gone.deleted, gone.layers) == (("rare",), ("sha256:rare",), ("sha256:base",))
     with pytest.raises(NotFound):
         world.client.remove_image("rare")
+
+
+def test_an_image_that_one_host_uses_is_removed_from_none(world: FakeFleet) -> None:
+    """Without force the fleet is asked first; with force each host takes the name away."""
+    world.hosts["host2"].images["base"].used_by.append("web2")
+    with pytest.raises(WrongState, match="host2: image base is used by web2"):
+        world.client.remove_image("base")
+    assert "base" in world.hosts["host1"].images
+    world.client.remove_image("base", force=True)
+    assert not world.hosts["host1"].images and not world.hosts["host2"].images
+
+
+def test_images_are_tagged_inspected_and_pruned_where_they_are(world: FakeFleet) -> None:
+    """Hosts without the image do not matter as long as one has it."""
+    world.hosts["host2"].add_image("rare")
+    assert [image.host for image in world.client.tag_image("rare", "rarer:1")] == ["host2"]
+    assert [image.host for image in world.client.inspect_image("rarer:1")] == ["host2"]
+    assert [image.host for image in world.client.inspect_image("base")] == ["host1", "host2"]
+    with pytest.raises(NotFound):
+        world.client.tag_image("nothing", "x")
+    with pytest.raises(NotFound):
+        world.client.inspect_image("rare", host="host1")
+    world.hosts["host1"].images["base"].used_by.append("web1")
+    pruned = world.client.prune_images(all=True)
+    assert [(one.host, one.untagged) for one in pruned] == [("host1", ()), ("host2", ("base", "rare", "rarer:1"))]
 
 
 # ---------------------------------------------------------------- hosts

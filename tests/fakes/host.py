@@ -347,5 +347,22 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         self._host.called("Images.Remove")
         if request.name not in self._host.images:
             raise errors.NotFound(f"no image {request.name!r}", code="image.not_found")
-        del self._host.images[request.name]
-        return agent_pb2.RemoveImageResponse(removed=["sha256:base"])
+        if self._host.images[request.name].used_by and not request.force:
+            raise errors.WrongState(f"image {request.name} is used")
+        image = self._host.images.pop(request.name)
+        return agent_pb2.RemoveImageResponse(removed=["sha256:base"], untagged=[image.name], deleted=[image.digest])
+
+    def Tag(self, request, context):  # noqa: N802
+        self._host.called("Images.Tag")
+        image = types_pb2.Image()
+        image.CopyFrom(self.Inspect(request, context))
+        image.name = request.tag
+        self._host.images[request.tag] = image
+        return image
+
+    def Prune(self, request, context):  # noqa: N802
+        self._host.called("Images.Prune")
+        gone = [name for name, image in self._host.images.items() if not image.used_by and (request.all or "@" in name)]
+        for name in gone:
+            del self._host.images[name]
+        return agent_pb2.PruneImagesResponse(untagged=gone, freed_bytes=len(gone))

@@ -285,7 +285,7 @@ def test_detaching_leaves_the_container_alone(agent: Running, host: EngineHost) 
 
 
 def test_an_image_in_use_stays(agent: Running, host: EngineHost) -> None:
-    """Removing the image of a container is refused; with force its name goes and the container's layers stay."""
+    """Removing the image of a container is refused; with force its name goes, and the image stays for the container."""
     tar = (host.directory / "state/images/blobs/sha256").iterdir()
     data = max(tar, key=lambda path: path.stat().st_size).read_bytes()
     config = types_pb2.ImageConfig(env=["OTHER=1"])  # the same layer, another image
@@ -301,10 +301,16 @@ def test_an_image_in_use_stays(agent: Running, host: EngineHost) -> None:
     with pytest.raises(errors.WrongState, match=spec.name), native():
         agent.images.Remove(pb.RemoveImageRequest(name="other:1"))
     assert list(agent.images.Remove(pb.RemoveImageRequest(name="other:1", force=True)).removed) == []
-    assert [one.name for one in agent.images.List(pb.ListImagesRequest()).images] == [IMAGE]
+    untagged = f"other:1@{image.digest}"
+    listed = agent.images.List(pb.ListImagesRequest()).images
+    assert {one.name: list(one.used_by) for one in listed}[untagged] == [spec.name]
+    assert agent.images.Prune(pb.PruneImagesRequest(all=False)).deleted == []
     stream = Stream(agent.containers.Exec, container_id, "echo", "works")
     stream.rest()
     assert stream.stdout == b"works\n"
+    agent.containers.Remove(pb.RemoveRequest(id=container_id, force=True))
+    assert agent.images.Prune(pb.PruneImagesRequest()).deleted == [image.digest]
+    assert [one.name for one in agent.images.List(pb.ListImagesRequest()).images] == [IMAGE]
 
 
 def test_an_import_that_is_cut_off_leaves_nothing(agent: Running) -> None:

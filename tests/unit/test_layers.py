@@ -52,7 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.errors": set(),
     "migrate.records": {"migrate.errors"},
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
-    "migrate.client": {"migrate.errors", "migrate.records", "migrate.wire", "migrate.rpc", "protos", "grpc"},
+    "migrate.client": {
+        "migrate.client_images", "migrate.errors", "migrate.records", "migrate.wire", "migrate.rpc", "protos", "grpc",
+    },
+    "migrate.client_images": {"migrate.errors", "migrate.records", "migrate.wire", "protos"},
     "migrate.rpc": {"migrate.errors", "protos", "grpc", "google"},
     "migrate.saga": {"migrate.errors"},
     "migrate.tunnel": {"migrate.errors", "migrate.rpc", "grpc", "paramiko", "cryptography"},

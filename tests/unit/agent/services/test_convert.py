@@ -13,7 +13,7 @@ from agent.engine.state import ContainerStatus, State
 from agent.errors import InvalidArgument, NotFound
 from agent.services import convert
 from agent.setup.capability import Capability
-from agent.storage.images import Image, ImageConfig
+from agent.storage.images import Healthcheck, Image, ImageConfig
 from protos import types_pb2
 
 pytestmark = pytest.mark.unit
@@ -69,7 +69,18 @@ IMAGE = Image(
         user="u",
         labels={"l": "m"},
         stop_signal="SIGINT",
+        exposed_ports=("80/tcp",),
+        volumes=("/data",),
+        healthcheck=Healthcheck(
+            test=("CMD", "true"), interval_ns=10**9, timeout_ns=2 * 10**9, start_period_ns=3 * 10**9, retries=4
+        ),
+        shell=("/bin/bash", "-c"),
+        on_build=("RUN true",),
     ),
+    document='{"a": "\u00e4"}',
+    repo_digests=("registry:5000/redis@sha256:cc",),
+    layer_bytes=(1 << 40,),
+    stored_bytes=1 << 33,
 )
 
 

@@ -1,0 +1,154 @@
+"""`migrate images`, `image inspect` and `history`: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from migrate.cli import image_filters, tables
+from migrate.records import Image
+
+if TYPE_CHECKING:
+    from migrate.client import Client
+
+NONE = "<none>"
+
+
+def images(client: Client, args: argparse.Namespace) -> int:
+    """A line an image, the same on several hosts in one."""
+    found = client.images()
+    if args.host:
+        found = [image for image in found if image.host == args.host]
+    found = image_filters.select(found, args.filter, args.repository or "")
+    found.sort(key=lambda image: (image.repository, image.tag, -image.created_unix_ns, image.host))
+    if args.format == "json":
+        _json([image.to_dict() for image in found])
+        return 0
+    if args.quiet:
+        for digest in dict.fromkeys(image.digest for image in found):
+            print(digest if args.no_trunc else tables.short(digest))
+        return 0
+    same: dict[tuple[str, str], list[Image]] = {}
+    for image in found:
+        same.setdefault((image.name, image.digest), []).append(image)
+    header = ["REPOSITORY", "TAG", *(["DIGEST"] if args.digests else []), "IMAGE ID", "HOSTS", "CREATED", "SIZE"]
+    rows = []
+    for (_, digest), copies in same.items():
+        one = copies[0]
+        row = [one.repository or NONE, one.tag or NONE]
+        if args.digests:
+            known = {origin.partition("@")[2] for copy in copies for origin in copy.repo_digests}
+            row.append(min(known) if known else NONE)
+        row += [
+            digest if args.no_trunc else tables.short(digest),
+            ",".join(copy.host for copy in copies),
+            f"{tables.ago(one.created_unix_ns)} ago" if one.created_unix_ns else "-",
+            tables.size(one.size_bytes),
+        ]
+        rows.append(row)
+    print(tables.table(header, rows))
+    return 0
+
+
+def inspect(client: Client, args: argparse.Namespace) -> int:
+    """A JSON list, an object for each image that one of the names means, with the hosts that have it."""
+    shown: list[dict[str, Any]] = []
+    for name in args.images:
+        copies: dict[str, list[Image]] = {}
+        for image in client.inspect_image(name, host=args.host):
+            copies.setdefault(image.digest, []).append(image)
+        shown += [_inspected(same) for same in copies.values()]
+    _json(shown)
+    return 0
+
+
+def _inspected(copies: list[Image]) -> dict[str, Any]:
+    image = copies[0]
+    document = json.loads(image.document) if image.document else {}
+    return {
+        "name": image.name,
+        "digest": image.digest,
+        "hosts": [copy.host for copy in copies],
+        "used_by": {copy.host: list(copy.used_by) for copy in copies if copy.used_by},
+        "repo_digests": sorted({origin for copy in copies for origin in copy.repo_digests}),
+        "created": tables.stamp(image.created_unix_ns),
+        "architecture": document.get("architecture", ""),
+        "os": document.get("os", ""),
+        "size_bytes": image.size_bytes,
+        "stored_bytes": image.stored_bytes,
+        "config": document.get("config") or {},
+        "layers": [
+            {"diff_id": diff_id, "size_bytes": size}
+            for diff_id, size in zip(image.layers, image.layer_bytes, strict=False)
+        ],
+        "history": document.get("history") or [],
+    }
+
+
+def history(client: Client, args: argparse.Namespace) -> int:
+    """A line for each step that made the image, newest first; of an image without a history, one for each layer."""
+    image = client.inspect_image(args.image, host=args.host)[0]
+    steps = _steps(image)
+    if args.format == "json":
+        _json(steps)
+        return 0
+    if args.quiet:
+        for step in steps:
+            print((step["layer"] if args.no_trunc else tables.short(step["layer"])) or NONE)
+        return 0
+    rows = []
+    for step in steps:
+        created_by = " ".join(step["created_by"].split())
+        if not args.no_trunc:
+            created_by = created_by if len(created_by) <= 45 else created_by[:44] + "…"
+        rows.append(
+            (
+                (step["layer"] if args.no_trunc else tables.short(step["layer"])) or "-",
+                f"{tables.ago(step['created_unix_ns'])} ago" if step["created_unix_ns"] else "-",
+                created_by or "-",
+                tables.size(step["size_bytes"]),
+                step["comment"],
+            )
+        )
+    print(tables.table(("LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows))
+    return 0
+
+
+def _steps(image: Image) -> list[dict[str, Any]]:
+    document = json.loads(image.document) if image.document else {}
+    sizes = dict(zip(image.layers, image.layer_bytes, strict=False))
+    layers = list(document.get("rootfs", {}).get("diff_ids") or image.layers)
+    recorded = document.get("history") or [{"created": document.get("created", "")} for _ in layers]
+    steps = []
+    for entry in recorded:
+        layer = "" if entry.get("empty_layer") or not layers else layers.pop(0)
+        steps.append(
+            {
+                "layer": layer,
+                "created": entry.get("created") or "",
+                "created_unix_ns": _unix_ns(entry.get("created") or ""),
+                "created_by": entry.get("created_by") or "",
+                "size_bytes": sizes.get(layer, 0),
+                "comment": entry.get("comment") or "",
+            }
+        )
+    return steps[::-1]
+
+
+def _unix_ns(text: str) -> int:
+    """Of a time in RFC 3339; 0 where it is none: other people's documents must not stop a table."""
+    import datetime
+    import re
+
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if not found:
+        return 0
+    zone = "+00:00" if found[2] == "Z" else found[2]
+    return max(0, int(datetime.datetime.fromisoformat(found[1] + zone).timestamp()) * 10**9)
+
+
+def _json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2)
+    print()
