@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import grpc
 
-from migrate import wire
+from migrate import records, wire
 from migrate.client_images import ImageCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
@@ -147,6 +147,33 @@ class Client(ImageCalls):
         """The main process's stdio from now on; the exit code at the end is the container's."""
         start = agent_pb2.ExecStart(id=name, stdin=stdin, tty=tty, rows=rows, columns=columns)
         return Session(self, self._fleet.Attach, start)
+
+    def update(self, name: str, **changes: Any) -> Container:
+        """Change limits of a container, running or not: fields of records.Limits; 0 takes a limit away.
+
+        Of `device_rates` only the devices and kinds that are named change. What fails changes nothing.
+        """
+        request = coordinator_pb2.UpdateContainerRequest(
+            name=name, limits=wire.limits(records.Limits(**changes)), fields=sorted(changes)
+        )
+        return wire.container(self._call(self._fleet.Update, request, QUICK_S))
+
+    def pause(self, name: str) -> Container:
+        """Stop every process where it is, until `unpause`."""
+        return wire.container(self._call(self._fleet.Pause, coordinator_pb2.NameRequest(name=name), QUICK_S))
+
+    def unpause(self, name: str) -> Container:
+        return wire.container(self._call(self._fleet.Unpause, coordinator_pb2.NameRequest(name=name), QUICK_S))
+
+    def stats(self, *names: str) -> list[records.Usage]:
+        """One sample of each; without names, of every container that runs on a host that answers."""
+        reply = self._call(self._fleet.Stats, coordinator_pb2.StatsRequest(names=names), QUICK_S)
+        return [wire.usage(one) for one in reply.usages]
+
+    def top(self, name: str) -> list[records.Process]:
+        """Its processes, by their pids in the container."""
+        reply = self._call(self._fleet.Top, coordinator_pb2.NameRequest(name=name), QUICK_S)
+        return [wire.process(one) for one in reply.processes]
 
     # ------------------------------------------------------------ moves
 

@@ -35,7 +35,46 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class DeviceRate(_Json):
+    """`path`: of a device, or of anything on it; `what`: "read_bps", "write_bps", "read_iops" or "write_iops"."""
+
+    path: str
+    what: str
+    rate: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ulimit(_Json):
+    """`name`: "nofile"; -1 = unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """0, or nothing, = no limit. docs/limits.md says what each means."""
+
+    memory_bytes: int = 0
+    memory_swap_bytes: int = 0  # of both together; 0 = as memory_bytes: no swap; -1 = no bound on swap
+    memory_reservation_bytes: int = 0
+    cpus: float = 0.0
+    cpu_shares: int = 0
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpuset_cpus: str = ""  # "0-2,5"
+    pids: int = 0
+    blkio_weight: int = 0
+    device_rates: tuple[DeviceRate, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_bytes: int = 0
+    oom_score_adj: int = 0
+    storage_bytes: int = 0  # of the writable layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Limits):
     """What `run` and `create` take. Empty values mean the image's or the fleet's default.
 
     `argv` replaces the image's cmd; `entrypoint` the image's entrypoint (None = keep, empty = none).
@@ -50,9 +89,6 @@ class Run:
     cwd: str = ""
     user: str = ""
     hostname: str = ""
-    memory_bytes: int = 0
-    cpus: float = 0.0
-    pids: int = 0
     tty: bool = False
     stdin_open: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +102,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Container(_Json):
+class Container(_Json, Limits):
     """A container as it is now. `exit_code` is None until it has exited; 128+n: killed by signal n."""
 
     id: str
@@ -86,9 +122,6 @@ class Container(_Json):
     gateway: str = ""
     ids_base: int = 0  # first host uid and gid of its user namespace
     ids_count: int = 0
-    memory_bytes: int = 0  # limits; 0 = none
-    cpus: float = 0.0
-    pids: int = 0
     tty: bool = False
     stdin_open: bool = False
     capabilities: tuple[str, ...] = ()
@@ -104,6 +137,42 @@ class Container(_Json):
     error: str = ""
     epoch: int = 0  # grows by one with each move
     migration_id: str = ""  # of the move under way
+    oom_kills: int = 0  # processes that the kernel killed on this host because the container was at its limit of memory
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(_Json):
+    """What a container uses now, and counters since it came to its host."""
+
+    id: str
+    name: str
+    host: str
+    unix_ns: int
+    cpu_ns: int
+    memory_bytes: int
+    memory_limit_bytes: int  # its own, or else the host's memory
+    tasks: int
+    network_received_bytes: int
+    network_sent_bytes: int
+    block_read_bytes: int
+    block_written_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(_Json):
+    """One task of a container. `pid`, `parent` and `user` are the container's own; a parent outside is 0."""
+
+    host_pid: int
+    pid: int
+    parent: int
+    user: int
+    threads: int
+    resident_bytes: int
+    cpu_s: float
+    state: str
+    started_unix_ns: int
+    command: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import Any
@@ -39,9 +40,7 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         gateway=spec.network.gateway,
         ids_base=spec.ids.base,
         ids_count=spec.ids.count,
-        memory_bytes=spec.limits.memory_bytes,
-        cpus=spec.limits.cpus,
-        pids=spec.limits.pids,
+        **limit_fields(spec.limits),
         tty=spec.tty,
         stdin_open=spec.stdin_open,
         capabilities=tuple(spec.capabilities),
@@ -57,7 +56,35 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         error=status.error,
         epoch=status.epoch,
         migration_id=status.migration_id,
+        oom_kills=status.oom_kills,
+        oom_killed=status.oom_kills > 0,
     )
+
+
+LIMITS = tuple(one.name for one in dataclasses.fields(records.Limits))
+
+
+def limit_fields(message: types_pb2.Limits) -> dict[str, Any]:
+    """The fields of records.Limits."""
+    values: dict[str, Any] = {name: getattr(message, name) for name in LIMITS}
+    rates = (records.DeviceRate(path=one.path, what=one.what, rate=one.rate) for one in message.device_rates)
+    ulimits = (records.Ulimit(name=one.name, soft=one.soft, hard=one.hard) for one in message.ulimits)
+    return values | {"device_rates": tuple(rates), "ulimits": tuple(ulimits)}
+
+
+def limits(wanted: records.Limits) -> types_pb2.Limits:
+    values = {name: getattr(wanted, name) for name in LIMITS}
+    values["device_rates"] = [types_pb2.DeviceRate(**one.to_dict()) for one in wanted.device_rates]
+    values["ulimits"] = [types_pb2.Ulimit(**one.to_dict()) for one in wanted.ulimits]
+    return types_pb2.Limits(**values)
+
+
+def usage(message: types_pb2.ContainerUsage) -> records.Usage:
+    return records.Usage(**{one.name: getattr(message, one.name) for one in dataclasses.fields(records.Usage)})
+
+
+def process(message: types_pb2.ContainerProcess) -> records.Process:
+    return records.Process(**{one.name: getattr(message, one.name) for one in dataclasses.fields(records.Process)})
 
 
 def host(status: coordinator_pb2.HostStatus) -> records.Host:
@@ -158,7 +185,7 @@ def run_request(wanted: records.Run, *, create_only: bool) -> coordinator_pb2.Ru
         cwd=wanted.cwd,
         user=wanted.user,
         hostname=wanted.hostname,
-        limits=types_pb2.Limits(memory_bytes=wanted.memory_bytes, cpus=wanted.cpus, pids=wanted.pids),
+        limits=limits(wanted),
         tty=wanted.tty,
         stdin_open=wanted.stdin_open,
         labels=dict(wanted.labels),

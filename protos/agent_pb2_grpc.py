@@ -166,6 +166,31 @@ class ContainersStub(object):
                 request_serializer=protos_dot_agent__pb2.ExecInput.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/cmigrate.v1.Containers/Update',
+                request_serializer=protos_dot_agent__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/cmigrate.v1.Containers/Pause',
+                request_serializer=protos_dot_agent__pb2.PauseRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Unpause = channel.unary_unary(
+                '/cmigrate.v1.Containers/Unpause',
+                request_serializer=protos_dot_agent__pb2.PauseRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Usage = channel.unary_unary(
+                '/cmigrate.v1.Containers/Usage',
+                request_serializer=protos_dot_agent__pb2.UsageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.UsageResponse.FromString,
+                _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/cmigrate.v1.Containers/Top',
+                request_serializer=protos_dot_agent__pb2.TopRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.TopResponse.FromString,
+                _registered_method=True)
 
 
 class ContainersServicer(object):
@@ -241,6 +266,37 @@ class ContainersServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request, context):
+        """all limits, as they are to be
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Usage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Top(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContainersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +354,31 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=protos_dot_agent__pb2.ExecInput.FromString,
                     response_serializer=protos_dot_agent__pb2.ExecOutput.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=protos_dot_agent__pb2.UpdateRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=protos_dot_agent__pb2.PauseRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=protos_dot_agent__pb2.PauseRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Usage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Usage,
+                    request_deserializer=protos_dot_agent__pb2.UsageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.UsageResponse.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=protos_dot_agent__pb2.TopRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.TopResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -598,6 +679,141 @@ class Containers(object):
             '/cmigrate.v1.Containers/Attach',
             protos_dot_agent__pb2.ExecInput.SerializeToString,
             protos_dot_agent__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Containers/Update',
+            protos_dot_agent__pb2.UpdateRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Containers/Pause',
+            protos_dot_agent__pb2.PauseRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Containers/Unpause',
+            protos_dot_agent__pb2.PauseRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Usage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Containers/Usage',
+            protos_dot_agent__pb2.UsageRequest.SerializeToString,
+            protos_dot_agent__pb2.UsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Containers/Top',
+            protos_dot_agent__pb2.TopRequest.SerializeToString,
+            protos_dot_agent__pb2.TopResponse.FromString,
             options,
             channel_credentials,
             insecure,

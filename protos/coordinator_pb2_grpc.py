@@ -101,6 +101,31 @@ class FleetStub(object):
                 request_serializer=protos_dot_agent__pb2.ExecInput.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Update',
+                request_serializer=protos_dot_coordinator__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Pause',
+                request_serializer=protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Unpause = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Unpause',
+                request_serializer=protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Stats',
+                request_serializer=protos_dot_coordinator__pb2.StatsRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.UsageResponse.FromString,
+                _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Top',
+                request_serializer=protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.TopResponse.FromString,
+                _registered_method=True)
         self.ImportImage = channel.stream_unary(
                 '/cmigrate.v1.Fleet/ImportImage',
                 request_serializer=protos_dot_coordinator__pb2.ImportImageChunk.SerializeToString,
@@ -241,6 +266,36 @@ class FleetServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Update(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stats(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Top(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -391,6 +446,31 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=protos_dot_agent__pb2.ExecInput.FromString,
                     response_serializer=protos_dot_agent__pb2.ExecOutput.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=protos_dot_coordinator__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=protos_dot_coordinator__pb2.NameRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Unpause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpause,
+                    request_deserializer=protos_dot_coordinator__pb2.NameRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=protos_dot_coordinator__pb2.StatsRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.UsageResponse.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=protos_dot_coordinator__pb2.NameRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.TopResponse.SerializeToString,
             ),
             'ImportImage': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportImage,
@@ -804,6 +884,141 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/Attach',
             protos_dot_agent__pb2.ExecInput.SerializeToString,
             protos_dot_agent__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Update',
+            protos_dot_coordinator__pb2.UpdateContainerRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Pause',
+            protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Unpause',
+            protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Stats',
+            protos_dot_coordinator__pb2.StatsRequest.SerializeToString,
+            protos_dot_agent__pb2.UsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Top',
+            protos_dot_coordinator__pb2.NameRequest.SerializeToString,
+            protos_dot_agent__pb2.TopResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ class ContainerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONTAINER_STATE_EXITED: _ClassVar[ContainerState]
     CONTAINER_STATE_ARRIVING: _ClassVar[ContainerState]
     CONTAINER_STATE_LOST: _ClassVar[ContainerState]
+    CONTAINER_STATE_PAUSED: _ClassVar[ContainerState]
 CONTAINER_STATE_UNSPECIFIED: ContainerState
 CONTAINER_STATE_CREATED: ContainerState
 CONTAINER_STATE_RUNNING: ContainerState
@@ -23,6 +24,7 @@ CONTAINER_STATE_FROZEN: ContainerState
 CONTAINER_STATE_EXITED: ContainerState
 CONTAINER_STATE_ARRIVING: ContainerState
 CONTAINER_STATE_LOST: ContainerState
+CONTAINER_STATE_PAUSED: ContainerState
 
 class IdRange(_message.Message):
     __slots__ = ("base", "count")
@@ -45,14 +47,58 @@ class Network(_message.Message):
     def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ..., gateway: _Optional[str] = ..., mtu: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("memory_bytes", "cpus", "pids")
+    __slots__ = ("memory_bytes", "cpus", "pids", "memory_swap_bytes", "memory_reservation_bytes", "cpu_shares", "cpu_period_us", "cpu_quota_us", "cpuset_cpus", "blkio_weight", "device_rates", "ulimits", "shm_bytes", "oom_score_adj", "storage_bytes")
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
     PIDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SWAP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_RESERVATION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SHARES_FIELD_NUMBER: _ClassVar[int]
+    CPU_PERIOD_US_FIELD_NUMBER: _ClassVar[int]
+    CPU_QUOTA_US_FIELD_NUMBER: _ClassVar[int]
+    CPUSET_CPUS_FIELD_NUMBER: _ClassVar[int]
+    BLKIO_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_RATES_FIELD_NUMBER: _ClassVar[int]
+    ULIMITS_FIELD_NUMBER: _ClassVar[int]
+    SHM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     memory_bytes: int
     cpus: float
     pids: int
-    def __init__(self, memory_bytes: _Optional[int] = ..., cpus: _Optional[float] = ..., pids: _Optional[int] = ...) -> None: ...
+    memory_swap_bytes: int
+    memory_reservation_bytes: int
+    cpu_shares: int
+    cpu_period_us: int
+    cpu_quota_us: int
+    cpuset_cpus: str
+    blkio_weight: int
+    device_rates: _containers.RepeatedCompositeFieldContainer[DeviceRate]
+    ulimits: _containers.RepeatedCompositeFieldContainer[Ulimit]
+    shm_bytes: int
+    oom_score_adj: int
+    storage_bytes: int
+    def __init__(self, memory_bytes: _Optional[int] = ..., cpus: _Optional[float] = ..., pids: _Optional[int] = ..., memory_swap_bytes: _Optional[int] = ..., memory_reservation_bytes: _Optional[int] = ..., cpu_shares: _Optional[int] = ..., cpu_period_us: _Optional[int] = ..., cpu_quota_us: _Optional[int] = ..., cpuset_cpus: _Optional[str] = ..., blkio_weight: _Optional[int] = ..., device_rates: _Optional[_Iterable[_Union[DeviceRate, _Mapping]]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., shm_bytes: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., storage_bytes: _Optional[int] = ...) -> None: ...
+
+class DeviceRate(_message.Message):
+    __slots__ = ("path", "what", "rate")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    what: str
+    rate: int
+    def __init__(self, path: _Optional[str] = ..., what: _Optional[str] = ..., rate: _Optional[int] = ...) -> None: ...
+
+class Ulimit(_message.Message):
+    __slots__ = ("name", "soft", "hard")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    soft: int
+    hard: int
+    def __init__(self, name: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
 
 class ContainerSpec(_message.Message):
     __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit")
@@ -108,7 +154,7 @@ class ContainerSpec(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
-    __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id")
+    __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id", "oom_kills")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +165,7 @@ class ContainerStatus(_message.Message):
     HOST_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILLS_FIELD_NUMBER: _ClassVar[int]
     spec: ContainerSpec
     state: ContainerState
     pid: int
@@ -129,7 +176,60 @@ class ContainerStatus(_message.Message):
     host: str
     epoch: int
     migration_id: str
-    def __init__(self, spec: _Optional[_Union[ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[ContainerState, str]] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., host: _Optional[str] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ...) -> None: ...
+    oom_kills: int
+    def __init__(self, spec: _Optional[_Union[ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[ContainerState, str]] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., host: _Optional[str] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., oom_kills: _Optional[int] = ...) -> None: ...
+
+class ContainerUsage(_message.Message):
+    __slots__ = ("id", "name", "host", "unix_ns", "cpu_ns", "memory_bytes", "memory_limit_bytes", "tasks", "network_received_bytes", "network_sent_bytes", "block_read_bytes", "block_written_bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    CPU_NS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_WRITTEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    host: str
+    unix_ns: int
+    cpu_ns: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    tasks: int
+    network_received_bytes: int
+    network_sent_bytes: int
+    block_read_bytes: int
+    block_written_bytes: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., host: _Optional[str] = ..., unix_ns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., network_received_bytes: _Optional[int] = ..., network_sent_bytes: _Optional[int] = ..., block_read_bytes: _Optional[int] = ..., block_written_bytes: _Optional[int] = ...) -> None: ...
+
+class ContainerProcess(_message.Message):
+    __slots__ = ("host_pid", "pid", "parent", "user", "threads", "resident_bytes", "cpu_s", "state", "started_unix_ns", "command")
+    HOST_PID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_S_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    host_pid: int
+    pid: int
+    parent: int
+    user: int
+    threads: int
+    resident_bytes: int
+    cpu_s: float
+    state: str
+    started_unix_ns: int
+    command: str
+    def __init__(self, host_pid: _Optional[int] = ..., pid: _Optional[int] = ..., parent: _Optional[int] = ..., user: _Optional[int] = ..., threads: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., cpu_s: _Optional[float] = ..., state: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., command: _Optional[str] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("name", "digest", "layers", "size_bytes", "created_unix_ns", "config", "host", "document", "repo_digests", "layer_bytes", "stored_bytes", "used_by")

@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.engine import control, limits
 from agent.engine.spec import Limits
-from agent.errors import AgentError, InvalidArgument, Unsupported
+from agent.errors import AgentError, Unsupported
 
-CPU_PERIOD_US = 100_000
-_LIMITED = ("memory", "cpu", "pids")
+_HANDED_DOWN = ("memory", "cpu", "pids", "cpuset", "io")
 _CGROUP_NAMESPACE_INSIDE = "/.."  # how mountinfo shows a hierarchy's root that lies above the reader's cgroup namespace
 
 
@@ -58,15 +58,6 @@ def probe(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
 
 
 _SUPER_OPTIONS = {"rw", "ro", "clone_children", "xattr", "noprefix", "cpuset_v2_mode"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stats:
-    """memory_bytes and peak: 0 where nothing counts them. oom_kills since the cgroup was made."""
-
-    memory_bytes: int
-    oom_kills: int
-    tasks: int
 
 
 class Tasks:
@@ -129,14 +120,14 @@ class Tasks:
             os.close(fd)
 
     def _events(self) -> dict[str, str]:
-        return _pairs(_read(self.freezer / "cgroup.events"))
+        return control.pairs(control.read(self.freezer / "cgroup.events"))
 
     def _wait_event(self, key: str, value: str, deadline: float) -> None:
         """poll(2) on cgroup.events wakes at each change, so nothing is missed between read and wait."""
         with (self.freezer / "cgroup.events").open() as events:
             poller = select.poll()
             poller.register(events, select.POLLPRI | select.POLLERR)
-            while _pairs(events.read()).get(key) != value:
+            while control.pairs(events.read()).get(key) != value:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise AgentError(f"{self.freezer} did not become {key}={value} in time", code="cgroup")
@@ -163,55 +154,36 @@ class Cgroup(Tasks):
         roots = [(name, f"/{self._path}") for names, _ in self._legacy for name in names]
         return [*roots, ("", f"/{self._path}")]
 
-    def create(self, limits: Limits | None = None) -> None:
+    def create(self, wanted: Limits | None = None) -> None:
         """Make the directories and set the limits. Raises Unsupported for a limit that no hierarchy here can
-        keep, AgentError else.
+        keep, InvalidArgument for one that the kernel refuses, AgentError else.
         """
+        wanted = wanted or Limits()
         try:
             for names, path in self._legacy:
                 path.mkdir(parents=True, exist_ok=True)
                 if "cpuset" in names:
                     self._inherit_cpuset(path)
-            self._enable_controllers()
+            self._enable_controllers(limits.controllers(wanted))
             self.freezer.mkdir(parents=True, exist_ok=True)
-            self.set_limits(limits or Limits())
+            self.set_limits(wanted)
         except OSError as exc:
             raise AgentError(
                 f"cannot make cgroup {self._path}: {exc.strerror} ({exc.filename})", code="cgroup"
             ) from exc
 
-    def set_limits(self, limits: Limits) -> None:
-        """Apply `limits`; 0 = none. Raises InvalidArgument when the kernel refuses a value, Unsupported when
-        it cannot limit that.
+    def set_limits(self, wanted: Limits, before: Limits | None = None) -> None:
+        """Apply `wanted` where `before` holds now; None: no limit does. Raises InvalidArgument when the kernel refuses a
+        value, Unsupported when it cannot limit that; part of `wanted` may then hold.
         """
-        if limits.memory_bytes:
-            self._set_memory(limits.memory_bytes)
-        if limits.cpus:
-            quota = max(1000, round(limits.cpus * CPU_PERIOD_US))
-            if legacy := self._legacy_dir("cpu"):
-                _write(legacy / "cpu.cfs_period_us", str(CPU_PERIOD_US))
-                _write(legacy / "cpu.cfs_quota_us", str(quota))
-            else:
-                _write(self._unified_file("cpu", "cpu.max"), f"{quota} {CPU_PERIOD_US}")
-        if limits.pids:
-            directory = self._legacy_dir("pids")
-            _write(directory / "pids.max" if directory else self._unified_file("pids", "pids.max"), str(limits.pids))
+        limits.apply(self.directories, wanted, before)
 
-    def _set_memory(self, limit_bytes: int) -> None:
-        """The same bound for memory and for memory plus swap: a limit that swap softens is none."""
-        if legacy := self._legacy_dir("memory"):
-            both = legacy / "memory.memsw.limit_in_bytes"
-            try:
-                _write(legacy / "memory.limit_in_bytes", str(limit_bytes))
-            except InvalidArgument:  # above the old memsw limit: that one first
-                _write(both, str(limit_bytes))
-                _write(legacy / "memory.limit_in_bytes", str(limit_bytes))
-            if both.exists():
-                _write(both, str(limit_bytes))
-            return
-        _write(self._unified_file("memory", "memory.max"), str(limit_bytes))
-        if (swap := self.freezer / "memory.swap.max").exists():
-            _write(swap, "0")
+    @property
+    def directories(self) -> control.Directories:
+        """Where the control files are."""
+        return control.Directories(
+            legacy={name: path for names, path in self._legacy for name in names}, unified=self.freezer
+        )
 
     def add(self, pid: int) -> None:
         """Move a process, with all its threads, into every directory. Raises AgentError naming the one that refused."""
@@ -226,6 +198,7 @@ class Cgroup(Tasks):
         time limit.
         """
         deadline = time.monotonic() + timeout_s
+        protected = control.read(self.freezer / "memory.low").strip() not in ("", "0")
         for directory in self.dirs:
             while True:
                 try:
@@ -235,46 +208,28 @@ class Cgroup(Tasks):
                     if time.monotonic() > deadline:
                         raise AgentError(f"cannot remove {directory}: {exc.strerror}", code="cgroup") from exc
                     time.sleep(0.01)
+        if protected:
+            limits.protect_parent(self.freezer.parent)
 
-    def stats(self) -> Stats:
-        legacy = self._legacy_dir("memory")
-        usage = legacy / "memory.usage_in_bytes" if legacy else self.freezer / "memory.current"
-        events = legacy / "memory.oom_control" if legacy else self.freezer / "memory.events"
-        return Stats(
-            memory_bytes=int(_read(usage) or "0"),
-            oom_kills=int(_pairs(_read(events)).get("oom_kill", "0")),
-            tasks=len(self.procs()),
-        )
-
-    def _legacy_dir(self, controller: str) -> Path | None:
-        return next((path for names, path in self._legacy if controller in names), None)
-
-    def _unified_file(self, controller: str, name: str) -> Path:
-        path = self.freezer / name
-        if not path.exists():
-            raise Unsupported(
-                f"no cgroup hierarchy here can limit {controller}: {path} does not exist",
-                hint=f"enable the {controller} controller, or create the container without that limit",
-            )
-        return path
-
-    def _enable_controllers(self) -> None:
-        """Hand memory, cpu and pids down to the cgroup, level by level. A level that has processes of its own
-        refuses (EBUSY).
+    def _enable_controllers(self, needed: set[str]) -> None:
+        """Hand the controllers of version 2 down to the cgroup, level by level. A level that has processes of its own
+        refuses (EBUSY): an error only for one that is `needed`.
         """
         levels = [self._hierarchies.unified]
         for part in Path(self._path).parts[:-1]:
             levels.append(levels[-1] / part)
         for level in levels:
             level.mkdir(exist_ok=True)
-            available = _read(level / "cgroup.controllers").split()
-            enabled = _read(level / "cgroup.subtree_control").split()
-            for controller in _LIMITED:
+            available = control.read(level / "cgroup.controllers").split()
+            enabled = control.read(level / "cgroup.subtree_control").split()
+            for controller in _HANDED_DOWN:
                 if controller not in available or controller in enabled:
                     continue
                 try:
                     (level / "cgroup.subtree_control").write_text(f"+{controller}")
                 except OSError as exc:
+                    if controller not in needed:
+                        continue
                     raise AgentError(
                         f"cannot enable the {controller} controller below {level}: {exc.strerror}",
                         hint="set cgroup_parent in agent.toml to a cgroup that holds no processes itself",
@@ -288,8 +243,8 @@ class Cgroup(Tasks):
         for part in Path(self._path).parts:
             above, level = level, level / part
             for name in ("cpuset.cpus", "cpuset.mems"):
-                if not _read(level / name).strip():
-                    _write(level / name, _read(above / name).strip())
+                if not control.read(level / name).strip():
+                    control.write(level / name, control.read(above / name).strip())
 
 
 def _remove_tree(directory: Path) -> None:
@@ -298,25 +253,3 @@ def _remove_tree(directory: Path) -> None:
             Path(path).rmdir()
         except FileNotFoundError:
             pass
-
-
-def _write(path: Path, value: str) -> None:
-    try:
-        path.write_text(value)
-    except OSError as exc:
-        if exc.errno in (errno.EINVAL, errno.ERANGE, errno.EBUSY):
-            raise InvalidArgument(f"the kernel refuses {value} for {path}: {exc.strerror}") from exc
-        raise
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as exc:
-        if exc.errno in (errno.ENOENT, errno.ENODEV):
-            return ""
-        raise
-
-
-def _pairs(text: str) -> dict[str, str]:
-    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)

@@ -14,7 +14,6 @@ import errno
 import logging
 import math
 import os
-import resource
 import shutil
 import signal as signals
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import adoption, hostfiles, logs, network, state
+from agent.engine import adoption, hostfiles, limits, logs, network, rlimits, state, usage
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
@@ -34,7 +33,6 @@ from agent.engine.supervise import Live, Supervisor
 from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, WrongState
 
 SHM_BYTES = 64 << 20
-NOFILE = (1024, 524288)  # soft, hard; the hard one no higher than the agent's own
 KILL_LIMIT_S = 15.0
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
@@ -81,7 +79,10 @@ class Engine:
         """
         if not spec.argv:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
+        limits.check(spec.limits)
+        rlimits.check(spec.limits)
         arriving = role == "target"
+        self.try_limits(spec)
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
         try:
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
@@ -114,6 +115,7 @@ class Engine:
         live = watched = self._live_for("stop", container_id, state.why_not_stop)
         if live is not None:
             self._signal(live, number)
+            self._thaw_to_end(container_id)
             if not live.gone.wait(spec.stop_timeout_s if timeout_s is None else timeout_s):
                 live = self._live_for("stop", container_id, state.why_not_stop)  # a move may have begun
                 if live is not None:
@@ -130,6 +132,8 @@ class Engine:
             live = self._supervisor.get(container_id)
             if live is not None:
                 self._signal(live, number)
+                if number in (signals.SIGKILL, signal_number(status.spec.stop_signal)):
+                    self._thaw_to_end(container_id)
             elif number == signals.SIGKILL:
                 self._kill_lost(status.spec)
                 self._ended(container_id)
@@ -169,7 +173,7 @@ class Engine:
         return ContainerStatus(
             spec=spec,
             state=now,
-            pid=record.pid if now in (State.RUNNING, State.FROZEN, State.LOST) else 0,
+            pid=record.pid if now in (State.RUNNING, State.FROZEN, State.LOST, State.PAUSED) else 0,
             started_unix_ns=record.started_unix_ns,
             finished_unix_ns=ended.finished_unix_ns if ended else 0,
             exit_code=ended.exit_code if ended else None,
@@ -178,6 +182,7 @@ class Engine:
             epoch=record.epoch,
             migration_id=record.migration_id,
             role=record.role,
+            oom_kills=ended.oom_kills if ended else usage.oom_kills(usage.oom_events(cgroup.directories)),
         )
 
     def list(self) -> list[ContainerStatus]:
@@ -262,6 +267,8 @@ class Engine:
                     f"container {container_id} takes part in move {record.migration_id} here, as its {record.role}",
                     hint=f"wait for that move, or cancel it: migrate cancel {record.migration_id}",
                 )
+            if self.inspect(container_id).state == State.PAUSED:
+                raise WrongState(f"container {container_id} is paused", hint="let it go on first: migrate unpause")
             record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
             self.store.write_record(container_id, record)
 
@@ -335,10 +342,6 @@ class Engine:
         """Everything the monitor and init need: the spec and what follows from this host. See init.Plan."""
         directory = self.store.directory(spec.id)
         cgroup = self.cgroup(spec.id)
-        soft, hard = NOFILE
-        own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if own_hard != resource.RLIM_INFINITY:
-            hard = min(hard, own_hard)
         return {
             "id": spec.id,
             "root": str(directory / "rootfs"),
@@ -348,6 +351,7 @@ class Engine:
             "ids_count": spec.ids.count,
             "cgroups": [str(path) for path in cgroup.dirs],
             "freezer": str(cgroup.freezer),
+            "oom_events": str(usage.oom_events(cgroup.directories)),
             "hostname": spec.hostname,
             "argv": list(spec.argv),
             "env": list(spec.env),
@@ -356,11 +360,24 @@ class Engine:
             "capabilities": list(spec.capabilities),
             "tty": spec.tty,
             "stdin_open": spec.stdin_open,
-            "rlimits": {"RLIMIT_NOFILE": [min(soft, hard), hard]},
-            "shm_bytes": SHM_BYTES,
+            "rlimits": rlimits.plan(spec.limits),
+            "oom_score_adj": spec.limits.oom_score_adj,
+            "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
             "log": str(directory / "container.log"),
             "exit": str(self.store.exit_path(spec.id)),
         }
+
+    def try_limits(self, spec: ContainerSpec) -> None:
+        """What this host cannot keep is refused at once, not at the start: the kernel is asked. Raises Unsupported,
+        InvalidArgument.
+        """
+        if not limits.controllers(spec.limits):
+            return
+        trial = self.cgroup(f"try-{spec.id}")  # not its own: of two for one id, one may run already
+        try:
+            trial.create(spec.limits)
+        finally:
+            trial.remove()
 
     def cgroup(self, container_id: str) -> Cgroup:
         return Cgroup(self._config.cgroup_parent, container_id)
@@ -413,7 +430,9 @@ class Engine:
         try:
             live = self._supervisor.spawn(spec.id)
             pid = int(live.ask("create", plan=plan)["pid"])
-            record = dataclasses.replace(before, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=time.time_ns())
+            record = dataclasses.replace(
+                before, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
+            )
             self.store.write_record(spec.id, record)
             network.attach(spec, pid, self._config.bridge)
             live.hold_outputs()
@@ -430,6 +449,17 @@ class Engine:
             for attachment in attachments:
                 attachment.end()
             raise
+
+    def _thaw_to_end(self, container_id: str) -> None:
+        """A paused container that was told to end does so at once, as Docker's does; any other signal waits for `unpause`."""
+        try:
+            with self.store.lock(container_id):
+                if self.inspect(container_id).state == State.PAUSED:
+                    self.cgroup(container_id).freeze(False)
+                    record = dataclasses.replace(self.store.record(container_id), paused=False)
+                    self.store.write_record(container_id, record)
+        except NotFound:
+            return  # it has ended and removed itself
 
     def _ended(self, container_id: str, live: Live | None = None) -> None:
         """The host is in order after its monitor, which `live` was: one that is to be removed at its exit goes now. Not

@@ -35,7 +35,7 @@ import termios
 from pathlib import Path
 from typing import NoReturn, TypedDict, cast
 
-from agent.engine import program, sync
+from agent.engine import program, rlimits, sync
 from agent.engine.program import StepError, step
 from agent.linux import namespaces, process
 
@@ -67,6 +67,8 @@ class Request(TypedDict):
     user: str
     capabilities: list[str]  # the bounding set
     hostname: str
+    rlimits: dict[str, list[int]]
+    oom_score_adj: int
     tty: bool
     rows: int  # of the terminal; 0 = unknown
     columns: int
@@ -100,7 +102,8 @@ def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
     """Enter the container and start the program; returns its pid on the host once execve has worked."""
     process.set_dumpable(False)  # nobody in there may look into this process before it has become theirs
     with step("limits"):
-        Path("/proc/self/oom_score_adj").write_text("0")
+        Path("/proc/self/oom_score_adj").write_text(str(request["oom_score_adj"]))
+        rlimits.raise_hard(request["rlimits"])
     with step("cgroup"):  # opened here: the files are out of sight in there
         cgroups = [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in request["cgroups"]]
     with step("stdio"):

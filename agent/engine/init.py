@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
-from agent.engine import program, sync
+from agent.engine import program, rlimits, sync
 from agent.engine.program import step
 from agent.linux import mounts, namespaces
 
@@ -64,6 +63,7 @@ class Plan(TypedDict):
     capabilities: list[str]  # "CAP_CHOWN"; the bounding set
     tty: bool  # stdio is the slave of a terminal of the host's devpts
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
+    oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
 
 
@@ -108,9 +108,8 @@ def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int])
         for directory in plan["cgroups"]:
             (Path(directory) / "cgroup.procs").write_text("0")
     with step("limits"):
-        Path("/proc/self/oom_score_adj").write_text("0")
-        for name, (soft, hard) in plan["rlimits"].items():
-            resource.setrlimit(getattr(resource, name), (soft, hard))
+        Path("/proc/self/oom_score_adj").write_text(str(plan["oom_score_adj"]))
+        rlimits.raise_hard(plan["rlimits"])
     with step("stdio"):
         program.give_stdio(stdio, plan["ids_base"], plan["ids_base"])
     with step("root"):

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import atomic
-from agent.engine import program, rootfs, store
+from agent.engine import program, rootfs, store, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import LogWriter
@@ -349,7 +349,12 @@ class Monitor:
 
     def _write_exit(self, error: str) -> None:
         assert self.exit_code is not None
-        status = store.ExitStatus(exit_code=self.exit_code, finished_unix_ns=time.time_ns(), error=error)
+        status = store.ExitStatus(
+            exit_code=self.exit_code,
+            finished_unix_ns=time.time_ns(),
+            error=error,
+            oom_kills=usage.oom_kills(Path(self.plan["oom_events"])),
+        )
         try:
             store.write_exit(Path(self.plan["exit"]), status)
         except OSError as exc:

@@ -17,10 +17,11 @@ import signal
 import stat
 import termios
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agent.engine import rlimits
 from agent.linux import process
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -60,6 +61,7 @@ class Program:
     capabilities: tuple[str, ...]
     tty: bool = False
     hostname: str = ""
+    rlimits: Mapping[str, Sequence[int]] = field(default_factory=dict)  # "RLIMIT_NOFILE": [soft, hard]
 
     @classmethod
     def of(cls, what: Mapping[str, Any]) -> Program:
@@ -72,6 +74,7 @@ class Program:
             capabilities=tuple(what["capabilities"]),
             tty=what["tty"],
             hostname=what["hostname"],
+            rlimits=what["rlimits"],
         )
 
 
@@ -176,6 +179,8 @@ def become(program: Program) -> NoReturn:
     with step("signals"):
         reset_signals()
         os.umask(0o022)
+    with step("limits"):
+        rlimits.set_all(program.rlimits)
     _execute(program.argv, env)
 
 

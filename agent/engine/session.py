@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from agent.engine import enter, sync
+from agent.engine import enter, rlimits, sync
 from agent.engine.attach import Output
 from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
@@ -76,6 +76,8 @@ def request(
         "user": user or spec.user,
         "capabilities": list(spec.capabilities),
         "hostname": spec.hostname,
+        "rlimits": rlimits.plan(spec.limits),
+        "oom_score_adj": spec.limits.oom_score_adj,
         "tty": tty,
         "rows": rows,
         "columns": columns,

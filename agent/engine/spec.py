@@ -37,12 +37,55 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceRate:
+    """A bound on what goes to or comes from a disk. `path`: of the device, or of anything on it, looked up on each host anew."""
+
+    path: str
+    what: str  # one of RATES
+    rate: int  # bytes or operations a second
+
+
+RATES = ("read_bps", "write_bps", "read_iops", "write_iops")
+UNLIMITED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ulimit:
+    """A resource limit that every process of the container has: "nofile" for RLIMIT_NOFILE; UNLIMITED is -1."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """0 = no limit."""
+    """0, or nothing, = no limit. What they mean, and which file each becomes: docs/limits.md."""
 
     memory_bytes: int = 0
     cpus: float = 0.0
     pids: int = 0
+    memory_swap_bytes: int = 0  # of memory and swap together; 0 = as memory_bytes: no swap; UNLIMITED
+    memory_reservation_bytes: int = 0
+    cpu_shares: int = 0  # 2 to 262144, others have 1024
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpuset_cpus: str = ""  # "0-2,5"
+    blkio_weight: int = 0  # 10 to 1000
+    device_rates: tuple[DeviceRate, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_bytes: int = 0  # size of /dev/shm; 0 = 64 MiB
+    oom_score_adj: int = 0
+    storage_bytes: int = 0  # of the writable layer
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        """Of dataclasses.asdict. Raises KeyError, TypeError or ValueError."""
+        lists = {
+            "device_rates": tuple(DeviceRate(**one) for one in raw.get("device_rates", ())),
+            "ulimits": tuple(Ulimit(**one) for one in raw.get("ulimits", ())),
+        }
+        return cls(**{**raw, **lists})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,5 +125,5 @@ class ContainerSpec:
             raw[name] = tuple(raw[name])
         raw["ids"] = IdRange(**raw["ids"])
         raw["network"] = Network(**raw["network"])
-        raw["limits"] = Limits(**raw["limits"])
+        raw["limits"] = Limits.from_dict(raw["limits"])
         return cls(**raw)

@@ -18,6 +18,7 @@ class State(StrEnum):
     EXITED = "exited"
     ARRIVING = "arriving"  # target of a move, no task yet
     LOST = "lost"  # tasks exist, their monitor does not
+    PAUSED = "paused"  # tasks exist, none runs, because somebody said `pause`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class ContainerStatus:
     epoch: int
     migration_id: str
     role: str
+    oom_kills: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ def derive(record: Record, exit_status: ExitStatus | None, seen: Seen) -> State:
     """
     if seen.tasks:
         if seen.frozen:
+            if record.paused and not record.migration_id:
+                return State.PAUSED if seen.monitor else State.LOST
             return State.FROZEN
         if not seen.monitor:
             return State.LOST
@@ -81,7 +85,16 @@ def why_not_kill(status: ContainerStatus) -> str:
     """A signal is refused only where no task could take it, or where it would be lost with the source of a move."""
     if status.state == State.FROZEN:
         return _moving(status) or "it is frozen"
-    return "" if status.state in (State.RUNNING, State.LOST) else f"it is {status.state}"
+    return "" if status.state in (State.RUNNING, State.LOST, State.PAUSED) else f"it is {status.state}"
+
+
+def why_not_pause(status: ContainerStatus) -> str:
+    return _moving(status) or ("" if status.state in (State.RUNNING, State.PAUSED) else f"it is {status.state}")
+
+
+def why_not_update(status: ContainerStatus) -> str:
+    """Limits travel with the spec that the source described: during a move they would get lost."""
+    return _moving(status) or ("" if status.state != State.ARRIVING else f"it is {status.state}")
 
 
 def why_not_exec(status: ContainerStatus) -> str:

@@ -36,6 +36,7 @@ class Record:
     started_unix_ns: int = 0
     migration_id: str = ""  # the move under way, or ""
     role: str = ""  # "source", "target" or ""
+    paused: bool = False  # somebody said `pause`; true only of tasks that are frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class ExitStatus:
     exit_code: int
     finished_unix_ns: int
     error: str = ""
+    oom_kills: int = 0
 
 
 _Parsed = TypeVar("_Parsed", Record, ExitStatus)
@@ -104,6 +106,10 @@ class Store:
             raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all") from None
         except (KeyError, TypeError, ValueError) as exc:
             raise StorageError(f"{path} is not a container spec: {exc!r}") from exc
+
+    def write_spec(self, spec: ContainerSpec) -> None:
+        """Of a container that exists."""
+        atomic.write(self.directory(spec.id) / "spec.json", spec.to_json())
 
     def record(self, container_id: str) -> Record:
         path = self.directory(container_id) / "state.json"

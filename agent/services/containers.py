@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import grpc
 
-from agent.engine import session
+from agent.engine import adjust, session
 from agent.engine.container import Engine
-from agent.errors import InvalidArgument
+from agent.errors import InvalidArgument, NotFound
 from agent.services import convert, streams
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
@@ -91,6 +92,30 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             yield from streams.converse(attached, request_iterator, context)
         finally:
             attached.hang_up()  # an attachment to a container that never starts ends here
+
+    def Update(self, request: pb.UpdateRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
+        limits = convert.limits_from_proto(request.limits)
+        return convert.status_to_proto(adjust.update(self._engine, convert.container_id(request.id), limits))
+
+    def Pause(self, request: pb.PauseRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
+        return convert.status_to_proto(adjust.pause(self._engine, convert.container_id(request.id)))
+
+    def Unpause(self, request: pb.PauseRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
+        return convert.status_to_proto(adjust.unpause(self._engine, convert.container_id(request.id)))
+
+    def Usage(self, request: pb.UsageRequest, context: grpc.ServicerContext) -> pb.UsageResponse:
+        usages = []
+        for container_id in request.ids:
+            try:
+                limit, used = adjust.look(self._engine, convert.container_id(container_id))
+            except NotFound:
+                continue
+            usages.append(convert.usage_to_proto(container_id, used, limit))
+        return pb.UsageResponse(usages=usages)
+
+    def Top(self, request: pb.TopRequest, context: grpc.ServicerContext) -> pb.TopResponse:
+        found = adjust.top(self._engine, convert.container_id(request.id))
+        return pb.TopResponse(processes=[types_pb2.ContainerProcess(**dataclasses.asdict(one)) for one in found])
 
 
 def _start(requests: Iterator[pb.ExecInput]) -> pb.ExecStart:

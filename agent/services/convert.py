@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
+from agent.engine.spec import ContainerSpec, DeviceRate, IdRange, Limits, Network, Ulimit
 from agent.engine.state import ContainerStatus, State
+from agent.engine.usage import Usage
 from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
 from agent.storage.images import Healthcheck, Image, ImageConfig
@@ -22,6 +23,7 @@ _STATES = {
     State.EXITED: types_pb2.CONTAINER_STATE_EXITED,
     State.ARRIVING: types_pb2.CONTAINER_STATE_ARRIVING,
     State.LOST: types_pb2.CONTAINER_STATE_LOST,
+    State.PAUSED: types_pb2.CONTAINER_STATE_PAUSED,
 }
 
 
@@ -50,7 +52,7 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
             f"container {message.name} cannot have the host's ids {first} to {last}",
             hint=f"a range of ids lies between {LOWEST_ID} and {HIGHEST_ID}",
         )
-    network, limits = message.network, message.limits
+    network = message.network
     return ContainerSpec(
         id=message.id,
         name=message.name,
@@ -64,7 +66,7 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
         hostname=message.hostname,
         ids=IdRange(base=message.ids.base, count=message.ids.count),
         network=Network(address=network.address, mac=network.mac, gateway=network.gateway, mtu=network.mtu),
-        limits=Limits(memory_bytes=limits.memory_bytes, cpus=limits.cpus, pids=limits.pids),
+        limits=limits_from_proto(message.limits),
         tty=message.tty,
         stdin_open=message.stdin_open,
         capabilities=tuple(message.capabilities),
@@ -74,6 +76,13 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
         created_unix_ns=message.created_unix_ns,
         remove_on_exit=message.remove_on_exit,
     )
+
+
+def limits_from_proto(message: types_pb2.Limits) -> Limits:
+    values = {name: getattr(message, name) for name in Limits.__dataclass_fields__}
+    values["device_rates"] = tuple(DeviceRate(path=r.path, what=r.what, rate=r.rate) for r in message.device_rates)
+    values["ulimits"] = tuple(Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in message.ulimits)
+    return Limits(**values)
 
 
 def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
@@ -88,7 +97,12 @@ def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
         host=status.host,
         epoch=status.epoch,
         migration_id=status.migration_id,
+        oom_kills=status.oom_kills,
     )
+
+
+def usage_to_proto(container_id: str, used: Usage, memory_limit_bytes: int) -> types_pb2.ContainerUsage:
+    return types_pb2.ContainerUsage(id=container_id, memory_limit_bytes=memory_limit_bytes, **dataclasses.asdict(used))
 
 
 def config_from_proto(message: types_pb2.ImageConfig) -> ImageConfig:

@@ -76,7 +76,10 @@ def status(container: Container) -> str:
     if container.state == "running":
         text = f"running {tables.ago(container.started_unix_ns)}"
     elif container.state == "exited":
-        text = f"exited ({container.exit_code}) {tables.ago(container.finished_unix_ns)} ago"
+        why = ", out of memory" if container.oom_killed else ""
+        text = f"exited ({container.exit_code}{why}) {tables.ago(container.finished_unix_ns)} ago"
+    elif container.state == "paused":
+        text = f"running {tables.ago(container.started_unix_ns)} (paused)"
     else:
         text = container.state
     return f"{text}, moving" if container.migration_id else text

@@ -7,7 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import values
+from migrate.cli import limits, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="name or id of the user")
     add("--hostname", default="", help="host name in the container (default: its short id)")
     add("--entrypoint", default=None, help='replaces the entrypoint of the image; "" clears it')
-    add("-m", "--memory", type=values.size, default=0, metavar="SIZE", help="memory limit, such as 512m")
-    add("--cpus", type=values.cpus, default=0.0, metavar="N", help="limit of processors, such as 1.5")
-    add("--pids-limit", type=values.positive, default=0, metavar="N", help="limit of processes and threads")
     add("--ip", type=values.address, default=None, metavar="ADDRESS", help="address (default: allocated)")
     add("--mac-address", type=values.mac, default=None, metavar="MAC", help="MAC address (default: from the address)")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="label; repeatable")
@@ -83,6 +80,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add(
         "--stop-timeout", type=values.duration, default=0.0, metavar="SECONDS", help="time before SIGKILL (default: 10)"
     )
+    limits.add_options(parser, fixed=True)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -106,9 +104,7 @@ def run(args: argparse.Namespace) -> int:
         cwd=args.workdir,
         user=args.user,
         hostname=args.hostname,
-        memory_bytes=args.memory,
-        cpus=args.cpus,
-        pids=args.pids_limit,
+        **limits.fields(args),
         tty=args.tty,
         stdin_open=args.interactive,
         labels=values.labels(args.label),

@@ -33,6 +33,7 @@ DEFAULT_DEADLINE_S = 30.0
 DEADLINES_S: Mapping[str, float | None] = {
     "Host.Facts": 8.0,
     "Containers.List": 5.0,
+    "Containers.Usage": 5.0,
     "Containers.Inspect": 8.0,
     "Containers.Create": 120.0,
     "Containers.Start": 120.0,
@@ -48,7 +49,12 @@ DEADLINES_S: Mapping[str, float | None] = {
 }
 
 # What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract.
-REPEATABLE = frozenset({"Host.Facts", "Containers.List", "Containers.Inspect", "Images.List", "Images.Inspect"})
+REPEATABLE = frozenset(
+    {
+        "Host.Facts", "Containers.List", "Containers.Inspect", "Containers.Update", "Containers.Usage", "Containers.Top",
+        "Images.List", "Images.Inspect",
+    }
+)  # fmt: skip
 MIGRATION_STREAMS = frozenset({"SendLayers", "Precopy", "Freeze"})
 RETRY_DELAYS_S = (0.1, 0.5, 1.5)
 

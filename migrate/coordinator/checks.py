@@ -102,7 +102,8 @@ def _hosts(move: Move, source: agent_pb2.HostFacts, target: agent_pb2.HostFacts)
 def _container(move: Move, description: agent_pb2.Description) -> Iterator[Finding]:
     if description.state != types_pb2.CONTAINER_STATE_RUNNING:
         what = f"{move.container} is {state_name(description.state)}, and only a running container can move"
-        remedy = f"migrate start {move.container}"
+        verb = "unpause" if description.state == types_pb2.CONTAINER_STATE_PAUSED else "start"
+        remedy = f"migrate {verb} {move.container}"
         if (
             description.state == types_pb2.CONTAINER_STATE_LOST
         ):  # it runs: a start would be refused, or be a second copy

@@ -128,7 +128,7 @@ class FleetContainers:
     def remove(self, name: str, *, force: bool) -> None:
         """From the host, then from the store. Refused while a move is under way."""
         container = self.store.container(name)
-        if move := self._move_of(container):
+        if move := self.move_of(container):
             raise WrongState(
                 f"{container.name} is being moved: {move}", hint=f"wait for it (migrate watch {move}) or cancel it"
             )
@@ -174,7 +174,7 @@ class FleetContainers:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > WAIT_PATIENCE_S:
                     raise error
-            elif error is not None and not self._move_of(container):
+            elif error is not None and not self.move_of(container):
                 raise error
             else:
                 away_since = None
@@ -254,16 +254,20 @@ class FleetContainers:
             return False  # a move is under way
         return True
 
-    def _move_of(self, container: Container) -> str:
+    def move_of(self, container: Container) -> str:
         found = self.store.migrations(container_id=container.id, active=True)
         return found[0].id if found else ""
+
+    def complete(self, container: Container, status: types_pb2.ContainerStatus) -> types_pb2.ContainerStatus:
+        """With what only the fleet knows."""
+        return self._complete(container, status)
 
     def _complete(
         self, container: Container, status: types_pb2.ContainerStatus, move: str | None = None
     ) -> types_pb2.ContainerStatus:
         status.host = container.owner
         status.epoch = container.epoch
-        status.migration_id = self._move_of(container) if move is None else move
+        status.migration_id = self.move_of(container) if move is None else move
         return status
 
     def _unknown(self, container: Container, error: MigrateError) -> types_pb2.ContainerStatus:

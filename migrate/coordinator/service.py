@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import migrate
-from migrate.coordinator import hosts, image_streams, images, streams
+from migrate.coordinator import adjust, hosts, image_streams, images, streams
 from migrate.coordinator.containers import Call, FleetContainers
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.moves_service import MoveCalls
@@ -71,6 +71,21 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
 
     def Attach(self, request_iterator: Iterator[agent_pb2.ExecInput], context: Call) -> Iterator[agent_pb2.ExecOutput]:  # noqa: N802
         return streams.attach(self._containers, request_iterator, context)
+
+    def Update(self, request: coordinator_pb2.UpdateContainerRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return adjust.update(self._containers, request.name, request.limits, request.fields)
+
+    def Pause(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return adjust.pause(self._containers, request.name)
+
+    def Unpause(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
+        return adjust.unpause(self._containers, request.name)
+
+    def Stats(self, request: coordinator_pb2.StatsRequest, context: Call) -> agent_pb2.UsageResponse:  # noqa: N802, ARG002
+        return agent_pb2.UsageResponse(usages=adjust.usages(self._containers, request.names))
+
+    def Top(self, request: coordinator_pb2.NameRequest, context: Call) -> agent_pb2.TopResponse:  # noqa: N802, ARG002
+        return adjust.top(self._containers, request.name)
 
     # ------------------------------------------------------------ images
 

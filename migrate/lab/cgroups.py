@@ -9,7 +9,7 @@ from pathlib import Path
 
 from migrate.lab.layout import Lab, LabError, Role
 
-_WANTED = ("cpu", "memory", "pids")  # what container limits need
+_WANTED = ("cpu", "memory", "pids", "cpuset", "io")  # what container limits need
 
 
 @dataclass(frozen=True, kw_only=True)

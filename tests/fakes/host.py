@@ -24,6 +24,7 @@ from protos import agent_pb2, agent_pb2_grpc, types_pb2
 CREATED = types_pb2.CONTAINER_STATE_CREATED
 RUNNING = types_pb2.CONTAINER_STATE_RUNNING
 EXITED = types_pb2.CONTAINER_STATE_EXITED
+PAUSED = types_pb2.CONTAINER_STATE_PAUSED
 
 
 class FakeHost:
@@ -197,6 +198,37 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         self._host.called("Containers.Kill")
         self._host.container(request.id).signals.append(request.signal)
         return agent_pb2.KillResponse()
+
+    def Update(self, request, context):  # noqa: N802
+        self._host.called("Containers.Update")
+        container = self._host.container(request.id)
+        container.spec.limits.CopyFrom(request.limits)
+        return container.status(self._host.name)
+
+    def Pause(self, request, context):  # noqa: N802
+        self._host.called("Containers.Pause")
+        container = self._host.container(request.id)
+        container.state = PAUSED
+        return container.status(self._host.name)
+
+    def Unpause(self, request, context):  # noqa: N802
+        self._host.called("Containers.Unpause")
+        container = self._host.container(request.id)
+        if container.state != PAUSED:
+            raise errors.WrongState(f"{container.spec.name} is not paused")
+        container.state = RUNNING
+        return container.status(self._host.name)
+
+    def Usage(self, request, context):  # noqa: N802
+        self._host.called("Containers.Usage")
+        here = [one for one in request.ids if one in self._host.containers]
+        usages = [types_pb2.ContainerUsage(id=one, unix_ns=time.time_ns(), memory_bytes=7, tasks=1) for one in here]
+        return agent_pb2.UsageResponse(usages=usages)
+
+    def Top(self, request, context):  # noqa: N802
+        self._host.called("Containers.Top")
+        self._host.container(request.id)
+        return agent_pb2.TopResponse(processes=[types_pb2.ContainerProcess(pid=1, command="serve", state="S")])
 
     def Remove(self, request, context):  # noqa: N802
         self._host.called("Containers.Remove")

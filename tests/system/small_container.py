@@ -31,6 +31,7 @@ def plan(directory: Path, *, argv: list[str], **changes: Any) -> init.Plan:
         "capabilities": list(spec.DEFAULT_CAPABILITIES),
         "tty": False,
         "rlimits": {},
+        "oom_score_adj": 0,
         "shm_bytes": 1 << 20,
     }
     values.update(changes)  # type: ignore[typeddict-item]  # a test may break a plan on purpose

@@ -43,6 +43,8 @@ def request(container: SmallContainer, argv: list[str], **changes: Any) -> enter
         "user": "",
         "capabilities": container.plan["capabilities"],
         "hostname": "small",
+        "rlimits": {},
+        "oom_score_adj": 0,
         "tty": False,
         "rows": 0,
         "columns": 0,

@@ -80,15 +80,15 @@ def test_version_2_limits(tmp_path: Path) -> None:
     assert (directory / "memory.swap.max").read_text() == "0"
     assert (directory / "cpu.max").read_text() == "50000 100000"
     assert (directory / "pids.max").read_text() == "40"
-    # Plain files keep the last write only: pids came last at both levels.
-    assert (tmp_path / "cgroup.subtree_control").read_text() == "+pids"
-    assert (tmp_path / "fleet" / "cgroup.subtree_control").read_text() == "+pids"
+    # Plain files keep the last write only: cpuset came last at both levels.
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpuset"
+    assert (tmp_path / "fleet" / "cgroup.subtree_control").read_text() == "+cpuset"
 
 
 def test_limit_without_a_controller_is_unsupported(tmp_path: Path) -> None:
     """A limit that nothing here can keep is refused, never ignored."""
     cgroup = unified_tree(tmp_path, ())
-    with pytest.raises(Unsupported, match="limit memory"):
+    with pytest.raises(Unsupported, match="memory controller"):
         cgroup.create(Limits(memory_bytes=64 << 20))
 
 
@@ -101,6 +101,9 @@ def test_version_1_limits_go_to_their_hierarchies(tmp_path: Path) -> None:
     )
     for path in (tmp_path / "unified", *(mount for _, mount in legacy)):
         path.mkdir()
+    for name in ("cpu/fleet/c1/cpu.cfs_quota_us", "memory/fleet/c1/memory.limit_in_bytes", "pids/fleet/c1/pids.max"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
     cgroup = Cgroup("fleet", "c1", Hierarchies(unified=tmp_path / "unified", legacy=legacy))
     cgroup.create(Limits(memory_bytes=1 << 20, cpus=2, pids=5))
     assert (tmp_path / "cpu/fleet/c1/cpu.cfs_quota_us").read_text() == "200000"

@@ -39,7 +39,7 @@ def test_a_request_that_is_none_is_refused_with_a_message() -> None:
 
 def test_a_process_that_is_gone_is_not_entered() -> None:
     """A pid without a process ends in an error that names the step and ESRCH or ENOENT."""
-    answer, status = ask({"pid": (1 << 22) + 1, "start_ticks": 1, "cgroups": []})
+    answer, status = ask({"pid": (1 << 22) + 1, "start_ticks": 1, "cgroups": [], "rlimits": {}, "oom_score_adj": 0})
     assert status == 1
     assert answer is not None
     assert answer["step"] in ("stdio", "enter")

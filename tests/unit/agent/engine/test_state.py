@@ -63,13 +63,17 @@ def test_verbs_are_allowed_where_they_make_sense() -> None:
         "start": {now for now in State if not state.why_not_start(status(now))},
         "stop": {now for now in State if not state.why_not_stop(status(now))},
         "kill": {now for now in State if not state.why_not_kill(status(now))},
+        "pause": {now for now in State if not state.why_not_pause(status(now))},
+        "update": {now for now in State if not state.why_not_update(status(now))},
         "exec": {now for now in State if not state.why_not_exec(status(now))},
         "remove": {now for now in State if not state.why_not_remove(status(now), force=False)},
     }
     assert allowed == {
         "start": {State.CREATED, State.EXITED},
-        "stop": {State.CREATED, State.RUNNING, State.EXITED, State.LOST},
-        "kill": {State.RUNNING, State.LOST},
+        "stop": {State.CREATED, State.RUNNING, State.EXITED, State.LOST, State.PAUSED},
+        "kill": {State.RUNNING, State.LOST, State.PAUSED},
+        "pause": {State.RUNNING, State.PAUSED},
+        "update": set(State) - {State.ARRIVING},
         "exec": {State.RUNNING},
         "remove": {State.CREATED, State.EXITED},
     }

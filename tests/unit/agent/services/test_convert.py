@@ -8,7 +8,7 @@ import pytest
 
 import agent
 import migrate
-from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
+from agent.engine.spec import ContainerSpec, DeviceRate, IdRange, Limits, Network, Ulimit
 from agent.engine.state import ContainerStatus, State
 from agent.errors import InvalidArgument, NotFound
 from agent.services import convert
@@ -32,7 +32,23 @@ SPEC = ContainerSpec(
     hostname="web1.test",
     ids=IdRange(base=131072, count=1000),
     network=Network(address="10.88.1.2/16", mac="02:42:0a:58:01:02", gateway="10.88.0.1", mtu=1400),
-    limits=Limits(memory_bytes=1 << 33, cpus=1.5, pids=100),
+    limits=Limits(
+        memory_bytes=1 << 33,
+        cpus=1.5,
+        pids=100,
+        memory_swap_bytes=-1,
+        memory_reservation_bytes=1 << 32,
+        cpu_shares=512,
+        cpu_period_us=50_000,
+        cpu_quota_us=25_000,
+        cpuset_cpus="0-1",
+        blkio_weight=300,
+        device_rates=(DeviceRate(path="/dev/sda", what="read_bps", rate=1 << 20),),
+        ulimits=(Ulimit(name="nofile", soft=10, hard=-1),),
+        shm_bytes=1 << 20,
+        oom_score_adj=-5,
+        storage_bytes=1 << 30,
+    ),
     tty=True,
     stdin_open=True,
     capabilities=("CAP_KILL",),
@@ -88,7 +104,10 @@ def test_a_spec_survives_the_round_trip() -> None:
     """No field of a spec is lost or changed on the wire."""
     message = convert.spec_to_proto(SPEC)
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in dataclasses.fields(SPEC)}
+    limits = {field.name for field, _ in message.limits.ListFields()}
+    assert limits == {field.name for field in dataclasses.fields(SPEC.limits)}
     assert convert.spec_from_proto(types_pb2.ContainerSpec.FromString(message.SerializeToString())) == SPEC
+    assert ContainerSpec.from_json(SPEC.to_json()) == SPEC
 
 
 def test_an_image_survives_the_round_trip() -> None:

@@ -35,8 +35,8 @@ def test_unified_machine_has_one() -> None:
 
 
 def test_controllers_are_handed_down_where_they_exist(tmp_path: Path) -> None:
-    """Only what the parent offers and has not enabled yet is written; cpuset is not ours to touch."""
-    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory\n")
+    """Only what the parent offers and has not enabled yet is written; rdma is not ours to touch."""
+    (tmp_path / "cgroup.controllers").write_text("rdma cpu memory\n")
     (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
     assert cgroups._enable(tmp_path) == []
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
