@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import adoption, hostfiles, limits, logs, network, rlimits, state, usage
+from agent.engine import adoption, disk, hostfiles, limits, logs, network, rlimits, state, usage
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
@@ -88,6 +88,8 @@ class Engine:
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
             lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
             (directory / "rootfs").mkdir(mode=0o755)
+            if spec.limits.storage_bytes:
+                disk.make(directory, spec.limits.storage_bytes)
             layer = self._writable_layer(directory / "layer")
             layer.create()
             if not arriving:  # else it comes with the files in it
@@ -404,6 +406,7 @@ class Engine:
         self._supervisor.close()
 
     def _recover(self, container_id: str) -> None:
+        disk.attach(self.store.directory(container_id))  # after a boot nothing is mounted
         live = self._supervisor.reconnect(container_id)
         if live is None:
             self._supervisor.settle(container_id)

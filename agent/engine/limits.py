@@ -15,7 +15,7 @@ import os
 import re
 from pathlib import Path
 
-from agent.engine import control, devices
+from agent.engine import control, devices, disk
 from agent.engine.control import Directories
 from agent.engine.spec import RATES, UNLIMITED, Limits
 from agent.errors import InvalidArgument
@@ -98,6 +98,9 @@ def check(limits: Limits) -> None:
         require(rate.rate > 0, f"a rate of {rate.rate} for {rate.path}", "a rate is more than 0")
     names = [(rate.path, rate.what) for rate in limits.device_rates]
     require(len(set(names)) == len(names), "a device has two rates of the same kind", "give one of them")
+    least = f"--storage-opt size= takes {disk.LEAST_BYTES >> 20}m or more"
+    size = limits.storage_bytes
+    require(not size or size >= disk.LEAST_BYTES, f"a writable layer of {size} bytes", least)
     require(
         -1000 <= limits.oom_score_adj <= 1000,
         f"an OOM score of {limits.oom_score_adj}",

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent import atomic
+from agent.engine import disk
 from agent.engine.spec import ContainerSpec
 from agent.errors import AlreadyExists, NotFound, StorageError
 from agent.linux import remove
@@ -143,6 +144,7 @@ class Store:
     @staticmethod
     def _remove(directory: Path) -> None:
         try:
+            disk.detach(directory)
             remove.tree(directory)
         except FileNotFoundError:
             pass  # there is none, or somebody was faster

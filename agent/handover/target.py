@@ -328,7 +328,9 @@ class Target:
                 if not record.restored:
                     raise WrongState(f"container {container_id} was not restored here")
                 marks = record.resumed or self._resume(move, self._engine.store.spec(container_id))
-                layers.sync(self._engine.store.directory(container_id), self._config.images_dir)
+                directory = self._engine.store.directory(container_id)
+                # A layer of a limited size is a file system of its own, in a file of the next one.
+                layers.sync(directory / "layer", directory, self._config.images_dir)
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True, marks=marks)
             self._engine.end_role(container_id, migration_id, epoch + 1)
             self._ended.done(ended, ended.marks)

@@ -85,6 +85,13 @@ def add_options(parser: argparse.ArgumentParser, *, fixed: bool) -> None:
         metavar="NAME=SOFT[:HARD]",
         help="limit of each process, such as nofile=1024:4096; repeatable",
     )
+    add(
+        "--storage-opt",
+        to="storage_bytes",
+        type=storage,
+        metavar="size=SIZE",
+        help="size of the writable layer, such as size=10g: a write past it gets ENOSPC",
+    )
     add("--shm-size", to="shm_bytes", type=values.size, metavar="SIZE", help="size of /dev/shm (default: 64m)")
     add(
         "--oom-score-adj",
@@ -118,6 +125,14 @@ def cpus(text: str) -> float:
 def pids(text: str) -> int:
     """Docker's -1 and 0 both mean no limit."""
     return 0 if text == "-1" else number(text)
+
+
+def storage(text: str) -> int:
+    """Bytes of size=10g, the only option there is."""
+    key, equals, value = text.partition("=")
+    if key != "size" or not equals:
+        raise ArgumentTypeError(f"{text!r} is not size=SIZE such as size=10g")
+    return values.size(value)
 
 
 def score(text: str) -> int:

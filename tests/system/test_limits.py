@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine import adjust, control, devices, limits, session, usage
+from agent.engine import disk as disk_file
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, DeviceRate, Limits, Ulimit
 from agent.engine.state import ContainerStatus, State
@@ -267,6 +268,7 @@ def test_the_score_of_who_is_killed_first(host: EngineHost, engine: Engine) -> N
             InvalidArgument,
             "/dev/absent",
         ),
+        (Limits(storage_bytes=MIB), InvalidArgument, "writable layer"),
         (Limits(ulimits=(Ulimit(name="nofile", soft=5, hard=4),)), InvalidArgument, "above the hard"),
         (Limits(ulimits=(Ulimit(name="files", soft=5, hard=4),)), InvalidArgument, "files"),
     ],
@@ -413,3 +415,42 @@ def test_what_it_uses_is_seen_from_outside(host: EngineHost, engine: Engine) -> 
     assert {one.parent for one in processes[1:]} == {1}
     assert {one.command for one in processes[1:]} == {"sleep 61", "sleep 62"}
     assert all(one.host_pid in engine.cgroup(spec.id).procs() for one in processes)
+
+
+def loops(host: EngineHost) -> list[str]:
+    """Loop devices whose file lies in this host's directory."""
+    found = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [path.parts[3] for path in found if str(host.directory) in control.read(path)]
+
+
+def test_a_full_writable_layer_is_its_own_trouble(host: EngineHost, engine: Engine) -> None:
+    """--storage-opt size: ENOSPC inside, the host gives no more than that and gets it back; kept over a boot; no trace after rm."""
+    fill = "dd if=/dev/zero of=/big bs=1M count=100 2>&1"
+    spec = host.spec(
+        f"{fill}; wc -c < /big; echo kept > /kept; sync; echo ready; sleep 60", limits=Limits(storage_bytes=32 * MIB)
+    )
+    started(engine, spec)
+    until(lambda: "ready" in output(engine, spec))
+    assert "No space left" in output(engine, spec)
+    image = engine.store.directory(spec.id) / "layer.img"
+    assert image.stat().st_size == 32 * MIB
+    assert 20 * MIB < image.stat().st_blocks * 512 <= 33 * MIB
+    assert loops(host)
+    assert int(inside(engine, spec, "df -k / | tail -n 1").split()[1]) < 32 * 1024
+    assert inside(engine, spec, "rm /big; sync; echo kept > /kept; cat /kept") == "kept\n"
+    until(lambda: image.stat().st_blocks * 512 < 16 * MIB)
+    with pytest.raises(InvalidArgument, match="storage_bytes"):
+        adjust.update(engine, spec.id, Limits(storage_bytes=64 * MIB))
+
+    engine.stop(spec.id, 0)
+    disk_file.detach(engine.store.directory(spec.id))  # as a boot leaves it
+    until(lambda: not loops(host))
+    again = host.engine()
+    assert (engine.store.directory(spec.id) / "layer/upper/kept").read_text() == "kept\n"
+    again.close()
+    assert engine.start(spec.id).state == State.RUNNING
+    assert inside(engine, spec, "cat /kept") == "kept\n"
+    engine.remove(spec.id, force=True)
+    until(lambda: not loops(host))
+    assert not engine.store.directory(spec.id).exists()
+    assert not [line for line in host.mounts() if spec.id in line]
