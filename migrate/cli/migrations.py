@@ -164,7 +164,8 @@ def rounds(record: Migration) -> list[str]:
     if not done:
         return []
     lines = [
-        f"  round {each['round']:3.0f}: {each['pages']:8.0f} pages  {tables.size(each['sent_bytes']):>9}  {tables.seconds(each['took_s'])}"
+        f"  round {each.get('round', 0):3.0f}: {each.get('pages', 0):8.0f} pages  "
+        f"{tables.size(each.get('sent_bytes', 0)):>9}  {tables.seconds(each.get('took_s', 0))}"
         for each in done[-1].get("each_round", ())
     ]
     return [*lines, f"  {done[-1]['text']}"] if done[-1].get("text") else lines
