@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from migrate import records, wire
-from migrate.errors import InvalidArgument, MigrateError
-from migrate.records import Image, RemovedImages
+from migrate.errors import InvalidArgument, MigrateError, Unreachable
+from migrate.records import Image, ImageEvent, RemovedImages
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
 
 QUICK_S = 30.0  # deadline of calls that change nothing, or little
@@ -23,32 +24,75 @@ class ImageCalls:
     def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:
         raise NotImplementedError  # the client's
 
+    def _stream(self, method: Any, request: Any) -> Iterator[Any]:
+        raise NotImplementedError  # the client's
+
     def import_image(
         self, file: BinaryIO, name: str, *, host: str = "", defaults: records.ImageDefaults | None = None
     ) -> list[Image]:
         """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time."""
         config = wire.image_config(defaults or records.ImageDefaults())
-        unreadable: list[OSError] = []
+        upload = _Upload(file, coordinator_pb2.ImportImageStart(name=name, config=config, host=host))
+        with upload.explained():
+            return [wire.image(one) for one in self._call(self._fleet.ImportImage, upload.chunks(), None).images]
 
-        def chunks() -> Iterator[coordinator_pb2.ImportImageChunk]:
-            start = coordinator_pb2.ImportImageStart(name=name, config=config, host=host)
-            yield coordinator_pb2.ImportImageChunk(start=start)
-            size = 0
-            try:
-                while data := file.read(CHUNK_BYTES):
-                    size += len(data)
-                    yield coordinator_pb2.ImportImageChunk(data=data)
-            except OSError as exc:
-                unreadable.append(exc)  # in gRPC's thread, which tells nobody why
-                raise
-            yield coordinator_pb2.ImportImageChunk(end=size)
+    def load_images(self, file: BinaryIO, *, name: str = "", host: str = "") -> Iterator[ImageEvent]:
+        """Read an archive of images from `file` (docker-archive or OCI layout) on `host`, or on every host.
 
-        try:
-            return [wire.image(one) for one in self._call(self._fleet.ImportImage, chunks(), None).images]
-        except MigrateError as exc:
-            if unreadable:
-                raise InvalidArgument(f"cannot read the image: {unreadable[0]}") from exc
-            raise
+        `name`: of an image that the archive does not name. Yields progress and images as they come.
+        """
+        upload = _Upload(file, coordinator_pb2.ImportImageStart(name=name, host=host))
+        with upload.explained():
+            yield from map(wire.image_event, self._stream(self._fleet.LoadImages, upload.chunks()))
+
+    def save_images(self, names: Iterable[str], *, host: str = "") -> Iterator[bytes | int]:
+        """An archive of the images: first about how many bytes will come, then the bytes. Unreachable if it is cut."""
+        size = 0
+        for chunk in self._stream(self._fleet.SaveImages, agent_pb2.SaveImagesRequest(names=names, host=host)):
+            kind = chunk.WhichOneof("kind")
+            if kind == "total_bytes":
+                yield int(chunk.total_bytes)
+            elif kind == "data":
+                size += len(chunk.data)
+                yield chunk.data
+            elif chunk.end == size:
+                return
+        raise Unreachable(f"the archive was cut off after {size} bytes", hint="save it again", touched="nothing")
+
+    def pull_image(
+        self, name: str, *, access: records.RegistryAccess | None = None, host: str = ""
+    ) -> Iterator[ImageEvent]:
+        """Get an image from a registry on `host`, or on every host. Yields progress and images as they come."""
+        request = agent_pb2.PullImageRequest(name=name, access=wire.registry_access(access), host=host)
+        yield from map(wire.image_event, self._stream(self._fleet.PullImage, request))
+
+    def push_image(
+        self, name: str, *, destination: str = "", access: records.RegistryAccess | None = None, host: str = ""
+    ) -> Iterator[ImageEvent]:
+        """Send an image to a registry as `destination`, "" = as it is called. Yields progress and at the end its digest."""
+        request = agent_pb2.PushImageRequest(
+            name=name, destination=destination, access=wire.registry_access(access), host=host
+        )
+        yield from map(wire.image_event, self._stream(self._fleet.PushImage, request))
+
+    def try_login(
+        self,
+        registry: str,
+        username: str,
+        password: str,
+        *,
+        access: records.RegistryAccess | None = None,
+        host: str = "",
+    ) -> None:
+        """Let a host try user and password at the registry. Refused: code "registry.denied"."""
+        request = agent_pb2.LoginRequest(
+            registry=registry,
+            username=username,
+            password=password.encode(),
+            access=wire.registry_access(access),
+            host=host,
+        )
+        self._call(self._fleet.RegistryLogin, request, QUICK_S * 3)
 
     def images(self) -> list[Image]:
         """Every image of every host that can be reached."""
@@ -88,3 +132,33 @@ class ImageCalls:
             )
             for one in self._call(self._fleet.PruneImages, request, LONG_S).hosts
         ]
+
+
+class _Upload:
+    """A file as a stream of chunks."""
+
+    def __init__(self, file: BinaryIO, start: coordinator_pb2.ImportImageStart) -> None:
+        self._file, self._start = file, start
+        self._unreadable: OSError | None = None
+
+    def chunks(self) -> Iterator[coordinator_pb2.ImportImageChunk]:
+        yield coordinator_pb2.ImportImageChunk(start=self._start)
+        size = 0
+        try:
+            while data := self._file.read(CHUNK_BYTES):
+                size += len(data)
+                yield coordinator_pb2.ImportImageChunk(data=data)
+        except OSError as exc:
+            self._unreadable = exc  # in gRPC's thread, which tells nobody why
+            raise
+        yield coordinator_pb2.ImportImageChunk(end=size)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Where the call failed because the file could not be read, say so."""
+        try:
+            yield
+        except MigrateError as exc:
+            if self._unreadable is not None:
+                raise InvalidArgument(f"cannot read the image: {self._unreadable}") from exc
+            raise

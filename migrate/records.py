@@ -287,6 +287,40 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegistryAccess:
+    """How to reach a registry. `credentials`: as containers-auth.json(5), or empty. `certificates`: PEM, to trust besides
+    the host's. `unverified`: http, or https whose certificate nobody checks.
+    """
+
+    credentials: bytes = field(default=b"", repr=False)
+    unverified: bool = False
+    certificates: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProgress(_Json):
+    """News of one layer of a pull, push or load on one host. `layer`: a digest, or a word for what is no layer."""
+
+    host: str
+    layer: str
+    text: str
+    done_bytes: int
+    total_bytes: int  # 0 = unknown
+    unix_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed(_Json):
+    """`digest`: of the manifest in the registry."""
+
+    host: str
+    digest: str
+
+
+ImageEvent = ImageProgress | Image | Pushed
+
+
+@dataclass(frozen=True, kw_only=True)
 class RemovedImages(_Json):
     """Names, digests of images that went with their last name, and the layers that nothing else uses."""
 

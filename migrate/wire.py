@@ -156,6 +156,30 @@ def image(message: types_pb2.Image) -> records.Image:
     )
 
 
+def image_event(event: agent_pb2.ImageEvent) -> records.ImageEvent:
+    kind = event.WhichOneof("kind")
+    if kind == "image":
+        return image(event.image)
+    if kind == "digest":
+        return records.Pushed(host=event.host, digest=event.digest)
+    return records.ImageProgress(
+        host=event.host,
+        layer=event.progress.phase,
+        text=event.progress.text,
+        done_bytes=event.progress.done_bytes,
+        total_bytes=event.progress.total_bytes,
+        unix_ns=event.progress.unix_ns,
+    )
+
+
+def registry_access(access: records.RegistryAccess | None) -> agent_pb2.RegistryAccess:
+    if access is None:
+        return agent_pb2.RegistryAccess()
+    return agent_pb2.RegistryAccess(
+        credentials=access.credentials, unverified=access.unverified, certificates=access.certificates
+    )
+
+
 def image_config(defaults: records.ImageDefaults) -> types_pb2.ImageConfig:
     return types_pb2.ImageConfig(
         cmd=defaults.cmd,

@@ -297,6 +297,86 @@ class RemoveImageResponse(_message.Message):
     deleted: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, removed: _Optional[_Iterable[str]] = ..., untagged: _Optional[_Iterable[str]] = ..., deleted: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ImageEvent(_message.Message):
+    __slots__ = ("host", "progress", "image", "digest")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    progress: _types_pb2.Progress
+    image: _types_pb2.Image
+    digest: str
+    def __init__(self, host: _Optional[str] = ..., progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class SaveImagesRequest(_message.Message):
+    __slots__ = ("names", "host")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    host: str
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class SaveChunk(_message.Message):
+    __slots__ = ("total_bytes", "data", "end")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    data: bytes
+    end: int
+    def __init__(self, total_bytes: _Optional[int] = ..., data: _Optional[bytes] = ..., end: _Optional[int] = ...) -> None: ...
+
+class RegistryAccess(_message.Message):
+    __slots__ = ("credentials", "unverified", "certificates")
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    UNVERIFIED_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    credentials: bytes
+    unverified: bool
+    certificates: bytes
+    def __init__(self, credentials: _Optional[bytes] = ..., unverified: bool = ..., certificates: _Optional[bytes] = ...) -> None: ...
+
+class PullImageRequest(_message.Message):
+    __slots__ = ("name", "access", "host")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    access: RegistryAccess
+    host: str
+    def __init__(self, name: _Optional[str] = ..., access: _Optional[_Union[RegistryAccess, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class PushImageRequest(_message.Message):
+    __slots__ = ("name", "destination", "access", "host")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    destination: str
+    access: RegistryAccess
+    host: str
+    def __init__(self, name: _Optional[str] = ..., destination: _Optional[str] = ..., access: _Optional[_Union[RegistryAccess, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class LoginRequest(_message.Message):
+    __slots__ = ("registry", "username", "password", "access", "host")
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    registry: str
+    username: str
+    password: bytes
+    access: RegistryAccess
+    host: str
+    def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[bytes] = ..., access: _Optional[_Union[RegistryAccess, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class LoginResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class TagImageRequest(_message.Message):
     __slots__ = ("name", "tag", "host")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -865,6 +865,31 @@ class ImagesStub(object):
                 request_serializer=protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.PruneImagesResponse.FromString,
                 _registered_method=True)
+        self.Load = channel.stream_stream(
+                '/cmigrate.v1.Images/Load',
+                request_serializer=protos_dot_agent__pb2.ImportChunk.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.Save = channel.unary_stream(
+                '/cmigrate.v1.Images/Save',
+                request_serializer=protos_dot_agent__pb2.SaveImagesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.SaveChunk.FromString,
+                _registered_method=True)
+        self.Pull = channel.unary_stream(
+                '/cmigrate.v1.Images/Pull',
+                request_serializer=protos_dot_agent__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.Push = channel.unary_stream(
+                '/cmigrate.v1.Images/Push',
+                request_serializer=protos_dot_agent__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.Login = channel.unary_unary(
+                '/cmigrate.v1.Images/Login',
+                request_serializer=protos_dot_agent__pb2.LoginRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.LoginResponse.FromString,
+                _registered_method=True)
 
 
 class ImagesServicer(object):
@@ -907,6 +932,38 @@ class ImagesServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Load(self, request_iterator, context):
+        """an archive of images; start.name: of one that the archive does not name
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Save(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pull(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Push(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Login(self, request, context):
+        """only tries
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -939,6 +996,31 @@ def add_ImagesServicer_to_server(servicer, server):
                     servicer.Prune,
                     request_deserializer=protos_dot_agent__pb2.PruneImagesRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.PruneImagesResponse.SerializeToString,
+            ),
+            'Load': grpc.stream_stream_rpc_method_handler(
+                    servicer.Load,
+                    request_deserializer=protos_dot_agent__pb2.ImportChunk.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'Save': grpc.unary_stream_rpc_method_handler(
+                    servicer.Save,
+                    request_deserializer=protos_dot_agent__pb2.SaveImagesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.SaveChunk.SerializeToString,
+            ),
+            'Pull': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=protos_dot_agent__pb2.PullImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'Push': grpc.unary_stream_rpc_method_handler(
+                    servicer.Push,
+                    request_deserializer=protos_dot_agent__pb2.PushImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'Login': grpc.unary_unary_rpc_method_handler(
+                    servicer.Login,
+                    request_deserializer=protos_dot_agent__pb2.LoginRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.LoginResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1104,6 +1186,141 @@ class Images(object):
             '/cmigrate.v1.Images/Prune',
             protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
             protos_dot_agent__pb2.PruneImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Load(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cmigrate.v1.Images/Load',
+            protos_dot_agent__pb2.ImportChunk.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Save(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Images/Save',
+            protos_dot_agent__pb2.SaveImagesRequest.SerializeToString,
+            protos_dot_agent__pb2.SaveChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Images/Pull',
+            protos_dot_agent__pb2.PullImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Push(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Images/Push',
+            protos_dot_agent__pb2.PushImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Login(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Images/Login',
+            protos_dot_agent__pb2.LoginRequest.SerializeToString,
+            protos_dot_agent__pb2.LoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

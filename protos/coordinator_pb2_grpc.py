@@ -156,6 +156,31 @@ class FleetStub(object):
                 request_serializer=protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.PruneImagesOfFleet.FromString,
                 _registered_method=True)
+        self.LoadImages = channel.stream_stream(
+                '/cmigrate.v1.Fleet/LoadImages',
+                request_serializer=protos_dot_coordinator__pb2.ImportImageChunk.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.SaveImages = channel.unary_stream(
+                '/cmigrate.v1.Fleet/SaveImages',
+                request_serializer=protos_dot_agent__pb2.SaveImagesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.SaveChunk.FromString,
+                _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/cmigrate.v1.Fleet/PullImage',
+                request_serializer=protos_dot_agent__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.PushImage = channel.unary_stream(
+                '/cmigrate.v1.Fleet/PushImage',
+                request_serializer=protos_dot_agent__pb2.PushImageRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ImageEvent.FromString,
+                _registered_method=True)
+        self.RegistryLogin = channel.unary_unary(
+                '/cmigrate.v1.Fleet/RegistryLogin',
+                request_serializer=protos_dot_agent__pb2.LoginRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.LoginResponse.FromString,
+                _registered_method=True)
         self.Move = channel.unary_stream(
                 '/cmigrate.v1.Fleet/Move',
                 request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
@@ -339,6 +364,36 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadImages(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegistryLogin(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Move(self, request, context):
         """closing the stream does not stop the move
         """
@@ -501,6 +556,31 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.PruneImages,
                     request_deserializer=protos_dot_agent__pb2.PruneImagesRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.PruneImagesOfFleet.SerializeToString,
+            ),
+            'LoadImages': grpc.stream_stream_rpc_method_handler(
+                    servicer.LoadImages,
+                    request_deserializer=protos_dot_coordinator__pb2.ImportImageChunk.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'SaveImages': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveImages,
+                    request_deserializer=protos_dot_agent__pb2.SaveImagesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.SaveChunk.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=protos_dot_agent__pb2.PullImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'PushImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PushImage,
+                    request_deserializer=protos_dot_agent__pb2.PushImageRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ImageEvent.SerializeToString,
+            ),
+            'RegistryLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegistryLogin,
+                    request_deserializer=protos_dot_agent__pb2.LoginRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.LoginResponse.SerializeToString,
             ),
             'Move': grpc.unary_stream_rpc_method_handler(
                     servicer.Move,
@@ -1181,6 +1261,141 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/PruneImages',
             protos_dot_agent__pb2.PruneImagesRequest.SerializeToString,
             protos_dot_coordinator__pb2.PruneImagesOfFleet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadImages(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cmigrate.v1.Fleet/LoadImages',
+            protos_dot_coordinator__pb2.ImportImageChunk.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/SaveImages',
+            protos_dot_agent__pb2.SaveImagesRequest.SerializeToString,
+            protos_dot_agent__pb2.SaveChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/PullImage',
+            protos_dot_agent__pb2.PullImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/PushImage',
+            protos_dot_agent__pb2.PushImageRequest.SerializeToString,
+            protos_dot_agent__pb2.ImageEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegistryLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/RegistryLogin',
+            protos_dot_agent__pb2.LoginRequest.SerializeToString,
+            protos_dot_agent__pb2.LoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

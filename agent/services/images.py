@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
 from agent.errors import InvalidArgument, NotFound, TransferError, WrongState
-from agent.services import convert
-from agent.storage import names
+from agent.services import convert, image_events
+from agent.storage import ingest, names, save
+from agent.storage.archive import Archive
 from agent.storage.images import Image, ImageStore
+from agent.storage.ingest import Report
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
 
@@ -35,6 +38,51 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
 
     def Tag(self, request: pb.TagImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
         return convert.image_to_proto(self._store.tag(request.name, request.tag), self._host)
+
+    # ------------------------------------------------------------ in and out
+
+    def Load(
+        self, request_iterator: Iterator[pb.ImportChunk], context: grpc.ServicerContext
+    ) -> Iterator[pb.ImageEvent]:
+        """Every image of the archive for this host's platform, or, after an error, none of it."""
+        first = next(request_iterator, None)
+        if first is None or not first.HasField("start"):
+            raise InvalidArgument("a load begins with the name of what has none, or with an empty one")
+        name = first.start.name
+
+        def work(report: Report) -> list[pb.ImageEvent]:
+            with self._or_nothing(), self._store.workspace() as directory, self._store.hold() as hold:
+                sources = Archive(whole(request_iterator), directory, report).images(name)
+                for source in sources:
+                    ingest.fetch(self._store, source, hold, report)
+                return [self._made(ingest.record(self._store, source)) for source in sources]
+
+        return image_events.streamed(context, work)
+
+    def Save(self, request: pb.SaveImagesRequest, context: grpc.ServicerContext) -> Iterator[pb.SaveChunk]:
+        images = [self._store.get(name) for name in request.names]
+        if not images:
+            raise InvalidArgument("there is nothing to save", hint="migrate save -o FILE IMAGE...")
+        with self._store.hold(*(layer for image in images for layer in image.layers)):
+            wanted = save.select(list(zip(request.names, images, strict=True)))
+            yield pb.SaveChunk(total_bytes=save.size(self._store, images))
+            sent = 0
+            for chunk in save.archive(self._store, wanted):
+                sent += len(chunk)
+                yield pb.SaveChunk(data=chunk)
+            yield pb.SaveChunk(end=sent)
+
+    def _made(self, image: Image) -> pb.ImageEvent:
+        return pb.ImageEvent(image=self._pack(image, []))
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """After an error, layers that came before it go again."""
+        try:
+            yield
+        except BaseException:
+            self._store.gc(self._layers_in_use)
+            raise
 
     # ------------------------------------------------------------ look
 

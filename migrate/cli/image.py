@@ -1,4 +1,4 @@
-"""`migrate image ACTION`, and the short forms that Docker's users type: images, tag, rmi, history, import."""
+"""`migrate image ACTION`, and the short forms that Docker's users type: images, load, save, ..."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from migrate.cli import image_filters, tables
+from migrate.cli import image_filters, image_transfer, tables
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def _commands() -> list[tuple[str, str, str, Callable[[Subparsers, str], None]]]
     """Where it stands ("image": below `migrate image`, "top", "both"), its name, what it does, and its parser."""
     return [
         ("both", "import", "import", _add_import),
+        ("both", "load", "load", image_transfer.add_load),
+        ("both", "save", "save", image_transfer.add_save),
         ("image", "ls", "ls", _add_ls),
         ("top", "images", "ls", _add_ls),
         ("image", "inspect", "inspect", _add_inspect),
@@ -149,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
     action = next(does for _, called, does, _ in _commands() if called == name)
     handler: Callable[[Client, argparse.Namespace], int] = {
         "import": _import,
+        "load": image_transfer.load,
+        "save": image_transfer.save,
         "ls": image_show.images,
         "inspect": image_show.inspect,
         "history": image_show.history,

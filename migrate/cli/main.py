@@ -54,6 +54,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("image", "image", "import, list, inspect, tag, prune and remove images"),
             ("images", "image", "list images"),
             ("import", "image", "import a root file system from a tar"),
+            ("load", "image", "load images from an archive"),
+            ("save", "image", "save images to an archive"),
             ("history", "image", "show how an image was made"),
             ("tag", "image", "give an image another name"),
             ("rmi", "image", "remove images"),

@@ -46,6 +46,11 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Images.Import": None,
     "Images.Remove": 120.0,
     "Images.Prune": 600.0,
+    "Images.Load": None,
+    "Images.Save": None,
+    "Images.Pull": None,
+    "Images.Push": None,
+    "Images.Login": 60.0,
 }
 
 # What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract.

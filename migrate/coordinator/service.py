@@ -119,3 +119,20 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
         context: Call,  # noqa: ARG002
     ) -> coordinator_pb2.PruneImagesOfFleet:
         return coordinator_pb2.PruneImagesOfFleet(hosts=images.prune(self._store, self._pool, request))
+
+    def LoadImages(  # noqa: N802
+        self, request_iterator: Iterator[coordinator_pb2.ImportImageChunk], context: Call
+    ) -> Iterator[agent_pb2.ImageEvent]:
+        return image_streams.load(self._store, self._pool, request_iterator, context)
+
+    def SaveImages(self, request: agent_pb2.SaveImagesRequest, context: Call) -> Iterator[agent_pb2.SaveChunk]:  # noqa: N802
+        return image_streams.save(self._store, self._pool, request, context)
+
+    def PullImage(self, request: agent_pb2.PullImageRequest, context: Call) -> Iterator[agent_pb2.ImageEvent]:  # noqa: N802
+        return image_streams.pull(self._store, self._pool, request, context)
+
+    def PushImage(self, request: agent_pb2.PushImageRequest, context: Call) -> Iterator[agent_pb2.ImageEvent]:  # noqa: N802
+        return image_streams.push(self._store, self._pool, request, context)
+
+    def RegistryLogin(self, request: agent_pb2.LoginRequest, context: Call) -> agent_pb2.LoginResponse:  # noqa: N802, ARG002
+        return image_streams.login(self._store, self._pool, request)

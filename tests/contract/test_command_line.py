@@ -343,6 +343,21 @@ def test_prune_asks_first_unless_forced(fleet: FakeFleet, capsys: pytest.Capture
     assert main(["image", "prune", "-f", "--filter", "dangling=true"]) == 2
 
 
+def test_load_and_save_show_progress_apart_from_results(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Progress goes to stderr, what came of it to stdout; a file appears only when it is whole."""
+    (tmp_path / "in.tar").write_bytes(bytes(1000))
+    assert main(["load", "-i", str(tmp_path / "in.tar"), "--host", "host2"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("host2: loaded loaded:1 ")
+    assert "host2: archive      reading" in err
+    assert main(["save", "-q", "-o", str(tmp_path / "out.tar"), "base"]) == 0
+    assert (tmp_path / "out.tar").read_bytes() == b"host1 base"
+    assert main(["save", "-o", str(tmp_path / "none.tar"), "nothing"]) == 3
+    assert sorted(path.name for path in tmp_path.glob("*.tar*")) == ["in.tar", "out.tar"]
+
+
 def test_hosts_show_the_silent_one(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """A table, and below it what is wrong with whom."""
     fleet.hosts["host2"].stop()

@@ -14,7 +14,7 @@ import pytest
 from agent import errors as agent_errors
 from migrate.client import Client
 from migrate.errors import AlreadyExists, InvalidArgument, MigrateError, NotFound, Unreachable, WrongState
-from migrate.records import ImageDefaults, Run
+from migrate.records import Image, ImageDefaults, Run
 from migrate.rpc import channels
 from tests.fakes.fleet import FakeFleet, eventually
 from tests.fakes.host import EXITED, RUNNING
@@ -457,6 +457,35 @@ def test_images_are_tagged_inspected_and_pruned_where_they_are(world: FakeFleet)
     world.hosts["host1"].images["base"].used_by.append("web1")
     pruned = world.client.prune_images(all=True)
     assert [(one.host, one.untagged) for one in pruned] == [("host1", ()), ("host2", ("base", "rare", "rarer:1"))]
+
+
+def test_an_archive_is_loaded_on_every_host(world: FakeFleet) -> None:
+    """One upload, the progress and the images of each host; a host that fails does not stop the others."""
+    events = list(world.client.load_images(io.BytesIO(bytes(3 << 20)), name="app:1"))
+    assert {event.host for event in events} == {"host1", "host2"}
+    images = [event for event in events if isinstance(event, Image)]
+    assert {(image.host, image.name, image.size_bytes) for image in images} == {
+        ("host1", "app:1", 3 << 20),
+        ("host2", "app:1", 3 << 20),
+    }
+    world.hosts["host1"].fail["Images.Load"] = agent_errors.StorageError("no room", hint="make some")
+    with pytest.raises(MigrateError, match="host1: no room") as caught:
+        list(world.client.load_images(io.BytesIO(bytes(20 << 20)), name="app:2"))
+    assert caught.value.touched == "something"
+    assert "host2: done" in caught.value.detail
+    assert "app:2" in world.hosts["host2"].images
+
+
+def test_images_are_saved_from_a_host_that_has_all_of_them(world: FakeFleet) -> None:
+    """The first such host sends; no such host, or a stream that is cut, is an error."""
+    world.hosts["host2"].add_image("rare")
+    world.hosts["host1"].add_image("other")
+    assert list(world.client.save_images(["base", "rare"])) == [15, b"host2 base rare"]
+    with pytest.raises(NotFound, match="no host has the image 'other' beside base, rare"):
+        list(world.client.save_images(["base", "rare", "other"]))
+    world.hosts["host1"].add_image("cut")
+    with pytest.raises(Unreachable, match="cut off after 9 bytes"):
+        list(world.client.save_images(["cut"]))
 
 
 # ---------------------------------------------------------------- hosts

@@ -36,6 +36,7 @@ class FakeHost:
         self.changed = threading.Condition()
         self.containers: dict[str, FakeContainer] = {}
         self.images: dict[str, types_pb2.Image] = {}
+        self.access: agent_pb2.RegistryAccess | None = None  # of the last pull or push
         self.fail: dict[str, Exception] = {}
         self.calls: list[str] = []
         self.cancelled = threading.Event()  # a sleeping command was cancelled
@@ -398,3 +399,52 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         for name in gone:
             del self._host.images[name]
         return agent_pb2.PruneImagesResponse(untagged=gone, freed_bytes=len(gone))
+
+    def Load(self, request_iterator, context):  # noqa: N802
+        start = next(request_iterator).start
+        self._host.called("Images.Load")
+        size = 0
+        for chunk in request_iterator:
+            if chunk.HasField("end"):
+                break
+            size += len(chunk.data)
+            yield _progress("archive", "reading", size)
+        else:
+            raise errors.TransferError("the archive was cut")
+        image = types_pb2.Image(name=start.name or "loaded:1", digest=f"sha256:{size:x}", size_bytes=size)
+        self._host.images[image.name] = image
+        yield agent_pb2.ImageEvent(image=image)
+
+    def Save(self, request, context):  # noqa: N802
+        self._host.called("Images.Save")
+        data = " ".join([self._host.name, *request.names]).encode()
+        yield agent_pb2.SaveChunk(total_bytes=len(data))
+        yield agent_pb2.SaveChunk(data=data)
+        if "cut" not in request.names:
+            yield agent_pb2.SaveChunk(end=len(data))
+
+    def Pull(self, request, context):  # noqa: N802
+        self._host.called("Images.Pull")
+        self._host.access = request.access
+        yield _progress("sha256:" + "1" * 64, "waiting", 0)
+        yield _progress("sha256:" + "1" * 64, "fetching", 500)
+        yield _progress("sha256:" + "1" * 64, "done", 1000)
+        yield agent_pb2.ImageEvent(image=self._host.add_image(request.name))
+
+    def Push(self, request, context):  # noqa: N802
+        self._host.called("Images.Push")
+        self._host.access = request.access
+        yield _progress("sha256:" + "1" * 64, "sending", 500)
+        yield agent_pb2.ImageEvent(digest="sha256:" + "2" * 64)
+
+    def Login(self, request, context):  # noqa: N802
+        self._host.called("Images.Login")
+        if request.password != b"secret":
+            raise errors.InvalidArgument("the registry refused", code="registry.denied")
+        return agent_pb2.LoginResponse()
+
+
+def _progress(layer: str, text: str, done: int) -> agent_pb2.ImageEvent:
+    return agent_pb2.ImageEvent(
+        progress=types_pb2.Progress(phase=layer, text=text, done_bytes=done, total_bytes=1000, unix_ns=time.time_ns())
+    )

@@ -22,6 +22,7 @@ from migrate.rpc.errors import native
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
 from tests.system.engine_host import IMAGE, EngineHost, engine_host
+from tests.unit.agent.storage import tars
 
 pytestmark = pytest.mark.system
 
@@ -311,6 +312,32 @@ def test_an_image_in_use_stays(agent: Running, host: EngineHost) -> None:
     agent.containers.Remove(pb.RemoveRequest(id=container_id, force=True))
     assert agent.images.Prune(pb.PruneImagesRequest()).deleted == [image.digest]
     assert [one.name for one in agent.images.List(pb.ListImagesRequest()).images] == [IMAGE]
+
+
+def test_saved_by_one_call_and_loaded_by_the_next(agent: Running, host: EngineHost) -> None:
+    """Save streams an archive, Load makes the image again; a cut archive and a damaged layer leave nothing."""
+    config = types_pb2.ImageConfig(env=["SAVED=1"])
+    tar = tars.make((tars.member("only-here"), b"x" * 100_000))
+    chunks = [pb.ImportChunk(start=pb.ImportStart(name="saved:1", config=config)), pb.ImportChunk(data=tar)]
+    image = agent.images.Import(iter([*chunks, pb.ImportChunk(end=len(tar))]))
+    data = b"".join(chunk.data for chunk in agent.images.Save(pb.SaveImagesRequest(names=["saved:1"])))
+    agent.images.Remove(pb.RemoveImageRequest(name="saved:1"))
+
+    def load(sent: bytes) -> list[pb.ImageEvent]:
+        requests = [pb.ImportChunk(start=pb.ImportStart()), pb.ImportChunk(data=sent), pb.ImportChunk(end=len(sent))]
+        with native():
+            return list(agent.images.Load(iter(requests)))
+
+    position = data.index(b"x" * 1000)
+    for broken in (data[:position], data[:position] + b"y" + data[position + 1 :]):
+        with pytest.raises(errors.MigrateError):
+            load(broken)
+        assert not list((host.directory / "state/images/tmp").iterdir())
+        assert not (host.directory / "state/images/layers" / image.layers[0][7:]).exists()
+    events = load(data)
+    assert events[-1].image.digest == image.digest
+    assert {event.progress.text for event in events[:-1]} == {"reading", "waiting", "fetching", "done"}
+    agent.images.Remove(pb.RemoveImageRequest(name="saved:1"))
 
 
 def test_an_import_that_is_cut_off_leaves_nothing(agent: Running) -> None:
