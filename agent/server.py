@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 
+from agent.build.builds import Builder
 from agent.config import AgentConfig
 from agent.door import Door
 from agent.engine.container import Engine
@@ -22,6 +23,7 @@ from agent.errors import StorageError, WrongState
 from agent.handover.ended import EndedMoves
 from agent.handover.source import Source
 from agent.handover.target import Target
+from agent.services.builds import BuildsService
 from agent.services.containers import ContainersService
 from agent.services.host import HostService
 from agent.services.images import ImagesService
@@ -72,10 +74,13 @@ class Agent:
         self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, ended, lazy=lazy)
         migration = MigrationService(self._engine, self._images, self._source, self._target)
+        self._builder = Builder(config, self._images, self._engine)
+        images = ImagesService(self._images, self._engine, config.host, cache=self._builder.cache)
         for add, service in (
             (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine, known)),
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
-            (agent_pb2_grpc.add_ImagesServicer_to_server, ImagesService(self._images, self._engine, config.host)),
+            (agent_pb2_grpc.add_ImagesServicer_to_server, images),
+            (agent_pb2_grpc.add_BuildsServicer_to_server, BuildsService(self._builder, config.host)),
             (agent_pb2_grpc.add_MigrationServicer_to_server, migration),
         ):
             add(service, self._server)  # type: ignore[no-untyped-call]  # generated
@@ -83,6 +88,7 @@ class Agent:
     def start(self) -> None:
         """Take up what runs already, then answer."""
         self._engine.recover()
+        self._builder.recover()
         self._target.recover()
         self._server.start()
         self._door.start()

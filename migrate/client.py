@@ -24,6 +24,7 @@ from typing import Any, Self
 import grpc
 
 from migrate import records, wire
+from migrate.client_builds import BuildCalls, Building
 from migrate.client_images import ImageCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
@@ -31,7 +32,7 @@ from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
 
-__all__ = ["Client", "Moving", "Run", "Session", "find_socket"]
+__all__ = ["Building", "Client", "Moving", "Run", "Session", "find_socket"]
 
 SYSTEM_SOCKET = Path("/run/migrate/coordinator.sock")
 LAB_SOCKET = Path("/var/lib/migrate-lab/controller/run/coordinator.sock")
@@ -47,7 +48,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls):
+class Client(ImageCalls, BuildCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -57,6 +58,7 @@ class Client(ImageCalls):
         except ValueError as exc:
             raise InvalidArgument(str(exc), hint="name a shorter path with --coordinator") from exc
         self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:
         return self

@@ -420,6 +420,50 @@ Event = Progress | Step
 
 
 @dataclass(frozen=True, kw_only=True)
+class Build:
+    """What `build` takes. `dockerfile`: its text, `file` its name for messages. `tags`: names for the image. `host` "":
+    the fleet's first. `network`: "" (the bridge), "host", "none". `secrets`: id -> contents.
+    """
+
+    dockerfile: str
+    file: str = "Dockerfile"
+    tags: tuple[str, ...] = ()
+    host: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    network: str = ""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildStep(_Json):
+    """A step begins: `number` of `total`. `stage`: "" where the build has only one."""
+
+    number: int
+    total: int
+    text: str
+    stage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildStepDone(_Json):
+    """`cached`: nothing had to be done. `layer`: diff id of what it added, "" where no file changed."""
+
+    number: int
+    cached: bool
+    layer: str
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildWarning(_Json):
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Version(_Json):
     """Of the coordinator."""
 

@@ -296,3 +296,37 @@ def failure(message: coordinator_pb2.MigrationRecord) -> errors.MigrateError | N
         hint = f"migrate migrations show {message.migration_id}"
         return kind(f"the move {message.migration_id} of {message.container} is {message.state}", hint=hint)
     return kind(found.message, hint=found.hint, detail=found.detail, code=found.code, touched=found.touched)
+
+
+def build_start(wanted: records.Build) -> agent_pb2.BuildStart:
+    return agent_pb2.BuildStart(
+        dockerfile=wanted.dockerfile,
+        file=wanted.file,
+        tags=wanted.tags,
+        host=wanted.host,
+        build_args=wanted.build_args,
+        target=wanted.target,
+        no_cache=wanted.no_cache,
+        pull=wanted.pull,
+        network=wanted.network,
+        secrets=wanted.secrets,
+        labels=wanted.labels,
+    )
+
+
+def build_event(
+    event: agent_pb2.BuildEvent,
+) -> records.BuildStep | records.BuildStepDone | records.BuildWarning | records.Output:
+    """Of every kind but the last, `done`."""
+    kind = event.WhichOneof("kind")
+    if kind == "step":
+        step = event.step
+        return records.BuildStep(number=step.number, total=step.total, text=step.text, stage=step.stage)
+    if kind == "step_done":
+        done = event.step_done
+        return records.BuildStepDone(
+            number=done.number, cached=done.cached, layer=done.layer, duration_s=done.duration_s
+        )
+    if kind == "warning":
+        return records.BuildWarning(text=event.warning)
+    return records.Output(stream=kind or "stdout", data=event.stderr if kind == "stderr" else event.stdout)

@@ -413,6 +413,107 @@ class PruneImagesResponse(_message.Message):
     host: str
     def __init__(self, untagged: _Optional[_Iterable[str]] = ..., deleted: _Optional[_Iterable[str]] = ..., layers: _Optional[_Iterable[str]] = ..., freed_bytes: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
 
+class BuildStart(_message.Message):
+    __slots__ = ("dockerfile", "file", "tags", "build_args", "target", "no_cache", "pull", "network", "secrets", "labels", "host", "ids", "address")
+    class BuildArgsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SecretsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DOCKERFILE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ARGS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    PULL_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    dockerfile: str
+    file: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    build_args: _containers.ScalarMap[str, str]
+    target: str
+    no_cache: bool
+    pull: bool
+    network: str
+    secrets: _containers.ScalarMap[str, bytes]
+    labels: _containers.ScalarMap[str, str]
+    host: str
+    ids: _types_pb2.IdRange
+    address: _types_pb2.Network
+    def __init__(self, dockerfile: _Optional[str] = ..., file: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., build_args: _Optional[_Mapping[str, str]] = ..., target: _Optional[str] = ..., no_cache: bool = ..., pull: bool = ..., network: _Optional[str] = ..., secrets: _Optional[_Mapping[str, bytes]] = ..., labels: _Optional[_Mapping[str, str]] = ..., host: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.IdRange, _Mapping]] = ..., address: _Optional[_Union[_types_pb2.Network, _Mapping]] = ...) -> None: ...
+
+class BuildChunk(_message.Message):
+    __slots__ = ("start", "data", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: BuildStart
+    data: bytes
+    end: int
+    def __init__(self, start: _Optional[_Union[BuildStart, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[int] = ...) -> None: ...
+
+class BuildStep(_message.Message):
+    __slots__ = ("number", "total", "text", "stage")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    total: int
+    text: str
+    stage: str
+    def __init__(self, number: _Optional[int] = ..., total: _Optional[int] = ..., text: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
+
+class BuildStepDone(_message.Message):
+    __slots__ = ("number", "cached", "layer", "duration_s")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    cached: bool
+    layer: str
+    duration_s: float
+    def __init__(self, number: _Optional[int] = ..., cached: bool = ..., layer: _Optional[str] = ..., duration_s: _Optional[float] = ...) -> None: ...
+
+class BuildEvent(_message.Message):
+    __slots__ = ("step", "step_done", "stdout", "stderr", "warning", "done")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_DONE_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    step: BuildStep
+    step_done: BuildStepDone
+    stdout: bytes
+    stderr: bytes
+    warning: str
+    done: _types_pb2.Image
+    def __init__(self, step: _Optional[_Union[BuildStep, _Mapping]] = ..., step_done: _Optional[_Union[BuildStepDone, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., warning: _Optional[str] = ..., done: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -1332,6 +1332,82 @@ class Images(object):
             _registered_method=True)
 
 
+class BuildsStub(object):
+    """---------------------------------------------------------------- builds
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Build = channel.stream_stream(
+                '/cmigrate.v1.Builds/Build',
+                request_serializer=protos_dot_agent__pb2.BuildChunk.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.BuildEvent.FromString,
+                _registered_method=True)
+
+
+class BuildsServicer(object):
+    """---------------------------------------------------------------- builds
+    """
+
+    def Build(self, request_iterator, context):
+        """The end of the requests changes nothing; a cancelled call ends the build, and its finished layers stay in the cache.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BuildsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Build': grpc.stream_stream_rpc_method_handler(
+                    servicer.Build,
+                    request_deserializer=protos_dot_agent__pb2.BuildChunk.FromString,
+                    response_serializer=protos_dot_agent__pb2.BuildEvent.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.Builds', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.Builds', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Builds(object):
+    """---------------------------------------------------------------- builds
+    """
+
+    @staticmethod
+    def Build(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cmigrate.v1.Builds/Build',
+            protos_dot_agent__pb2.BuildChunk.SerializeToString,
+            protos_dot_agent__pb2.BuildEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class MigrationStub(object):
     """---------------------------------------------------------------- migration
     One host's part of a move. Every call is idempotent and carries migration_id and epoch (the epoch that the container has while the

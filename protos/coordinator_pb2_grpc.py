@@ -1567,3 +1567,76 @@ class Fleet(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class FleetBuildsStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Build = channel.stream_stream(
+                '/cmigrate.v1.FleetBuilds/Build',
+                request_serializer=protos_dot_agent__pb2.BuildChunk.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.BuildEvent.FromString,
+                _registered_method=True)
+
+
+class FleetBuildsServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def Build(self, request_iterator, context):
+        """on BuildStart.host
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FleetBuildsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Build': grpc.stream_stream_rpc_method_handler(
+                    servicer.Build,
+                    request_deserializer=protos_dot_agent__pb2.BuildChunk.FromString,
+                    response_serializer=protos_dot_agent__pb2.BuildEvent.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.FleetBuilds', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.FleetBuilds', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class FleetBuilds(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Build(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cmigrate.v1.FleetBuilds/Build',
+            protos_dot_agent__pb2.BuildChunk.SerializeToString,
+            protos_dot_agent__pb2.BuildEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

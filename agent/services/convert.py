@@ -46,12 +46,7 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
     """Raises InvalidArgument for an id that is none, and for ids that are the host's own users."""
     if not _ID.fullmatch(message.id):
         raise InvalidArgument(f"{message.id!r} is no id of a container: it takes 32 hexadecimal digits")
-    first, last = message.ids.base, message.ids.base + message.ids.count - 1
-    if first < LOWEST_ID or message.ids.count < 1 or last > HIGHEST_ID:
-        raise InvalidArgument(
-            f"container {message.name} cannot have the host's ids {first} to {last}",
-            hint=f"a range of ids lies between {LOWEST_ID} and {HIGHEST_ID}",
-        )
+    check_ids(message.ids, f"container {message.name}")
     network = message.network
     return ContainerSpec(
         id=message.id,
@@ -83,6 +78,16 @@ def limits_from_proto(message: types_pb2.Limits) -> Limits:
     values["device_rates"] = tuple(DeviceRate(path=r.path, what=r.what, rate=r.rate) for r in message.device_rates)
     values["ulimits"] = tuple(Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in message.ulimits)
     return Limits(**values)
+
+
+def check_ids(ids: types_pb2.IdRange, whose: str) -> None:
+    """Raises InvalidArgument for a range with ids of the host's own users."""
+    first, last = ids.base, ids.base + ids.count - 1
+    if first < LOWEST_ID or ids.count < 1 or last > HIGHEST_ID:
+        raise InvalidArgument(
+            f"{whose} cannot have the host's ids {first} to {last}",
+            hint=f"a range of ids lies between {LOWEST_ID} and {HIGHEST_ID}",
+        )
 
 
 def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:

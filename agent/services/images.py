@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from agent.build.cache import Cache
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
 from agent.errors import InvalidArgument, NotFound, TransferError, WrongState
@@ -23,8 +24,9 @@ from protos import agent_pb2_grpc, types_pb2
 class ImagesService(agent_pb2_grpc.ImagesServicer):
     """This host's images."""
 
-    def __init__(self, store: ImageStore, engine: Engine, host: str) -> None:
-        self._store, self._engine, self._host = store, engine, host
+    def __init__(self, store: ImageStore, engine: Engine, host: str, *, cache: Cache) -> None:
+        """`cache`: of builds; its layers stay until `prune --all`."""
+        self._store, self._engine, self._host, self._cache = store, engine, host, cache
 
     # ------------------------------------------------------------ make
 
@@ -124,6 +126,8 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
                 continue  # a container uses it, or somebody was faster
             response.untagged.extend(gone.untagged)
             response.deleted.extend(gone.deleted)
+        if request.all:
+            self._cache.forget(older_than_s=0)
         collected = self._store.collect(self._layers_in_use)
         response.layers.extend(collected.layers)
         response.freed_bytes = collected.freed_bytes
@@ -152,7 +156,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         return self._users().get(digest, [])
 
     def _layers_in_use(self) -> set[str]:
-        return {layer for spec in self._specs() for layer in spec.layers}
+        return {layer for spec in self._specs() for layer in spec.layers} | self._cache.layers()
 
 
 def _matches(image: Image, request: pb.PruneImagesRequest) -> bool:

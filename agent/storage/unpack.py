@@ -48,11 +48,14 @@ class _Meta:
     xattrs: dict[str, bytes]
 
 
-def layer(chunks: Iterator[bytes], root: Path) -> Unpacked:
-    """Unpack the plain tar `chunks` into the empty directory `root`. After an error the caller removes it."""
+def layer(chunks: Iterator[bytes], root: Path, *, whiteouts: bool = True) -> Unpacked:
+    """Unpack the plain tar `chunks` into the empty directory `root`. After an error the caller removes it.
+
+    Without `whiteouts` the archive is no layer: names that begin with ".wh." are names.
+    """
     fd = os.open(root, _DIRECTORY)
     try:
-        unpacker = _Unpacker(fd)
+        unpacker = _Unpacker(fd, whiteouts=whiteouts)
         try:
             return unpacker.run(tarstream.Members(chunks))
         finally:
@@ -62,8 +65,9 @@ def layer(chunks: Iterator[bytes], root: Path) -> Unpacked:
 
 
 class _Unpacker:
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, *, whiteouts: bool) -> None:
         self._root = root_fd
+        self._whiteouts = whiteouts
         self._open: OrderedDict[bytes, int] = (
             OrderedDict()
         )  # parents in use; emptied when a directory or a link goes away
@@ -106,7 +110,7 @@ class _Unpacker:
             self._remember(b"", self._root, meta)
             return
         parent, name = self._parent(parts[:-1]), parts[-1]
-        if name.startswith(_WHITEOUT):
+        if self._whiteouts and name.startswith(_WHITEOUT):
             self._whiteout(parent, name)
         elif member.isdir():
             self._directory(parent, name, b"/".join(parts), meta)

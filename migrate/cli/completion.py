@@ -37,7 +37,7 @@ complete -c migrate -f -a '(__migrate_complete)'
 for name in --env-file
     complete -c migrate -l (string sub -s 3 -- $name) -rF
 end
-complete -c migrate -n '__fish_seen_subcommand_from import' -F
+complete -c migrate -n '__fish_seen_subcommand_from import build' -F
 """,
 }
 # What a positional argument or an option's value names.

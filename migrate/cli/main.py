@@ -51,6 +51,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "images",
         (
+            ("build", "build", "build an image from a Dockerfile"),
             ("image", "image", "import, list, inspect, tag, prune and remove images"),
             ("images", "image", "list images"),
             ("import", "image", "import a root file system from a tar"),

@@ -25,6 +25,7 @@ STUBS: Mapping[str, Any] = {
     "Host": agent_pb2_grpc.HostStub,
     "Containers": agent_pb2_grpc.ContainersStub,
     "Images": agent_pb2_grpc.ImagesStub,
+    "Builds": agent_pb2_grpc.BuildsStub,
     "Migration": agent_pb2_grpc.MigrationStub,
 }
 
@@ -44,6 +45,7 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Containers.Exec": None,
     "Containers.Attach": None,
     "Images.Import": None,
+    "Builds.Build": None,
     "Images.Remove": 120.0,
     "Images.Prune": 600.0,
     "Images.Load": None,

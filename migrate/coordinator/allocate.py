@@ -10,7 +10,8 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from migrate.coordinator.store import Container, ContainerId, Desired, Fleet, Store, check_free
@@ -72,7 +73,7 @@ def create(
     fleet = store.fleet()
     with store.database.transaction() as db:
         chosen = _name(db, name)
-        ip = _address(db, fleet, [host.address for host in store.hosts()], address)
+        ip = _address(db, fleet, [host.address for host in store.hosts()], address, store.reserved)
         hardware = _mac(db, ip, mac)
         prefix = ipaddress.IPv4Network(fleet.subnet).prefixlen
         allocation = Allocation(
@@ -81,7 +82,7 @@ def create(
             address=f"{ip}/{prefix}",
             mac=hardware,
             gateway=fleet.gateway,
-            ids_base=_ids_base(db),
+            ids_base=_ids_base(db, store.reserved),
             created_unix_ns=time.time_ns(),
         )
         container = Container(
@@ -115,6 +116,39 @@ def create(
     return container
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a build's containers get: they never move, so they have no row of their own."""
+
+    address: str
+    mac: str
+    gateway: str
+    ids_base: int
+
+
+@contextmanager
+def reserved(store: Store) -> Iterator[Place]:
+    """An address and a range of host ids that no container gets before the end. Raises WrongState (nothing left).
+
+    In memory: a coordinator that ends takes the build along, by its stream.
+    """
+    fleet = store.fleet()
+    with store.database.transaction() as db:
+        ip = _address(db, fleet, [host.address for host in store.hosts()], "", store.reserved)
+        base = _ids_base(db, store.reserved)
+        store.reserved |= {str(ip), str(base)}
+    try:
+        yield Place(
+            address=f"{ip}/{ipaddress.IPv4Network(fleet.subnet).prefixlen}",
+            mac="02:42:" + ip.packed.hex(":"),
+            gateway=fleet.gateway,
+            ids_base=base,
+        )
+    finally:
+        with store.database.transaction():  # whoever looks at the set is in one
+            store.reserved -= {str(ip), str(base)}
+
+
 def _name(db: sqlite3.Connection, wanted: str) -> str:
     if wanted:
         if not NAME.fullmatch(wanted) or ID.fullmatch(wanted):
@@ -129,9 +163,18 @@ def _name(db: sqlite3.Connection, wanted: str) -> str:
     return f"{secrets.choice(ADJECTIVES)}_{secrets.choice(SURNAMES)}_{secrets.token_hex(4)}"
 
 
-def _address(db: sqlite3.Connection, fleet: Fleet, hosts: list[str], wanted: str) -> ipaddress.IPv4Address:
+def _address(
+    db: sqlite3.Connection, fleet: Fleet, hosts: list[str], wanted: str, building: set[str]
+) -> ipaddress.IPv4Address:
     subnet = ipaddress.IPv4Network(fleet.subnet)
-    never = {str(subnet.network_address), str(subnet.broadcast_address), fleet.gateway, *fleet.reserved, *hosts}
+    never = {
+        str(subnet.network_address),
+        str(subnet.broadcast_address),
+        fleet.gateway,
+        *fleet.reserved,
+        *hosts,
+        *building,
+    }
     if wanted:
         try:
             interface = ipaddress.IPv4Interface(wanted if "/" in wanted else f"{wanted}/{subnet.prefixlen}")
@@ -167,9 +210,9 @@ def _mac(db: sqlite3.Connection, ip: ipaddress.IPv4Address, wanted: str) -> str:
     return mac
 
 
-def _ids_base(db: sqlite3.Connection) -> int:
+def _ids_base(db: sqlite3.Connection, building: set[str]) -> int:
     taken = {row["ids_base"] for row in db.execute("select ids_base from containers")}
     for base in range(FIRST_IDS_BASE, END_OF_IDS, IDS_COUNT):
-        if base not in taken:
+        if base not in taken and str(base) not in building:
             return base
     raise WrongState("every range of host ids is taken", hint="remove containers")

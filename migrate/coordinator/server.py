@@ -14,6 +14,7 @@ import grpc
 
 from migrate.coordinator import hosts
 from migrate.coordinator.agents import AgentPool, Tunnel
+from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.config import CoordinatorConfig
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.moves import MoveRunner
@@ -57,6 +58,8 @@ class Coordinator:
         )
         service = FleetService(FleetContainers(self.store, self.pool), self.runner)
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
+        builds = BuildsService(self.store, self.pool)
+        coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(builds, self._server)  # type: ignore[no-untyped-call]  # generated
 
     def start(self) -> None:
         """Take up the moves that the last coordinator left, then serve: whoever asks finds them under way."""

@@ -154,6 +154,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, SCHEMA)
+        self.reserved: set[str] = set()  # addresses and first ids that builds have; read and changed in transactions
 
     # ------------------------------------------------------------ fleet
 

@@ -11,6 +11,7 @@ import grpc
 
 from migrate.client import Client
 from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
@@ -49,6 +50,7 @@ class FakeFleet:
             ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
         )
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
+        coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(BuildsService(self.store, self.pool), self._server)
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"

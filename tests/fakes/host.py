@@ -52,6 +52,7 @@ class FakeHost:
         agent_pb2_grpc.add_HostServicer_to_server(HostService(self), self._server)
         agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self), self._server)
         agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self), self._server)
+        agent_pb2_grpc.add_BuildsServicer_to_server(BuildsService(self), self._server)
         if migration is not None:
             agent_pb2_grpc.add_MigrationServicer_to_server(_Late(migration), self._server)
         self._server.add_insecure_port(channels.unix_target(self.path))
@@ -448,3 +449,34 @@ def _progress(layer: str, text: str, done: int) -> agent_pb2.ImageEvent:
     return agent_pb2.ImageEvent(
         progress=types_pb2.Progress(phase=layer, text=text, done_bytes=done, total_bytes=1000, unix_ns=time.time_ns())
     )
+
+
+class BuildsService(agent_pb2_grpc.BuildsServicer):
+    """Says what it was asked for; "WAIT" as Dockerfile waits for the caller to go."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    def Build(self, request_iterator, context):  # noqa: N802
+        start = next(request_iterator).start
+        self._host.called("Builds.Build")
+        if start.dockerfile == "WAIT":
+            context.add_callback(self._host.cancelled.set)
+            yield agent_pb2.BuildEvent(step=agent_pb2.BuildStep(number=1, total=1, text="WAIT"))
+            self._host.cancelled.wait(30)
+            return
+        size = 0
+        for chunk in request_iterator:
+            if chunk.HasField("end"):
+                break
+            size += len(chunk.data)
+        else:
+            raise errors.TransferError("the context was cut")
+        yield agent_pb2.BuildEvent(warning=f"{size} bytes, {start.address.address}, ids from {start.ids.base}")
+        yield agent_pb2.BuildEvent(stderr=b"said")
+        if start.file.endswith("Steps"):
+            for number, text in enumerate(start.dockerfile.splitlines(), 1):
+                yield agent_pb2.BuildEvent(step=agent_pb2.BuildStep(number=number, total=2, text=text))
+                done = agent_pb2.BuildStepDone(number=number, cached=number == 1, layer="sha256:" + "a" * 64)
+                yield agent_pb2.BuildEvent(step_done=done)
+        yield agent_pb2.BuildEvent(done=types_pb2.Image(name=start.tags[0], digest="sha256:1"))

@@ -52,9 +52,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.errors": set(),
     "migrate.records": {"migrate.errors"},
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
+    "migrate.context": {"migrate.errors", "e2b_dockerfile_utils"},
     "migrate.client": {
-        "migrate.client_images", "migrate.errors", "migrate.records", "migrate.wire", "migrate.rpc", "protos", "grpc",
+        "migrate.client_builds", "migrate.client_images", "migrate.errors", "migrate.records",
+        "migrate.wire", "migrate.rpc", "protos", "grpc",
     },
+    "migrate.client_builds": {"migrate.errors", "migrate.records", "migrate.wire", "protos", "grpc"},
     "migrate.client_images": {"migrate.errors", "migrate.records", "migrate.wire", "protos"},
     "migrate.rpc": {"migrate.errors", "protos", "grpc", "google"},
     "migrate.saga": {"migrate.errors"},
@@ -63,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "migrate.errors", "migrate.saga", "migrate.tunnel", "migrate.rpc", "protos", "grpc", "google",
     },
     "migrate.lab": {"migrate.errors", "migrate.records", "migrate.client", "migrate.tunnel.pki", "agent.setup"},
-    "migrate.cli": {"migrate.errors", "migrate.records", "migrate.client", "migrate.lab", "agent.setup"},
+    "migrate.cli": {"migrate.errors", "migrate.records", "migrate.client", "migrate.context", "migrate.lab", "agent.setup"},
 }  # fmt: skip
 JUDGED = {
     "agent", "migrate", "protos", "grpc", "google", "pycriu", "paramiko", "cryptography", "numpy", "xxhash", "zstandard",
