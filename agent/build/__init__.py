@@ -1,0 +1,1 @@
+"""Builds images from Dockerfiles on this host: parse, plan, run, cache."""
