@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import adoption, disk, hostfiles, limits, logs, network, rlimits, state, usage
+from agent.engine import adoption, disk, hostfiles, limits, local, logs, network, rlimits, state, usage
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
@@ -66,14 +66,24 @@ class Engine:
         self._images = images
         self._writable_layer = writable_layer
         self._supervisor = Supervisor(config, self.store, self._ended, self._lost)
+        self._local: dict[str, local.Local] = {}  # of containers that have one
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # ------------------------------------------------------------ verbs
 
-    def create(self, spec: ContainerSpec, epoch: int, *, migration_id: str = "", role: str = "") -> ContainerStatus:
-        """Make the container, with no process yet; with role "target", the place where one will arrive.
+    def create(
+        self,
+        spec: ContainerSpec,
+        epoch: int,
+        *,
+        migration_id: str = "",
+        role: str = "",
+        own: local.Local = local.NOTHING,
+    ) -> ContainerStatus:
+        """Make the container, with no process yet; with role "target", the place where one will arrive. `own`: what it
+        has on this host alone, as long as this agent lives.
 
         Raises AlreadyExists, InvalidArgument, NotFound for a layer that this host lacks (a target may still get them).
         """
@@ -93,10 +103,12 @@ class Engine:
             layer = self._writable_layer(directory / "layer")
             layer.create()
             if not arriving:  # else it comes with the files in it
-                layer.seed(hostfiles.make(spec), lower)
+                layer.seed(hostfiles.make(spec, host_network=own.host_network), lower)
         except (AgentError, OSError):
             self.store.delete(spec.id)
             raise
+        if own != local.NOTHING:
+            self._local[spec.id] = own
         return self.inspect(spec.id)
 
     def start(self, container_id: str) -> ContainerStatus:
@@ -344,7 +356,7 @@ class Engine:
         """Everything the monitor and init need: the spec and what follows from this host. See init.Plan."""
         directory = self.store.directory(spec.id)
         cgroup = self.cgroup(spec.id)
-        return {
+        return self._local_of(spec.id).plan() | {
             "id": spec.id,
             "root": str(directory / "rootfs"),
             "layers": [str(self._images.layer_path(layer)) for layer in spec.layers],
@@ -380,6 +392,9 @@ class Engine:
             trial.create(spec.limits)
         finally:
             trial.remove()
+
+    def _local_of(self, container_id: str) -> local.Local:
+        return self._local.get(container_id, local.NOTHING)
 
     def cgroup(self, container_id: str) -> Cgroup:
         return Cgroup(self._config.cgroup_parent, container_id)
@@ -437,7 +452,8 @@ class Engine:
                 before, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
             )
             self.store.write_record(spec.id, record)
-            network.attach(spec, pid, self._config.bridge)
+            if not self._local_of(spec.id).host_network:
+                network.attach(spec, pid, self._config.bridge)
             live.hold_outputs()
             for attachment in attachments:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
@@ -520,6 +536,7 @@ class Engine:
     def _delete(self, container_id: str) -> None:
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
+        self._local.pop(container_id, None)
         network.remove(container_id)
         self.cgroup(container_id).remove()
         shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)

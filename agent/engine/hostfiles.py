@@ -6,6 +6,7 @@ with it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from pathlib import Path
 
@@ -15,13 +16,18 @@ from agent.engine.spec import ContainerSpec
 _RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
-def make(spec: ContainerSpec) -> dict[str, bytes]:
-    """Path inside the container -> contents."""
-    return {
+def make(spec: ContainerSpec, *, host_network: bool = False) -> dict[str, bytes]:
+    """Path inside the container -> contents. In the host's network its files are right as they are."""
+    files = {
         "/etc/hostname": f"{spec.hostname}\n".encode(),
         "/etc/hosts": _hosts(spec).encode(),
         "/etc/resolv.conf": resolv_conf(_RESOLV_CONF).encode(),
     }
+    if host_network:
+        for name in ("/etc/hosts", "/etc/resolv.conf"):
+            with contextlib.suppress(OSError):  # the host has none
+                files[name] = Path(name).read_bytes()
+    return files
 
 
 def resolv_conf(candidates: tuple[Path, ...]) -> str:

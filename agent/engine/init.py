@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import NoReturn, TypedDict
+from typing import Any, NoReturn, NotRequired, TypedDict
 
 from agent.engine import program, rlimits, sync
 from agent.engine.program import step
@@ -65,6 +65,9 @@ class Plan(TypedDict):
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
+    binds: NotRequired[list[dict[str, Any]]]  # mounted in the root already: agent/engine/local.py
+    scratch: NotRequired[list[dict[str, Any]]]
+    host_network: NotRequired[bool]
 
 
 def external_mounts() -> list[tuple[str, str, str]]:
@@ -122,13 +125,13 @@ def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     with step("unshare"):
-        namespaces.unshare(_OTHER_NAMESPACES)
+        namespaces.unshare(_OTHER_NAMESPACES & ~(namespaces.CLONE_NEWNET if plan.get("host_network") else 0))
 
 
 def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
     with step("session"):
         os.setsid()  # CRIU wants the container's first process to lead a session
-    _mount_all(plan["shm_bytes"])
+    _mount_all(plan)
     with step("hostname"):
         socket.sethostname(plan["hostname"])
     sync.send(channel, {"type": "ready"})
@@ -140,21 +143,25 @@ def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
     program.become(program.Program.of(plan))
 
 
-def _mount_all(shm_bytes: int) -> None:
+def _mount_all(plan: Plan) -> None:
     """Make the container's mounts on its root, which is the working directory, and make that the root."""
     with step("propagation"):
         mounts.make_private(Path("/"))
     with step("root"):
-        own = mounts.open_tree(Path())  # pivot_root wants a mount that this namespace made itself
+        # pivot_root wants a mount that this namespace made itself; what is mounted in the root comes along.
+        own = mounts.open_tree(Path(), mounts.OPEN_TREE_CLONE | (mounts.AT_RECURSIVE if plan.get("binds") else 0))
         mounts.move_mount(own, Path())
         os.fchdir(own)
         os.close(own)
     with step("proc"):
         mounts.mount("proc", Path("proc"), "proc", _SAFE)
     with step("sys"):
-        mounts.mount("sysfs", Path("sys"), "sysfs", _SAFE | mounts.MS_RDONLY)
+        if plan.get("host_network"):  # sysfs shows a network namespace: only its owner may mount it
+            mounts.mount("sys", Path("sys"), "tmpfs", _SAFE | mounts.MS_RDONLY, "size=0,mode=555")
+        else:
+            mounts.mount("sysfs", Path("sys"), "sysfs", _SAFE | mounts.MS_RDONLY)
     with step("dev"):
-        _mount_dev(Path("dev"), shm_bytes)
+        _mount_dev(Path("dev"), plan["shm_bytes"])
     with step("mask"):
         for path in MASKED_FILES:
             _bind_over(Path("/dev/null"), path)
@@ -166,6 +173,12 @@ def _mount_all(shm_bytes: int) -> None:
                 mounts.remount_bind(Path(_inside(path)), _SAFE | mounts.MS_RDONLY)
     with step("pivot_root"):
         mounts.pivot_root(Path())
+    with step("tmpfs"):
+        for one in plan.get("scratch", ()):  # paths are the container's now: links lead nowhere else
+            place = Path(one["target"])
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+            size = f",size={one['size_bytes']}" if one["size_bytes"] else ""
+            mounts.mount("tmpfs", place, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=1777{size}")
 
 
 def _mount_dev(dev: Path, shm_bytes: int) -> None:

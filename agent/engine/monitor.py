@@ -98,6 +98,7 @@ class Monitor:
             target=Path(self.plan["root"]),
             ids_base=self.plan["ids_base"],
             ids_count=self.plan["ids_count"],
+            binds=self.plan.get("binds", ()),
         )
 
     def make_stdio(self) -> ContainerEnds:

@@ -20,9 +20,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from agent.engine import binds as bound
 from agent.engine import sync
 from agent.linux import mounts, namespaces, process
 
@@ -32,29 +34,43 @@ OPTIONS = (("xino", "off"), ("redirect_dir", "off"), ("metacopy", "off"), ("inde
 MOUNT_POINTS = ("proc", "sys", "dev")
 
 
-def mount_root(*, layers: Sequence[Path], writable: Path, target: Path, ids_base: int, ids_count: int) -> None:
+def mount_root(
+    *,
+    layers: Sequence[Path],
+    writable: Path,
+    target: Path,
+    ids_base: int,
+    ids_count: int,
+    binds: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Mount at `target` the overlay of `layers` (base first) under `writable`, which has `upper/` and `work/` on one
     file system.
 
     Whatever an earlier attempt left mounted at `target` goes first. Missing mount points for /proc, /sys and /dev are
-    made, as the container's root. Raises OSError; then nothing stays mounted.
+    made, as the container's root. `binds`: what of the host is put into it, see binds.py. Raises OSError; then nothing
+    stays mounted.
     """
     unmount_root(target)
     target.mkdir(parents=True, exist_ok=True)
     userns = namespaces.userns_fd(ids_base, ids_count)
+
+    def as_root(work: Callable[[], int]) -> int:
+        return _in_child(lambda: (_become_mounter(ids_base), work())[1])  # type: ignore[func-returns-value]
+
     try:
         overlay = _in_child(lambda: _mount_staged(layers, writable, target, userns, ids_base))
+        try:
+            mounts.move_mount(overlay, target)
+        finally:
+            os.close(overlay)
+        try:
+            os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
+            bound.attach(target, binds, userns, as_root)
+        except OSError:
+            unmount_root(target)
+            raise
     finally:
         os.close(userns)
-    try:
-        mounts.move_mount(overlay, target)
-    finally:
-        os.close(overlay)
-    try:
-        os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
-    except OSError:
-        unmount_root(target)
-        raise
 
 
 def unmount_root(target: Path) -> None:

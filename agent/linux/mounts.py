@@ -29,7 +29,8 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 MOUNT_ATTR_IDMAP = 0x00100000
 MOUNT_ATTR_RDONLY = 0x1
-MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 OPEN_TREE_CLONE = 1
 
@@ -97,6 +98,11 @@ def open_tree(path: Path, flags: int = OPEN_TREE_CLONE) -> int:
 def move_mount(fd: int, target: Path) -> None:
     """Attach the detached mount `fd` at `target`."""
     _move_mount(fd, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def move_mount_onto(fd: int, place: int) -> None:
+    """Attach the detached mount `fd` on what the descriptor `place` stands for, whatever path leads there."""
+    _move_mount(fd, b"", place, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def mount_setattr(fd: int, *, attr_set: int, attr_clear: int = 0, userns: int = 0) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import stat
 import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -355,3 +357,140 @@ def test_proxies_reach_commands_and_nothing_else(place: Place) -> None:
     assert "http://p" not in image.document
     place.build(text, build_args={"HTTP_PROXY": "http://q"})
     assert place.cached[1]
+
+
+def test_scripts_of_here_documents(place: Place) -> None:
+    """One that begins with #! is run as a program, and nothing of it is in the layer."""
+    image = place.build(f"FROM {IMAGE}\nRUN <<EOF\n#!/bin/busybox sh\necho $0 > /out\nEOF\n")
+    assert place.read(image, "out") == "/run/build-scripts/EOF\n"
+    assert set(place.files(image)) == {"out"}
+
+
+def test_cache_mounts(place: Place) -> None:
+    """What is written there is there again in the next build, owned by the container's root, and in no layer."""
+    text = "FROM {}\nRUN --mount=type=cache,target=/c/d,uid=1000,mode=750 stat -c '%u %a' /c/d; cat /c/d/f; date +%N{} >> /c/d/f\n"
+    image = place.build(text.format(IMAGE, "1"))
+    assert place.output.startswith("1000 750\n")
+    assert len(image.layers) == 1, "only a mount point was made"
+    place.build(text.format(IMAGE, "2"))
+    assert place.output.count("1\n") == 1
+    (directory,) = place.builder.cache.mounts.iterdir()
+    assert (directory / "f").stat().st_uid == 0
+    place.builder.cache.forget(older_than_s=0)
+    place.build(text.format(IMAGE, "1"))
+    assert "can't open" in place.output
+
+
+def test_locked_cache_mounts_take_turns(place: Place) -> None:
+    """Two builds that say sharing=locked never write at once; a private one gets a directory of its own."""
+    text = (
+        "FROM {}\nRUN --mount=type=cache,target=/c,sharing={},id=turn"
+        " if [ -e /c/busy ]; then echo both; fi; touch /c/busy; sleep 1; rm /c/busy; echo {}\n"
+    )
+    outputs: list[str] = []
+
+    def build(sharing: str, number: int) -> None:
+        request = Request(
+            dockerfile=text.format(IMAGE, sharing, number),
+            ids=IdRange(base=5_000_000 + number * 65536),
+            address=replace(ADDRESS, address=f"10.77.9.{number}/16", mac=f"02:42:0a:4d:09:0{number}"),
+        )
+        said = b""
+        for event in place.builder.build(request).run(iter([context_tar({})])):
+            said += event.data if isinstance(event, Said) else b""
+        outputs.append(said.decode())
+
+    for sharing in ("locked", "private"):
+        outputs.clear()
+        threads = [threading.Thread(target=build, args=(sharing, number)) for number in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outputs) == ["1\n", "2\n"], sharing
+
+
+def test_bind_mounts(place: Place) -> None:
+    """From the context, a stage and an image; read-only unless asked; what is written goes; contents count for the cache."""
+    text = (
+        f"FROM {IMAGE} AS s\nRUN echo stage > /f && chown 5:6 /f\nFROM {IMAGE}\n"
+        "RUN --mount=type=bind,target=/ctx --mount=from=s,source=/f,target=/f"
+        f" --mount=from={IMAGE},source=/etc,target=/e,rw"
+        " cat /ctx/a /f /ctx/l; stat -c %u:%g /f; touch /ctx/x || echo read-only; echo x > /e/passwd; ls -l /ctx/a > /out\n"
+    )
+    image = place.build(text, {"a": "A\n", "l": "-> /etc/group"})
+    assert place.output.splitlines()[:3] == ["A", "stage", "root:x:0:"]
+    assert "5:6\n" in place.output
+    assert "read-only" in place.output
+    assert set(place.files(image)) == {"out"}
+    assert place.read(image, "etc/passwd").startswith("root:")
+    place.build(text, {"a": "A\n", "l": "-> /etc/group"})
+    assert place.cached[-1]
+    place.build(text, {"a": "B\n", "l": "-> /etc/group"})
+    assert not place.cached[-1]
+
+
+def test_secrets(place: Place) -> None:
+    """A file, or a variable, of the one command; in no layer, no history, no key; missing ones only matter if required."""
+    text = (
+        f"FROM {IMAGE}\nUSER worker\n"
+        "RUN --mount=type=secret,id=t,uid=1000 --mount=type=secret,id=e,env=TOKEN --mount=type=secret,id=none"
+        " cat /run/secrets/t; echo $TOKEN; stat -c '%u %a' /run/secrets/t\nUSER 0\nRUN ls /run/secrets 2>&1; true\n"
+    )
+    secrets = {"t": b"hidden-file\n", "e": b"hidden-variable"}
+    image = place.build(text, secrets=secrets)
+    assert place.output.splitlines()[:3] == ["hidden-file", "hidden-variable", "1000 400"]
+    assert "No such file" in place.output
+    assert "hidden" not in image.document
+    store = place.host.directory
+    found = subprocess.run(["grep", "-rl", "hidden-", str(store)], capture_output=True, text=True, check=False).stdout
+    assert found == ""
+    place.build(text, secrets={"t": b"other"})
+    assert place.cached[-3:] == [True, False, True]
+    with pytest.raises(InvalidArgument, match="the secret x is required"):
+        place.build(f"FROM {IMAGE}\nRUN --mount=type=secret,id=x,required true\n")
+
+
+def test_tmpfs_mounts(place: Place) -> None:
+    """Memory of the size that was asked, gone with the command."""
+    image = place.build(
+        f"FROM {IMAGE}\nRUN --mount=type=tmpfs,target=/t/u,size=1m"
+        " df -k /t/u | tail -1; dd if=/dev/zero of=/t/u/f bs=1M count=2 2>/dev/null || echo full\n"
+    )
+    assert place.output.split()[:2] == ["tmpfs", "1024"]
+    assert "full" in place.output
+    assert len(image.layers) == 1
+
+
+def test_a_mount_behind_a_link_stays_in_the_image(place: Place, tmp_path: Path) -> None:
+    """The target of a mount is found with the image's root as "/"."""
+    image = place.build(
+        f"FROM {IMAGE}\nRUN ln -s {tmp_path} /out && mkdir -p {tmp_path}\n"
+        "RUN --mount=type=cache,target=/out/c touch /out/c/f /out/g; ls /out\n"
+    )
+    assert place.output == "c\ng\n"
+    assert list(tmp_path.iterdir()) == []
+    assert place.read(image, f"{tmp_path}/g".removeprefix("/")) == ""
+
+
+def test_the_network_of_the_host(place: Place) -> None:
+    """With --network host a command reaches what listens on the host's loopback, has its resolv.conf and an empty /sys."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = f"FROM {IMAGE}\nRUN echo hi | nc 127.0.0.1 {port}; ls /sys; cat /etc/resolv.conf; id -u\n"
+        heard: list[bytes] = []
+
+        def hear() -> None:
+            connection, _ = server.accept()
+            with connection:
+                heard.append(connection.recv(10))
+
+        listener = threading.Thread(target=hear)
+        listener.start()
+        # The test's thread lives in the network namespace of the test's host, and so does what it starts.
+        image = place.build(text, network="host")
+        listener.join(5)
+        assert heard == [b"hi\n"]
+    assert place.output == Path("/etc/resolv.conf").read_text() + "0\n"
+    assert len(image.layers) == 1
