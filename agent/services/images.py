@@ -13,7 +13,7 @@ from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
 from agent.errors import InvalidArgument, NotFound, TransferError, WrongState
 from agent.services import convert, image_events
-from agent.storage import ingest, names, save
+from agent.storage import ingest, names, registry, save, skopeo
 from agent.storage.archive import Archive
 from agent.storage.images import Image, ImageStore
 from agent.storage.ingest import Report
@@ -73,6 +73,31 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
                 sent += len(chunk)
                 yield pb.SaveChunk(data=chunk)
             yield pb.SaveChunk(end=sent)
+
+    def Pull(self, request: pb.PullImageRequest, context: grpc.ServicerContext) -> Iterator[pb.ImageEvent]:
+        """After an error the layers that are complete stay until the next collection, so that another pull is shorter."""
+
+        def work(report: Report) -> list[pb.ImageEvent]:
+            source = registry.find(request.name, _access(request.access))
+            with self._store.hold() as hold:
+                ingest.fetch(self._store, source, hold, report)
+                return [self._made(ingest.record(self._store, source))]
+
+        return image_events.streamed(context, work)
+
+    def Push(self, request: pb.PushImageRequest, context: grpc.ServicerContext) -> Iterator[pb.ImageEvent]:
+        image = self._store.get(request.name)
+        destination = request.destination or request.name
+
+        def work(report: Report) -> list[pb.ImageEvent]:
+            digest = registry.push(self._store, image, destination, _access(request.access), report)
+            return [pb.ImageEvent(digest=digest)]
+
+        return image_events.streamed(context, work)
+
+    def Login(self, request: pb.LoginRequest, context: grpc.ServicerContext) -> pb.LoginResponse:
+        skopeo.login(request.registry, request.username, request.password, _access(request.access))
+        return pb.LoginResponse()
 
     def _made(self, image: Image) -> pb.ImageEvent:
         return pb.ImageEvent(image=self._pack(image, []))
@@ -157,6 +182,12 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
 
     def _layers_in_use(self) -> set[str]:
         return {layer for spec in self._specs() for layer in spec.layers} | self._cache.layers()
+
+
+def _access(message: pb.RegistryAccess) -> skopeo.Access:
+    return skopeo.Access(
+        credentials=message.credentials, unverified=message.unverified, certificates=message.certificates
+    )
 
 
 def _matches(image: Image, request: pb.PruneImagesRequest) -> bool:

@@ -129,7 +129,7 @@ class ImageStore:
             raise InvalidArgument(str(exc)) from exc
         with self._store.locked():
             self._need(layers, tags[0] if tags else "the image")
-            image = self._write_image(tags, document, self._known(layers))
+            image = self._write_image(tags, document, self._known(layers), origin.partition("@")[0])
             if origin:
                 self._add_origins(image.digest, (origin,))
             return self._read_image(image.name, image.digest)
@@ -300,11 +300,15 @@ class ImageStore:
     def _known(self, diff_ids: Iterable[str]) -> tuple[Layer, ...]:
         return tuple(self._store.layer(one) for one in diff_ids)
 
-    def _write_image(self, tags: Sequence[str], document: str, layers: tuple[Layer, ...]) -> Image:
+    def _write_image(
+        self, tags: Sequence[str], document: str, layers: tuple[Layer, ...], repository: str = ""
+    ) -> Image:
+        """Without tags it is an untagged image of `repository`."""
         self._store.write_blob(document.encode())
         digest = self._store.write_blob(_manifest(document, layers))
-        self._point(tags or [names.untagged("", digest)], digest)
-        return self._read_image(tags[0] if tags else names.untagged("", digest), digest)
+        tags = tags or [names.untagged(repository, digest)]
+        self._point(tags, digest)
+        return self._read_image(tags[0], digest)
 
     def _point(self, wanted: Sequence[str], digest: str) -> None:
         """The names are this image's now. An image that loses its last name so stays as an untagged one."""

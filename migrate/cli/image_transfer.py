@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from migrate.cli import tables
+from migrate.cli import registry, tables
 from migrate.cli.image_progress import Layers
 from migrate.cli.parsers import command
 from migrate.records import Image, ImageProgress, Pushed
@@ -33,6 +33,51 @@ migrate save -o web.tar web:1 web:2
 migrate save web | docker load
 migrate save web --host host1 | zstd > web.tar.zst
 """
+
+
+PULL = """
+migrate pull debian:12
+migrate pull registry.example:5000/team/web:1 --host host1
+migrate pull 127.0.0.1:5000/web --tls-verify=false
+migrate pull registry.example/web --cert company-ca.pem
+"""
+PUSH = """
+migrate tag web registry.example:5000/team/web:1 && migrate push registry.example:5000/team/web:1
+migrate push web:1 registry.example/web:stable --host host1
+"""
+
+
+def add_pull(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="get an image from a registry; only layers that are missing", examples=PULL)
+    parser.add_argument(
+        "image", metavar="IMAGE", help="registry.example:5000/team/web:1, debian:12, or with @sha256:..."
+    )
+    parser.add_argument("--host", default="", help="only on this host (default: on every host)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    registry.add_access(parser)
+
+
+def add_push(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="send an image to a registry; only what it does not have", examples=PUSH)
+    parser.add_argument("image", metavar="IMAGE", help="name or digest")
+    parser.add_argument("destination", metavar="DESTINATION", nargs="?", default="", help="default: as it is called")
+    parser.add_argument("--host", default="", help="from this host (default: the first that has it)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    registry.add_access(parser)
+
+
+def pull(client: Client, args: argparse.Namespace) -> int:
+    access = registry.access(args, registry.registry_of(args.image))
+    follow(client.pull_image(args.image, access=access, host=args.host), "pulled", quiet=args.quiet)
+    return 0
+
+
+def push(client: Client, args: argparse.Namespace) -> int:
+    destination = args.destination or args.image
+    access = registry.access(args, registry.registry_of(destination))
+    events = client.push_image(args.image, destination=destination, access=access, host=args.host)
+    follow(events, f"pushed {destination}", quiet=args.quiet)
+    return 0
 
 
 def add_load(parent: Subparsers, name: str) -> None:

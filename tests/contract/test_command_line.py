@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import pty
@@ -356,6 +358,51 @@ def test_load_and_save_show_progress_apart_from_results(
     assert (tmp_path / "out.tar").read_bytes() == b"host1 base"
     assert main(["save", "-o", str(tmp_path / "none.tar"), "nothing"]) == 3
     assert sorted(path.name for path in tmp_path.glob("*.tar*")) == ["in.tar", "out.tar"]
+
+
+def test_pull_and_push_say_a_line_a_layer_and_what_came_of_it(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into a pipe: a line for each change of a layer's state, on stderr; results on stdout, a line a host."""
+    assert main(["pull", "registry.example/web:1"]) == 0
+    out, err = capsys.readouterr()
+    assert sorted(line.split()[0] for line in out.splitlines()) == ["host1:", "host2:"]
+    assert "pulled registry.example/web:1" in out
+    lines = [line.split() for line in err.splitlines() if line.startswith("host1")]
+    assert [words[1:3] for words in lines] == [["1" * 12, word] for word in ("waiting", "fetching", "done")]
+    assert main(["push", "-q", "base", "registry.example/base:2", "--host", "host2"]) == 0
+    assert capsys.readouterr() == (f"host2: pushed registry.example/base:2 sha256:{'2' * 64}\n", "")
+
+
+def test_login_keeps_credentials_here_and_sends_those_of_one_registry(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of this user only; tried by a host first; a call gets the entry of its registry and no other."""
+    path = tmp_path / "config" / "auth.json"
+    monkeypatch.setenv("MIGRATE_AUTH_FILE", str(path))
+    login = ["login", "-u", "me", "--password-stdin"]
+    for registry, password, status in (
+        ("r.example:5000", "secret", 0),
+        ("other.example", "secret", 0),
+        ("x", "bad", 1),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
+        assert main([*login, registry]) == status
+    out, err = capsys.readouterr()
+    assert "secret" not in out + err and "the registry refused" in err
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(json.loads(path.read_text())["auths"]) == ["other.example", "r.example:5000"]
+    assert main(["pull", "-q", "r.example:5000/web", "--tls-verify=false", "--host", "host1"]) == 0
+    access = fleet.hosts["host1"].access
+    assert access is not None and access.unverified
+    sent = json.loads(access.credentials)["auths"]
+    assert sent == {"r.example:5000": {"auth": base64.b64encode(b"me:secret").decode()}}
+    assert main(["pull", "-q", "debian", "--host", "host1"]) == 0
+    access = fleet.hosts["host1"].access
+    assert access is not None and access.credentials == b"" and not access.unverified
+    assert main(["logout", "r.example:5000"]) == 0
+    assert main(["logout", "r.example:5000"]) == 1
+    assert sorted(json.loads(path.read_text())["auths"]) == ["other.example"]
 
 
 def test_hosts_show_the_silent_one(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from migrate.rpc import channels
 from migrate.rpc.errors import native
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
+from tests.system import registry_host
 from tests.system.engine_host import IMAGE, EngineHost, engine_host
 from tests.unit.agent.storage import tars
 
@@ -338,6 +339,31 @@ def test_saved_by_one_call_and_loaded_by_the_next(agent: Running, host: EngineHo
     assert events[-1].image.digest == image.digest
     assert {event.progress.text for event in events[:-1]} == {"reading", "waiting", "fetching", "done"}
     agent.images.Remove(pb.RemoveImageRequest(name="saved:1"))
+
+
+def test_pushed_to_a_registry_and_pulled_from_it(agent: Running, host: EngineHost, tmp_path: Path) -> None:
+    """Over gRPC: progress by layer, the digest of a push, the image of a pull; refusals carry their code; nothing is logged."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # of the host's own network
+    with registry_host.registry(tmp_path / "registry", password=True) as registry:
+        access = pb.RegistryAccess(unverified=True, credentials=registry.credentials())
+        name = f"{registry.name}/busybox:1"
+        pushed = list(agent.images.Push(pb.PushImageRequest(name=IMAGE, destination=name, access=access)))
+        assert pushed[-1].digest.startswith("sha256:")
+        with pytest.raises(errors.MigrateError) as caught, native():
+            list(agent.images.Pull(pb.PullImageRequest(name=name, access=pb.RegistryAccess(unverified=True))))
+        assert (caught.value.code, caught.value.hint) == ("registry.denied", f"migrate login {registry.name}")
+        events = list(agent.images.Pull(pb.PullImageRequest(name=name, access=access)))
+        assert events[-1].image.name == name
+        assert list(events[-1].image.repo_digests) == [f"{registry.name}/busybox@{pushed[-1].digest}"]
+        assert [event.progress.text for event in events[:-1]] == ["here"]
+        login = pb.LoginRequest(registry=registry.name, username=registry_host.USER, access=access)
+        with pytest.raises(errors.MigrateError) as caught, native():
+            agent.images.Login(login)
+        login.password = registry_host.PASSWORD.encode()
+        agent.images.Login(login)
+    log = (host.directory / "agent.log").read_bytes()
+    assert registry_host.PASSWORD.encode() not in log and registry.credentials()[-40:-4] not in log
+    agent.images.Remove(pb.RemoveImageRequest(name=name))
 
 
 def test_an_import_that_is_cut_off_leaves_nothing(agent: Running) -> None:
