@@ -149,6 +149,16 @@ class Cgroup(Tasks):
         """Every directory whose cgroup.procs a task must be written to; the version 2 one last."""
         return (*(path for _, path in self._legacy), self.freezer)
 
+    def remove_beside(self, pattern: str) -> None:
+        """Remove the empty cgroups of the same parent whose names match; those with tasks stay. For what a crash has left."""
+        for directory in self.dirs:
+            for path in directory.parent.glob(pattern):
+                try:
+                    _remove_tree(path)
+                except OSError as exc:
+                    if exc.errno != errno.EBUSY:
+                        raise
+
     def criu_roots(self) -> list[tuple[str, str]]:
         """(controller, path) for CRIU's cg_root: every v1 controller that the tasks are in, and "" for version 2."""
         roots = [(name, f"/{self._path}") for names, _ in self._legacy for name in names]

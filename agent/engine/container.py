@@ -33,6 +33,7 @@ from agent.engine.supervise import Live, Supervisor
 from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, WrongState
 
 SHM_BYTES = 64 << 20
+TRIAL = "try-"  # begins the names of cgroups that only find out what the kernel takes
 KILL_LIMIT_S = 15.0
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
@@ -387,7 +388,7 @@ class Engine:
         """
         if not limits.controllers(spec.limits):
             return
-        trial = self.cgroup(f"try-{spec.id}")  # not its own: of two for one id, one may run already
+        trial = self.cgroup(f"{TRIAL}{spec.id}")  # not its own: of two for one id, one may run already
         try:
             trial.create(spec.limits)
         finally:
@@ -405,6 +406,7 @@ class Engine:
         """After the agent's start: take up living monitors again, put the host in order after dead ones.
         Once, before anything else.
         """
+        self.cgroup("any").remove_beside(f"{TRIAL}*")
         for entry in self._config.containers_dir.iterdir():
             try:
                 if (entry / "spec.json").exists():

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from agent.engine.cgroup import Cgroup, probe
+from agent.engine.limits import controllers
 from agent.engine.spec import Limits
-from agent.errors import AgentError
+from agent.errors import AgentError, Unsupported
 
 pytestmark = [pytest.mark.contract, pytest.mark.needs("privileges", "cgroup", "cgroup-freezer")]
 
@@ -121,3 +122,37 @@ def test_waiting_for_the_end_of_tasks_has_a_limit(cgroup: Cgroup, sleeper: subpr
     assert not cgroup.wait_empty(0.1)
     sleeper.kill()
     assert cgroup.wait_empty(5)
+
+
+def test_what_a_crash_left_beside_it_is_removed(cgroup: Cgroup, sleeper: subprocess.Popen[bytes]) -> None:
+    """Empty ones by their names; one with a task stays, and so does this one."""
+    for directory in cgroup.dirs:
+        (directory.parent / "try-1").mkdir()
+    cgroup.remove_beside("try-*")
+    assert not any((directory.parent / "try-1").exists() for directory in cgroup.dirs)
+    cgroup.remove_beside("c*")
+    assert cgroup.procs() == [sleeper.pid]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Limits(memory_bytes=64 << 20),
+        Limits(memory_reservation_bytes=32 << 20),
+        Limits(cpus=0.5),
+        Limits(cpu_shares=100),
+        Limits(cpuset_cpus=str(min(os.sched_getaffinity(0)))),
+        Limits(pids=10),
+        Limits(blkio_weight=100),
+    ],
+    ids=lambda limits: ",".join(controllers(limits)),
+)
+def test_a_limit_is_kept_or_refused_by_name(cgroup: Cgroup, wanted: Limits) -> None:
+    """Every limit, set and taken away again; where the controller is missing the error names it."""
+    try:
+        cgroup.create(wanted)
+    except Unsupported as exc:
+        assert f"{controllers(wanted).pop()} controller" in exc.message
+        return
+    cgroup.set_limits(Limits(), wanted)
+    cgroup.set_limits(wanted)
