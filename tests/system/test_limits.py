@@ -454,3 +454,30 @@ def test_a_full_writable_layer_is_its_own_trouble(host: EngineHost, engine: Engi
     until(lambda: not loops(host))
     assert not engine.store.directory(spec.id).exists()
     assert not [line for line in host.mounts() if spec.id in line]
+
+
+def test_a_disk_is_limited_below_a_layer_of_its_own_too(host: EngineHost, engine: Engine) -> None:
+    """A sized layer lies in a file on the disk: what its device writes there counts as the container's."""
+    rates = (DeviceRate(path=disk(host), what="write_bps", rate=2 * MIB),)
+    spec = host.spec("sleep 60", limits=Limits(storage_bytes=64 * MIB, device_rates=rates))
+    started(engine, spec)
+    began = time.monotonic()
+    assert "records out" in inside(engine, spec, "dd if=/dev/zero of=/big bs=1M count=5 oflag=direct 2>&1")
+    assert time.monotonic() - began > 2.0
+
+
+def test_nothing_is_changed_while_it_moves(host: EngineHost, engine: Engine) -> None:
+    """update, pause and unpause during a move are refused and name it; looking is not."""
+    spec = host.spec("sleep 60", limits=Limits(pids=20))
+    started(engine, spec)
+    engine.set_role(spec.id, "m1", "source", 1)
+    for change in (
+        lambda: adjust.update(engine, spec.id, Limits(pids=30)),
+        lambda: adjust.pause(engine, spec.id),
+        lambda: adjust.unpause(engine, spec.id),
+    ):
+        with pytest.raises(WrongState, match="move m1"):
+            change()
+    assert control_file(engine, spec, "pids", "pids.max", "pids.max") == "20"
+    assert adjust.look(engine, spec.id)[1].tasks == 1
+    assert [one.pid for one in adjust.top(engine, spec.id)] == [1]
