@@ -70,6 +70,10 @@ def merged(now: types_pb2.Limits, changes: types_pb2.Limits, fields: Iterable[st
 
 
 def pause(containers: FleetContainers, name: str) -> types_pb2.ContainerStatus:
+    """Not while a move holds it, not even one that needs attention: frozen tasks must then be the move's."""
+    container = containers.store.container(name)
+    if move := containers.move_of(container):
+        raise WrongState(f"{container.name} is being moved: {move}", hint=f"migrate migrations show {move}")
     return _switch(containers, name, "Pause")
 
 

@@ -15,7 +15,7 @@ from migrate.saga.journal import Direction
 
 FROZEN = "frozen"
 EXITED = "exited"
-RUNS = ("running", "lost")  # lost: the tasks run, their monitor has died
+RUNS = ("running", "lost", "paused")  # lost: the tasks run, their monitor has died; paused: they may go on at any time
 ALIVE = (*RUNS, FROZEN)
 
 

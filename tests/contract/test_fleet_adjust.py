@@ -63,6 +63,17 @@ def test_pause_and_back(world: FakeFleet, capsys: pytest.CaptureFixture[str]) ->
         world.client.unpause("web1")
 
 
+def test_nothing_is_adjusted_while_a_move_holds_it(world: FakeFleet) -> None:
+    """Also while the move needs attention; the host is not even asked."""
+    container = world.client.run(Run(image="base", name="web1", host="host1"))
+    world.begin_move(container.id)
+    world.hosts["host1"].calls.clear()
+    for change in (lambda: world.client.pause("web1"), lambda: world.client.update("web1", pids=7)):
+        with pytest.raises(WrongState, match="being moved: abcdef"):
+            change()
+    assert world.hosts["host1"].calls == []
+
+
 def test_stats_ask_every_host_once(world: FakeFleet) -> None:
     """Without names all that run; a silent host is left out, but not for a container that was named."""
     for name, host in (("a", "host1"), ("b", "host1"), ("c", "host2")):
