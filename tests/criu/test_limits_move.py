@@ -14,7 +14,7 @@ import pytest
 
 from migrate.errors import MigrateError
 from migrate.records import DeviceRate, Run, Ulimit
-from tests.criu.moving_lab import MovingLab
+from tests.criu.moving_lab import MovingLab, wait_for
 
 pytestmark = pytest.mark.criu
 
@@ -194,3 +194,32 @@ def test_a_limited_layer_travels(fleet: MovingLab) -> None:
         fleet.client.remove("sized", force=True)
     backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
     assert not [text for text in backing if container.id in text]
+
+
+HOLDER = """
+import time
+held = bytearray(b"x" * (87 << 20))
+print("held", flush=True)
+while True:
+    time.sleep(0.1)
+    assert held.count(b"x", 0, 4096) == 4096
+    open("/count", "w").write(str(time.monotonic_ns()))
+"""
+
+
+def test_one_that_is_close_to_its_limit_of_memory_survives_the_move(fleet: MovingLab) -> None:
+    """Nine tenths of the limit in use: nothing is killed while its memory arrives, and the limit is the same there."""
+    argv = ("/usr/bin/python3", "-c", HOLDER)
+    container = fleet.client.run(Run(image="work", name="holder", host="host1", argv=argv, memory_bytes=100 * MIB))
+    try:
+        wait_for(lambda: any(b"held" in line.data for line in fleet.client.logs("holder")))
+        for _ in range(2):
+            fleet.move("holder")
+            time.sleep(1.5)  # the last pages come after it
+            now = fleet.client.inspect("holder")
+            assert (now.state, now.oom_kills) == ("running", 0)
+            assert fleet.control_file(now, "memory", "memory.limit_in_bytes", "memory.max") == str(100 * MIB)
+            (used,) = fleet.client.stats("holder")
+            assert 85 * MIB < used.memory_bytes <= 100 * MIB
+    finally:
+        fleet.client.remove(container.name, force=True)
