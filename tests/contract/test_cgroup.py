@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from agent.engine import disk
 from agent.engine.cgroup import Cgroup, probe
 from agent.engine.limits import controllers
 from agent.engine.spec import Limits
@@ -156,3 +159,57 @@ def test_a_limit_is_kept_or_refused_by_name(cgroup: Cgroup, wanted: Limits) -> N
         return
     cgroup.set_limits(Limits(), wanted)
     cgroup.set_limits(wanted)
+
+
+# Reads blocks of a file past the page cache until the time is over; prints how many.
+READER = """
+import mmap, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+block, until, done = mmap.mmap(-1, 1 << 16), time.monotonic() + 2.5, 0
+while time.monotonic() < until:
+    os.preadv(fd, [block], done % 512 << 16)
+    done += 1
+print(done)
+"""
+
+
+def test_a_disk_whose_scheduler_is_bfq_heeds_weights(tmp_path: Path) -> None:
+    """Of two that read one disk all the time, a weight of 1000 gets clearly more than one of 50."""
+    try:
+        disk.make(tmp_path, 96 << 20)
+    except Unsupported as exc:
+        pytest.skip(f"missing capability: loop-devices ({exc.message})")
+    groups = [Cgroup(PARENT, name) for name in ("much", "little")]
+    try:
+        queue = Path("/sys/dev/block") / f"{os.major(number := disk_number(tmp_path))}:{os.minor(number)}" / "queue"
+        if "bfq" not in (queue / "scheduler").read_text():
+            pytest.skip("missing capability: bfq (no scheduler of that name)")
+        (queue / "scheduler").write_text("bfq")
+        (tmp_path / "layer/file").write_bytes(bytes(64 << 20))
+        for group, weight in zip(groups, (1000, 50), strict=True):
+            try:
+                group.create(Limits(blkio_weight=weight))
+            except Unsupported as exc:
+                pytest.skip(f"missing capability: io-weight ({exc.message})")
+        readers = []
+        for group in groups:
+            held = [sys.executable, "-c", f"import sys; sys.stdin.readline()\n{READER}", str(tmp_path / "layer/file")]
+            readers.append(subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            group.add(readers[-1].pid)
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("go\n")
+            reader.stdin.flush()
+        much, little = (int(reader.communicate(timeout=30)[0]) for reader in readers)
+        assert much > 2 * little, (much, little)
+    finally:
+        for group in groups:
+            group.kill()
+            group.wait_empty(5)
+            group.remove()
+        Cgroup("", PARENT).remove()
+        disk.detach(tmp_path)
+
+
+def disk_number(directory: Path) -> int:
+    return (directory / "layer").stat().st_dev
