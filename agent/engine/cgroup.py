@@ -19,6 +19,7 @@ from agent.engine import control, limits
 from agent.engine.spec import Limits
 from agent.errors import AgentError, Unsupported
 
+_TRIAL = "try-"  # begins the names of cgroups that only find out what the kernel takes
 _HANDED_DOWN = ("memory", "cpu", "pids", "cpuset", "io")
 _CGROUP_NAMESPACE_INSIDE = "/.."  # how mountinfo shows a hierarchy's root that lies above the reader's cgroup namespace
 
@@ -255,6 +256,22 @@ class Cgroup(Tasks):
             for name in ("cpuset.cpus", "cpuset.mems"):
                 if not control.read(level / name).strip():
                     control.write(level / name, control.read(above / name).strip())
+
+
+def try_limits(parent: str, name: str, wanted: Limits) -> None:
+    """Ask the kernel: on a cgroup that goes again at once. Raises Unsupported, InvalidArgument for what this host cannot keep."""
+    if not limits.controllers(wanted):
+        return
+    trial = Cgroup(parent, f"{_TRIAL}{name}")  # not `name` itself: of two for one id, one may run already
+    try:
+        trial.create(wanted)
+    finally:
+        trial.remove()
+
+
+def remove_trials(parent: str) -> None:
+    """Those that a crash left."""
+    Cgroup(parent, "any").remove_beside(f"{_TRIAL}*")
 
 
 def _remove_tree(directory: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from agent.config import AgentConfig
 from agent.engine import adoption, disk, hostfiles, limits, local, logs, network, rlimits, state, usage
 from agent.engine.attach import Attachment
-from agent.engine.cgroup import Cgroup
+from agent.engine.cgroup import Cgroup, remove_trials, try_limits
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, Seen, State
@@ -33,7 +33,6 @@ from agent.engine.supervise import Live, Supervisor
 from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, WrongState
 
 SHM_BYTES = 64 << 20
-TRIAL = "try-"  # begins the names of cgroups that only find out what the kernel takes
 KILL_LIMIT_S = 15.0
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
@@ -317,12 +316,17 @@ class Engine:
 
     def spawn_monitor(self, container_id: str) -> MonitorClient:
         """For a restore: the cgroup with its limits, and an idle monitor outside it. Ends with discard(), or
-        with the container.
+        with the container. What would only slow the restore down comes with impose_limits().
         """
         with self.store.lock(container_id):
-            self.cgroup(container_id).create(self.store.spec(container_id).limits)
+            self.cgroup(container_id).create(limits.unhurried(self.store.spec(container_id).limits))
             self._supervisor.spawn(container_id)
         return self.monitor(container_id)
+
+    def impose_limits(self, container_id: str) -> None:
+        """After a restore, before its tasks run: the whole of its limits. Idempotent."""
+        wanted = self.store.spec(container_id).limits
+        self.cgroup(container_id).set_limits(wanted, limits.unhurried(wanted))
 
     def set_process(self, container_id: str, pid: int) -> None:
         """A restore has made `pid` this container's init."""
@@ -383,16 +387,8 @@ class Engine:
         }
 
     def try_limits(self, spec: ContainerSpec) -> None:
-        """What this host cannot keep is refused at once, not at the start: the kernel is asked. Raises Unsupported,
-        InvalidArgument.
-        """
-        if not limits.controllers(spec.limits):
-            return
-        trial = self.cgroup(f"{TRIAL}{spec.id}")  # not its own: of two for one id, one may run already
-        try:
-            trial.create(spec.limits)
-        finally:
-            trial.remove()
+        """What this host cannot keep is refused at once, not at the start. Raises Unsupported, InvalidArgument."""
+        try_limits(self._config.cgroup_parent, spec.id, spec.limits)
 
     def _local_of(self, container_id: str) -> local.Local:
         return self._local.get(container_id, local.NOTHING)
@@ -406,7 +402,7 @@ class Engine:
         """After the agent's start: take up living monitors again, put the host in order after dead ones.
         Once, before anything else.
         """
-        self.cgroup("any").remove_beside(f"{TRIAL}*")
+        remove_trials(self._config.cgroup_parent)
         for entry in self._config.containers_dir.iterdir():
             try:
                 if (entry / "spec.json").exists():
@@ -565,6 +561,8 @@ class Engine:
                 hint = f"wait for the move, or cancel it: migrate cancel {status.migration_id}"
             else:
                 hint = f"stop it first: migrate stop {status.spec.name}" if verb == "remove" else ""
+                if status.state == State.PAUSED and verb != "remove":
+                    hint = f"let it go on: migrate unpause {status.spec.name}"
             raise WrongState(f"cannot {verb} container {status.spec.name}: {reason}", hint=hint)
         return status
 

@@ -9,6 +9,7 @@ number means on version 2 what people know it to mean.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import math
 import os
@@ -132,6 +133,11 @@ def controllers(limits: Limits) -> set[str]:
         "io": limits.blkio_weight or limits.device_rates,
     }
     return {name for name, wanted in needed.items() if wanted}
+
+
+def unhurried(limits: Limits) -> Limits:
+    """Without the quota of processor time. Restoring tasks is work in their own cgroup: with 0.05 processors it took 0.5 s, not 0.1."""
+    return dataclasses.replace(limits, cpus=0.0, cpu_quota_us=0, cpu_period_us=0)
 
 
 def apply(directories: Directories, limits: Limits, before: Limits | None = None) -> None:

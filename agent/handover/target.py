@@ -340,6 +340,7 @@ class Target:
 
     def _resume(self, move: Move, spec: ContainerSpec) -> list[dict[str, Any]]:
         move.update(committed=True)
+        self._engine.impose_limits(spec.id)
         marks = list(self._engine.monitor(spec.id).request("resume")["marks"])
         if spec.network.address:
             network.announce(

@@ -73,6 +73,8 @@ def probe(
         ("run-tmpfs", False, lambda: probe_host.run_on_tmpfs(run_dir)),
         ("aes", False, probe_host.aes),
         ("huge-pages", False, probe_host.huge_pages),
+        ("sized-layers", False, probe_host.sized_layers),
+        ("bfq", False, probe_host.bfq),
     ]
     tried = {each.name: each for each in known}
     children = [(spec.name, spec.required, _bind(spec, tried)) for spec in _child_probes(state_dir)]

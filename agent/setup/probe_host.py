@@ -164,6 +164,28 @@ def huge_pages() -> Capability:
     )
 
 
+def sized_layers() -> Capability:
+    control, mkfs = Path("/dev/loop-control"), which("mkfs.ext4")
+    lacking = [name for name, there in ((str(control), control.exists()), ("mkfs.ext4", mkfs)) if not there]
+    return Capability(
+        name="sized-layers",
+        ok=not lacking,
+        value=f"no {' and no '.join(lacking)}" if lacking else "loop devices and mkfs.ext4",
+        remedy="--storage-opt size= needs them: apt-get install e2fsprogs; modprobe loop",
+    )
+
+
+def bfq() -> Capability:
+    offered = [path for path in Path("/sys/block").glob("*/queue/scheduler") if "bfq" in path.read_text()]
+    used = [path.parts[3] for path in offered if "[bfq]" in path.read_text()]
+    return Capability(
+        name="bfq",
+        ok=bool(offered),
+        value=f"used by {', '.join(used)}" if used else "there, used by no disk" if offered else "no such scheduler",
+        remedy="--blkio-weight has an effect only on disks that use it: modprobe bfq; echo bfq > /sys/block/DISK/queue/scheduler",
+    )
+
+
 def filesystem_of(path: Path) -> str:
     """Type of the file system that `path`, or its nearest parent that exists, lies on."""
     while not path.exists():

@@ -173,24 +173,19 @@ print(done)
 """
 
 
+@pytest.mark.needs("sized-layers", "bfq")
 def test_a_disk_whose_scheduler_is_bfq_heeds_weights(tmp_path: Path) -> None:
     """Of two that read one disk all the time, a weight of 1000 gets clearly more than one of 50."""
-    try:
-        disk.make(tmp_path, 96 << 20)
-    except Unsupported as exc:
-        pytest.skip(f"missing capability: loop-devices ({exc.message})")
+    disk.make(tmp_path, 96 << 20)
     groups = [Cgroup(PARENT, name) for name in ("much", "little")]
+    number = disk_number(tmp_path)
+    scheduler = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/scheduler")
+    before = scheduler.read_text().partition("[")[2].partition("]")[0]
     try:
-        queue = Path("/sys/dev/block") / f"{os.major(number := disk_number(tmp_path))}:{os.minor(number)}" / "queue"
-        if "bfq" not in (queue / "scheduler").read_text():
-            pytest.skip("missing capability: bfq (no scheduler of that name)")
-        (queue / "scheduler").write_text("bfq")
+        scheduler.write_text("bfq")
         (tmp_path / "layer/file").write_bytes(bytes(64 << 20))
         for group, weight in zip(groups, (1000, 50), strict=True):
-            try:
-                group.create(Limits(blkio_weight=weight))
-            except Unsupported as exc:
-                pytest.skip(f"missing capability: io-weight ({exc.message})")
+            group.create(Limits(blkio_weight=weight))
         readers = []
         for group in groups:
             held = [sys.executable, "-c", f"import sys; sys.stdin.readline()\n{READER}", str(tmp_path / "layer/file")]
@@ -208,6 +203,7 @@ def test_a_disk_whose_scheduler_is_bfq_heeds_weights(tmp_path: Path) -> None:
             group.wait_empty(5)
             group.remove()
         Cgroup("", PARENT).remove()
+        scheduler.write_text(before)  # the device is used again
         disk.detach(tmp_path)
 
 

@@ -169,6 +169,7 @@ def test_what_was_updated_on_the_way_comes_along(fleet: MovingLab, places: tuple
     assert 0.2 < seen.cpu_share <= 0.6
 
 
+@pytest.mark.needs("sized-layers")
 def test_a_limited_layer_travels(fleet: MovingLab) -> None:
     """The target makes a file system of the same size; files, also open and deleted ones, go from one into the other; no trace stays."""
     held = "exec 7>/held; echo deleted >&7; rm /held; exec 8</etc/hostname; " + COUNTER

@@ -91,6 +91,19 @@ def test_every_limit_of_version_2_has_its_file(unified: Directories, monkeypatch
     }
 
 
+def test_a_restore_is_not_slowed_down(unified: Directories) -> None:
+    """Without the quota first; then the quota and nothing else is written."""
+    wanted = Limits(cpus=0.05, pids=7)
+    limits.apply(unified, limits.unhurried(wanted))
+    assert ((unified.unified / "cpu.max").read_text(), (unified.unified / "pids.max").read_text()) == ("", "7")
+    (unified.unified / "pids.max").write_text("")
+    limits.apply(unified, wanted, limits.unhurried(wanted))
+    assert ((unified.unified / "cpu.max").read_text(), (unified.unified / "pids.max").read_text()) == (
+        "5000 100000",
+        "",
+    )
+
+
 def test_version_2_is_not_asked_for_processors_that_are_not_there(unified: Directories) -> None:
     """It would take them and use others."""
     with pytest.raises(InvalidArgument, match="0-3"):
