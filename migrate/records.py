@@ -436,6 +436,7 @@ class Build:
     network: str = ""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    access: RegistryAccess | None = None  # to the registries of base images
 
 
 @dataclass(frozen=True, kw_only=True)

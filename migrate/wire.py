@@ -311,6 +311,7 @@ def build_start(wanted: records.Build) -> agent_pb2.BuildStart:
         network=wanted.network,
         secrets=wanted.secrets,
         labels=wanted.labels,
+        access=registry_access(wanted.access),
     )
 
 

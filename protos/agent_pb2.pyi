@@ -414,7 +414,7 @@ class PruneImagesResponse(_message.Message):
     def __init__(self, untagged: _Optional[_Iterable[str]] = ..., deleted: _Optional[_Iterable[str]] = ..., layers: _Optional[_Iterable[str]] = ..., freed_bytes: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
 
 class BuildStart(_message.Message):
-    __slots__ = ("dockerfile", "file", "tags", "build_args", "target", "no_cache", "pull", "network", "secrets", "labels", "host", "ids", "address")
+    __slots__ = ("dockerfile", "file", "tags", "build_args", "target", "no_cache", "pull", "network", "secrets", "labels", "host", "ids", "address", "access")
     class BuildArgsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -449,6 +449,7 @@ class BuildStart(_message.Message):
     HOST_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     dockerfile: str
     file: str
     tags: _containers.RepeatedScalarFieldContainer[str]
@@ -462,7 +463,8 @@ class BuildStart(_message.Message):
     host: str
     ids: _types_pb2.IdRange
     address: _types_pb2.Network
-    def __init__(self, dockerfile: _Optional[str] = ..., file: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., build_args: _Optional[_Mapping[str, str]] = ..., target: _Optional[str] = ..., no_cache: bool = ..., pull: bool = ..., network: _Optional[str] = ..., secrets: _Optional[_Mapping[str, bytes]] = ..., labels: _Optional[_Mapping[str, str]] = ..., host: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.IdRange, _Mapping]] = ..., address: _Optional[_Union[_types_pb2.Network, _Mapping]] = ...) -> None: ...
+    access: RegistryAccess
+    def __init__(self, dockerfile: _Optional[str] = ..., file: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., build_args: _Optional[_Mapping[str, str]] = ..., target: _Optional[str] = ..., no_cache: bool = ..., pull: bool = ..., network: _Optional[str] = ..., secrets: _Optional[_Mapping[str, bytes]] = ..., labels: _Optional[_Mapping[str, str]] = ..., host: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.IdRange, _Mapping]] = ..., address: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., access: _Optional[_Union[RegistryAccess, _Mapping]] = ...) -> None: ...
 
 class BuildChunk(_message.Message):
     __slots__ = ("start", "data", "end")

@@ -58,9 +58,11 @@ class Build:
         mount_point: Path,
         *,
         caches: mounting.CacheDirectories,
-        pull: Callable[[str], Image] | None = None,
+        pull: Callable[[str], Image],
     ) -> None:
-        """Raises DockerfileError and InvalidArgument for what is wrong with the Dockerfile: before any work."""
+        """`pull` brings an image from its registry. Raises DockerfileError and InvalidArgument for what is wrong with the
+        Dockerfile: before any work.
+        """
         dockerfile = parse(request.dockerfile, request.file)
         self._plan: Plan = plan.plan(dockerfile, build_args=request.build_args, target=request.target)
         self._scope = Scope(escape=dockerfile.escape, build_args=request.build_args, outer=dict(self._plan.arguments))
@@ -97,7 +99,7 @@ class Build:
         self._number += 1
         began = time.monotonic()
         first = self._number
-        yield self._begins(first, stage.source.text, stage)
+        yield self._begins(first, _from(stage), stage)
         with _at(stage.source):
             built = self._base(stage)
         self._hold.add(*built.layers)
@@ -134,17 +136,23 @@ class Build:
         )
 
     def _image(self, name: str) -> Image:
-        if self._request.pull and self._pull is not None:
+        if self._request.pull:
             return self._pull(name)
         try:
             return self._images.get(name)
-        except NotFound:
-            if self._pull is None:
-                raise
-            return self._pull(name)
+        except NotFound as absent:
+            try:
+                return self._pull(name)
+            except AgentError as exc:
+                raise type(exc)(
+                    f"no image {name!r} on this host, and it cannot be pulled: {exc.message}",
+                    hint=absent.hint,
+                    detail=exc.detail,
+                    code=exc.code,
+                ) from exc
 
     def _begins(self, number: int, text: str, stage: Stage) -> StepBegins:
-        label = stage.label if len(self._plan.needed) > 1 else ""
+        label = (stage.name or f"stage-{stage.index}") if len(self._plan.needed) > 1 else ""
         return StepBegins(number=number, total=self._plan.steps, text=text, stage=label)
 
     # ------------------------------------------------------------ steps
@@ -175,7 +183,7 @@ class Build:
     ) -> Generator[Event, None, tuple[bool, Kept]]:
         """Returns whether it was kept, and the layer."""
         with ExitStack() as stack:
-            taken: list[tuple[int, str]] = []
+            taken: list[tuple[int, str, bool]] = []
             digests: Mapping[str, str] = {}
             if isinstance(action, Copy):
                 taken, digests = self._sources(stack, stage, action)
@@ -195,7 +203,7 @@ class Build:
             self._cache.put(name, kept)
             return False, kept
 
-    def _write(self, action: MakeDirectory | Copy, taken: Sequence[tuple[int, str]], built: Built) -> str:
+    def _write(self, action: MakeDirectory | Copy, taken: Sequence[tuple[int, str, bool]], built: Built) -> str:
         """COPY, ADD and WORKDIR: written into an overlay of the layers so far."""
         lower = self._paths(built.layers)
         with self._images.workspace() as work:
@@ -206,12 +214,13 @@ class Build:
                 else:
                     look = copying.Look(owner=copying.owner(action.owner, root), mode=copying.mode(action.mode))
                     writer = copying.Writer(root, look, PatternMatcher(list(action.exclude)))
-                    for tree, path in taken:
+                    for tree, path, unpacked in taken:
                         where = action.destination
                         if action.parents:
-                            where = os.path.join(where, os.path.dirname(path))  # noqa: PTH118, PTH120  # inside the image
+                            above = path if sources.is_directory(tree, path) else path.rpartition("/")[0]
+                            where = f"{where}/{above}"
                         into = action.into or action.parents or len(taken) > 1
-                        self._take(writer, tree, path, where, into=into, unpacked=action.unpack, work=work)
+                        self._take(writer, tree, path, where, into=into, unpacked=unpacked, work=work)
                     for name, content in action.documents:
                         writer.write(name, content.encode(), action.destination, into=action.into)
             return self._keep(upper, lower)
@@ -270,21 +279,23 @@ class Build:
 
     # ------------------------------------------------------------ files
 
-    def _sources(self, stack: ExitStack, stage: Stage, action: Copy) -> tuple[list[tuple[int, str]], Mapping[str, str]]:
-        """What COPY takes, as (open tree, path in it), and its digests."""
+    def _sources(
+        self, stack: ExitStack, stage: Stage, action: Copy
+    ) -> tuple[list[tuple[int, str, bool]], Mapping[str, str]]:
+        """What COPY takes, as (open tree, path in it, whether an archive is unpacked), and its digests."""
         tree = self._tree(stack, stage, action.from_) if action.from_ else self._context
         exclude = PatternMatcher(list(action.exclude))
-        taken: list[tuple[int, str]] = []
+        taken: list[tuple[int, str, bool]] = []
         digests: dict[str, str] = {}
         for pattern in action.sources:
             if fetching.is_url(pattern):
                 directory = fetching.fetch(pattern, self._work, action.checksum)
                 fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, fd)
-                found = [(fd, name) for name in os.listdir(fd)]  # noqa: PTH208  # of a descriptor
+                found = [(fd, name, action.unpack_fetched) for name in os.listdir(fd)]  # noqa: PTH208  # of a descriptor
             else:
-                found = [(tree, path) for path in sources.find(tree, pattern)]
-            for root, path in found:
+                found = [(tree, path, action.unpack) for path in sources.find(tree, pattern)]
+            for root, path, _ in found:
                 digests[f"{len(digests)}:{path.rpartition('/')[2]}"] = sources.digest(root, [path], exclude)
             taken += found
         return taken, digests
@@ -322,6 +333,13 @@ class Build:
 
 def _once(layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(reversed(dict.fromkeys(reversed(layers))))
+
+
+def _from(stage: Stage) -> str:
+    """The FROM line with what its variables stand for."""
+    if "$" not in stage.source.text:
+        return stage.source.text
+    return f"FROM {stage.base}" + (f" AS {stage.source.args[2]}" if stage.name else "")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from agent.build import overlay, runner
 from agent.build.builder import Build
@@ -13,18 +12,16 @@ from agent.build.mounting import CacheDirectories
 from agent.build.runner import Runner
 from agent.config import AgentConfig
 from agent.engine.container import Engine
-from agent.errors import Unsupported
+from agent.storage import ingest, registry
 from agent.storage.images import Image, ImageStore
+from agent.storage.skopeo import Access
 
 
 class Builder:
     """One an agent. Any number of builds at once."""
 
-    def __init__(
-        self, config: AgentConfig, images: ImageStore, engine: Engine, *, pull: Callable[[str], Image] | None = None
-    ) -> None:
-        """`pull` brings an image from a registry; without, a base must be here."""
-        self._config, self._images, self._engine, self._pull = config, images, engine, pull
+    def __init__(self, config: AgentConfig, images: ImageStore, engine: Engine) -> None:
+        self._config, self._images, self._engine = config, images, engine
         self._mounts = config.run_dir / "builds"
         self.cache = Cache(config.state_dir / "build-cache")
         self._caches = CacheDirectories(self.cache.mounts)
@@ -34,11 +31,16 @@ class Builder:
         runner.sweep(self._engine)
         overlay.clear(self._mounts)
 
-    def build(self, request: Request) -> Build:
-        """A build to run. Raises DockerfileError, InvalidArgument, Unsupported."""
-        if request.pull and self._pull is None:
-            raise Unsupported("this agent cannot pull images", hint="import newer ones, and leave --pull out")
+    def build(self, request: Request, *, access: Access) -> Build:
+        """A build to run. `access`: to the registries of base images. Raises DockerfileError, InvalidArgument."""
         commands = Runner(self._config, self._engine, ids=request.ids, address=request.address)
+
+        def pull(name: str) -> Image:
+            source = registry.find(name, access)
+            with self._images.hold() as hold:
+                ingest.fetch(self._images, source, hold, lambda _progress: commands.check())
+                return ingest.record(self._images, source)
+
         return Build(
             request,
             self._images,
@@ -46,5 +48,5 @@ class Builder:
             commands,
             self._mounts / os.urandom(8).hex(),
             caches=self._caches,
-            pull=self._pull,
+            pull=pull,
         )

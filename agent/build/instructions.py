@@ -56,6 +56,7 @@ class Copy:
     exclude: tuple[str, ...] = ()
     parents: bool = False
     unpack: bool = False  # archives among the sources are unpacked
+    unpack_fetched: bool = False  # those of URLs too
     checksum: str = ""
 
 
@@ -295,6 +296,7 @@ def _copy(state: State, one: Instruction, scope: Scope) -> tuple[State, Action]:
         exclude=tuple(_word(state, one, scope, text) for text in one.flag_values("exclude")),
         parents=one.switch("parents"),
         unpack=one.switch("unpack") if flagged else add,
+        unpack_fetched=one.switch("unpack"),
         checksum=_word(state, one, scope, one.flag("checksum")) if one.flag("checksum") else "",
     )
 

@@ -74,6 +74,14 @@ def open_path(root: int, path: str, flags: int = os.O_PATH) -> int:
     return rawfs.open_in_root(root, os.fsencode(path) or b".", flags)
 
 
+def is_directory(root: int, path: str) -> bool:
+    fd = open_path(root, path)
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
 def walk(fd: int, path: str = "", exclude: Matcher | None = None) -> Iterator[Entry]:
     """Everything below the open directory, parents first, sorted. `fd` stays the caller's."""
     exclude = exclude or Everything()

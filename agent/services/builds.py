@@ -27,7 +27,7 @@ class BuildsService(agent_pb2_grpc.BuildsServicer):
         first = next(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise InvalidArgument("a build begins with its Dockerfile")
-        build = self._builder.build(_request(first.start))
+        build = self._builder.build(_request(first.start), access=convert.access_from_proto(first.start.access))
         if not context.add_callback(build.cancel):
             build.cancel()
         for event in build.run(_whole(request_iterator)):

@@ -11,6 +11,7 @@ from agent.engine.usage import Usage
 from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
 from agent.storage.images import Healthcheck, Image, ImageConfig
+from agent.storage.skopeo import Access
 from protos import agent_pb2, types_pb2
 
 LOWEST_ID = 65536  # below are the host's own users
@@ -153,6 +154,10 @@ def image_from_proto(message: types_pb2.Image) -> Image:
         layer_bytes=tuple(message.layer_bytes),
         stored_bytes=message.stored_bytes,
     )
+
+
+def access_from_proto(message: agent_pb2.RegistryAccess) -> Access:
+    return Access(credentials=message.credentials, unverified=message.unverified, certificates=message.certificates)
 
 
 def capability_to_proto(capability: Capability) -> agent_pb2.Capability:

@@ -78,7 +78,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         """After an error the layers that are complete stay until the next collection, so that another pull is shorter."""
 
         def work(report: Report) -> list[pb.ImageEvent]:
-            source = registry.find(request.name, _access(request.access))
+            source = registry.find(request.name, convert.access_from_proto(request.access))
             with self._store.hold() as hold:
                 ingest.fetch(self._store, source, hold, report)
                 return [self._made(ingest.record(self._store, source))]
@@ -90,13 +90,13 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         destination = request.destination or request.name
 
         def work(report: Report) -> list[pb.ImageEvent]:
-            digest = registry.push(self._store, image, destination, _access(request.access), report)
+            digest = registry.push(self._store, image, destination, convert.access_from_proto(request.access), report)
             return [pb.ImageEvent(digest=digest)]
 
         return image_events.streamed(context, work)
 
     def Login(self, request: pb.LoginRequest, context: grpc.ServicerContext) -> pb.LoginResponse:
-        skopeo.login(request.registry, request.username, request.password, _access(request.access))
+        skopeo.login(request.registry, request.username, request.password, convert.access_from_proto(request.access))
         return pb.LoginResponse()
 
     def _made(self, image: Image) -> pb.ImageEvent:
@@ -182,12 +182,6 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
 
     def _layers_in_use(self) -> set[str]:
         return {layer for spec in self._specs() for layer in spec.layers} | self._cache.layers()
-
-
-def _access(message: pb.RegistryAccess) -> skopeo.Access:
-    return skopeo.Access(
-        credentials=message.credentials, unverified=message.unverified, certificates=message.certificates
-    )
 
 
 def _matches(image: Image, request: pb.PruneImagesRequest) -> bool:

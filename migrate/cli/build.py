@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from migrate.cli import registry
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="file (or env=VARIABLE) for RUN --mount=type=secret,id=NAME; in no layer",
     )
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="label of the image; repeatable")
+    registry.add_access(parser)
     add("-q", "--quiet", action="store_true", help="print only the digest of the image")
     add("--progress", choices=("auto", "plain"), default="auto", help="accepted for Docker's sake: it is always plain")
     add("--format", choices=("plain", "json"), default="plain", help="json: one event a line")
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             network="" if args.network == "default" else args.network,
             secrets=dict(_secret(one) for one in args.secret),
             labels=values.labels(args.label),
+            access=registry.access_to_named(args, "\n".join((text, *args.build_arg))),
         )
     except argparse.ArgumentTypeError as exc:
         print(f"error: {exc}", file=sys.stderr)

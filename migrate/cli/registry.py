@@ -78,6 +78,16 @@ def access(args: argparse.Namespace, registry: str) -> RegistryAccess:
     )
 
 
+def access_to_named(args: argparse.Namespace, text: str) -> RegistryAccess:
+    """What they say about the registries that `text` (a Dockerfile) names, and Docker's own; nothing of others."""
+    found = {name: one for name, one in _read(_file(args)).items() if name in text or name == DOCKER}
+    return RegistryAccess(
+        credentials=json.dumps({"auths": found}).encode() if found else b"",
+        unverified=not args.tls_verify,
+        certificates=Path(args.cert).read_bytes() if args.cert else b"",
+    )
+
+
 def registry_of(image: str) -> str:
     """ "registry:5000" of "registry:5000/team/web:1"; Docker's own of a name without one."""
     first, slash, _ = image.partition("/")

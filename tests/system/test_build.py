@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import io
 import socket
 import stat
@@ -11,6 +12,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,10 @@ from agent.build.events import BuildCancelled, Event, Request, Said, StepBegins,
 from agent.engine.container import Engine
 from agent.engine.spec import IdRange, Network
 from agent.errors import AgentError, InvalidArgument
-from agent.storage import manifest
+from agent.storage import manifest, registry
 from agent.storage.images import Image
+from agent.storage.skopeo import Access
+from tests.system import registry_host
 from tests.system.engine_host import IMAGE, EngineHost, engine_host
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -41,7 +45,7 @@ class Place:
         """`context`: path -> contents, or "-> target" for a link, or a tar made by hand under the name ""."""
         options.setdefault("tags", ("built",))
         request = Request(dockerfile=dockerfile, ids=IdRange(base=5_000_000), address=ADDRESS, **options)  # type: ignore[arg-type]
-        build = self.builder.build(request)
+        build = self.builder.build(request, access=Access(unverified=True))
         self.events = []
         for event in build.run(iter([context_tar(context or {})])):
             self.events.append(event)
@@ -145,6 +149,24 @@ def test_files_and_config_without_running_anything(place: Place) -> None:
     assert place.output == ""
 
 
+def test_parents_excludes_and_symbolic_modes(place: Place) -> None:
+    """--parents keeps the way to a source, --exclude leaves out, --chmod takes letters, and one file can be renamed."""
+    image = place.build(
+        "FROM scratch\nCOPY --parents a/b/c.txt a/d /p/\nCOPY --exclude=*.md --exclude=e a/d /q\n"
+        "COPY --chmod=u=rwX,go= a/b /r\nCOPY a/b/c.txt /name\nCOPY none* /s/\n",
+        {"a/b/c.txt": "C", "a/d/x": "X", "a/d/y.md": "Y", "a/d/e/z": "Z"},
+    )
+    found = {
+        str(path.relative_to(layer)): path
+        for layer in map(place.host.images.layer_path, image.layers)
+        for path in layer.rglob("*")
+    }
+    assert sorted(name for name, path in found.items() if path.is_file()) == [
+        "name", "p/a/b/c.txt", "p/a/d/e/z", "p/a/d/x", "p/a/d/y.md", "q/x", "r/c.txt",
+    ]  # fmt: skip
+    assert (stat.S_IMODE(found["r"].stat().st_mode), stat.S_IMODE(found["r/c.txt"].stat().st_mode)) == (0o700, 0o600)
+
+
 def test_directories_on_the_way_keep_their_look(place: Place) -> None:
     """A file put into /tmp and /root leaves both as they were, and the layer says so."""
     image = place.build(f"FROM {IMAGE}\nCOPY a /tmp/\nCOPY a /root/x/\n", {"a": "A"})
@@ -201,7 +223,7 @@ def test_the_second_build_does_nothing(place: Place) -> None:
     assert place.cached == [False, True, True, True, False]
     assert again.digest == first.digest
     other = context_tar({"a": "1", "b": "2"}, mtime=5)
-    build = place.builder.build(Request(dockerfile=text, ids=IdRange(base=5_000_000), address=ADDRESS))
+    build = place.builder.build(Request(dockerfile=text, ids=IdRange(base=5_000_000), address=ADDRESS), access=Access())
     events = list(build.run(iter([other])))
     assert [event.cached for event in events if isinstance(event, StepEnds)] == [False, True, True, True, False]
 
@@ -314,7 +336,7 @@ def test_mistakes_name_the_line(place: Place) -> None:
         with pytest.raises(AgentError, match=message) as caught:
             place.build(f"FROM {IMAGE}\n{text}\n", {"a": "A"})
         assert caught.value.detail == f"2 | {text}"
-    with pytest.raises(AgentError, match=r"Dockerfile:1: no image 'absent'"):
+    with pytest.raises(AgentError, match=r"Dockerfile:1: no image 'absent' on this host, and it cannot be pulled"):
         place.build("FROM absent\n")
 
 
@@ -333,7 +355,7 @@ def test_a_build_that_is_cancelled_leaves_nothing(place: Place) -> None:
     request = Request(
         dockerfile=f"FROM {IMAGE}\nRUN echo now; sleep 100\n", ids=IdRange(base=5_000_000), address=ADDRESS
     )
-    build = place.builder.build(request)
+    build = place.builder.build(request, access=Access())
     with pytest.raises(BuildCancelled):
         for event in build.run(iter([context_tar({})])):
             if isinstance(event, Said):
@@ -396,7 +418,7 @@ def test_locked_cache_mounts_take_turns(place: Place) -> None:
             address=replace(ADDRESS, address=f"10.77.9.{number}/16", mac=f"02:42:0a:4d:09:0{number}"),
         )
         said = b""
-        for event in place.builder.build(request).run(iter([context_tar({})])):
+        for event in place.builder.build(request, access=Access()).run(iter([context_tar({})])):
             said += event.data if isinstance(event, Said) else b""
         outputs.append(said.decode())
 
@@ -494,3 +516,52 @@ def test_the_network_of_the_host(place: Place) -> None:
         assert heard == [b"hi\n"]
     assert place.output == Path("/etc/resolv.conf").read_text() + "0\n"
     assert len(image.layers) == 1
+
+
+def test_bases_come_from_a_registry(place: Place, tmp_path: Path) -> None:
+    """A base that is not here is pulled; one that is here is used as it is, unless --pull asks for the newest."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with registry_host.registry(tmp_path / "registry") as there:
+        name = f"{there.name}/base:1"
+
+        def push(label: str) -> None:
+            image = place.build(f"FROM {IMAGE}\nLABEL v={label}\nRUN echo {label} > /v\n", tags=(name,))
+            registry.push(place.host.images, image, name, Access(unverified=True), lambda _progress: None)
+
+        push("1")
+        place.host.images.remove(name, force=True)
+        assert place.build(f"FROM {name}\n").config.labels == {"v": "1"}
+        push("2")
+        place.host.images.remove(name, force=True)
+        place.build(f"FROM {IMAGE}\nLABEL v=mine\n", tags=(name,))
+        assert place.build(f"FROM {name}\n").config.labels == {"v": "mine"}
+        image = place.build(f"FROM {name}\nCOPY --from={there.name}/base:1 /v /w\n", pull=True)
+        assert (image.config.labels, place.read(image, "w")) == ({"v": "2"}, "2\n")
+
+
+def test_add_fetches_urls(place: Place, tmp_path: Path) -> None:
+    """Over http, by the agent, mode 600, not unpacked; the contents count for the cache; a wrong checksum is an error."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    (tmp_path / "a.tar").write_bytes(context_tar({"f": "F"}))
+    right = hashlib.sha256((tmp_path / "a.tar").read_bytes()).hexdigest()
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.tar"
+        image = place.build(f"FROM scratch\nADD --checksum=sha256:{right} {url} /d/\n")
+        member = place.files(image)["d/a.tar"]
+        assert (member.mode, member.uid) == (0o600, 0)
+        assert place.read(place.build(f"FROM scratch\nADD --unpack=true {url} /d/\n"), "d/f") == "F"
+        place.build(f"FROM scratch\nADD --checksum=sha256:{right} {url} /d/\n")
+        assert place.cached[-1]
+        (tmp_path / "a.tar").write_bytes(b"other")
+        with pytest.raises(AgentError, match=f"Dockerfile:2: {url} has sha256:.*, not sha256:{right}"):
+            place.build(f"FROM scratch\nADD --checksum=sha256:{right} {url} /d/\n")
+        with pytest.raises(AgentError, match=r"Dockerfile:2: cannot fetch .*404"):
+            place.build(f"FROM scratch\nADD {url}x /d/\n")
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
