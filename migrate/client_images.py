@@ -28,11 +28,21 @@ class ImageCalls:
         raise NotImplementedError  # the client's
 
     def import_image(
-        self, file: BinaryIO, name: str, *, host: str = "", defaults: records.ImageDefaults | None = None
+        self,
+        file: BinaryIO,
+        name: str,
+        *,
+        host: str = "",
+        defaults: records.ImageDefaults | None = None,
+        created_by: str = "",
     ) -> list[Image]:
-        """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time."""
+        """Read a tar (plain, gzip or zstd) from `file` and import it on `host`, or on every host at the same time.
+
+        `created_by`: the one line of the image's history.
+        """
         config = wire.image_config(defaults or records.ImageDefaults())
-        upload = _Upload(file, coordinator_pb2.ImportImageStart(name=name, config=config, host=host))
+        start = coordinator_pb2.ImportImageStart(name=name, config=config, host=host, created_by=created_by)
+        upload = _Upload(file, start)
         with upload.explained():
             return [wire.image(one) for one in self._call(self._fleet.ImportImage, upload.chunks(), None).images]
 

@@ -244,12 +244,14 @@ class ExecOutput(_message.Message):
     def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exit_code: _Optional[int] = ..., started: bool = ...) -> None: ...
 
 class ImportStart(_message.Message):
-    __slots__ = ("name", "config")
+    __slots__ = ("name", "config", "created_by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     config: _types_pb2.ImageConfig
-    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ...) -> None: ...
+    created_by: str
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ..., created_by: _Optional[str] = ...) -> None: ...
 
 class ImportChunk(_message.Message):
     __slots__ = ("start", "data", "end")

@@ -178,14 +178,16 @@ class ContainerLogsRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., follow: bool = ..., tail: _Optional[int] = ..., since_unix_ns: _Optional[int] = ..., all: bool = ...) -> None: ...
 
 class ImportImageStart(_message.Message):
-    __slots__ = ("name", "config", "host")
+    __slots__ = ("name", "config", "host", "created_by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     config: _types_pb2.ImageConfig
     host: str
-    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ..., host: _Optional[str] = ...) -> None: ...
+    created_by: str
+    def __init__(self, name: _Optional[str] = ..., config: _Optional[_Union[_types_pb2.ImageConfig, _Mapping]] = ..., host: _Optional[str] = ..., created_by: _Optional[str] = ...) -> None: ...
 
 class ImportImageChunk(_message.Message):
     __slots__ = ("start", "data", "end")

@@ -34,8 +34,9 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         first = next(request_iterator, None)
         if first is None or not first.HasField("start"):
             raise InvalidArgument("an import begins with the image's name")
-        config = convert.config_from_proto(first.start.config)
-        image = self._store.import_tar(first.start.name, config, whole(request_iterator))
+        start = first.start
+        config = convert.config_from_proto(start.config)
+        image = self._store.import_tar(start.name, config, whole(request_iterator), created_by=start.created_by)
         return convert.image_to_proto(image, self._host)
 
     def Tag(self, request: pb.TagImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:

@@ -94,16 +94,22 @@ class ImageStore:
 
     # ------------------------------------------------------------------ make
 
-    def import_tar(self, name: str, config: ImageConfig, chunks: Iterable[bytes]) -> Image:
+    def import_tar(self, name: str, config: ImageConfig, chunks: Iterable[bytes], *, created_by: str = "") -> Image:
         """Make an image of one layer out of a tar of a root file system, plain, gzip or zstd, and give it `name`.
 
-        The same tar and config give the same digest on every host, for the image counts as created when its newest
-        file was. A name that is taken moves to the new image. On an error nothing is left.
+        `created_by`: the one line of its history.         The same tar and config give the same digest on every host, for the image
+        counts as created when its newest file was. A name that is taken moves to the new image. On an error nothing is left.
         """
         name = names.checked(name)
         with self._store.ingested(iter(chunks)) as publish, self._store.locked():
             layer = publish()
-            document = Document(config=config, layers=(layer.diff_id,), created_unix_ns=layer.newest_unix_ns)
+            step = History(created_unix_ns=layer.newest_unix_ns, created_by=created_by)
+            document = Document(
+                config=config,
+                layers=(layer.diff_id,),
+                created_unix_ns=layer.newest_unix_ns,
+                history=(step,) if created_by else (),
+            )
             return self._write_image([name], manifest.write(document), (layer,))
 
     def add_layer(self, chunks: Iterable[bytes], hold: Hold, *, diff_id: str = "", blob: str = "") -> Layer:

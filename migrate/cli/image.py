@@ -22,6 +22,11 @@ migrate import rootfs.tar base
 docker export web | migrate import - web -c 'CMD ["/bin/server"]' -c 'ENV MODE=prod'
 migrate import app.tar.zst app --host host1 -c 'WORKDIR /srv' -c 'USER www-data'
 """
+BOOTSTRAP = """
+migrate image bootstrap debian:12
+migrate image bootstrap debian:13 --host host1
+migrate image bootstrap debian:12 --name base --include ca-certificates,curl
+"""
 LS = """
 migrate images
 migrate images redis --digests --no-trunc
@@ -65,6 +70,7 @@ def _commands() -> list[tuple[str, str, str, Callable[[Subparsers, str], None]]]
     """Where it stands ("image": below `migrate image`, "top", "both"), its name, what it does, and its parser."""
     return [
         ("both", "import", "import", _add_import),
+        ("image", "bootstrap", "bootstrap", _add_bootstrap),
         ("both", "load", "load", image_transfer.add_load),
         ("both", "save", "save", image_transfer.add_save),
         ("both", "pull", "pull", image_transfer.add_pull),
@@ -88,6 +94,15 @@ def _add_import(parent: Subparsers, name: str) -> None:
     parser.add_argument(
         "-c", "--change", action="append", default=[], metavar="LINE", help="a line of a Dockerfile: CMD, EXPOSE, ..."
     )
+
+
+def _add_bootstrap(parent: Subparsers, name: str) -> None:
+    parser = command(parent, name, help="make a base image of Debian's packages, on this machine", examples=BOOTSTRAP)
+    parser.add_argument("debian", metavar="DEBIAN", help="debian:12, debian:bookworm: a number or a suite")
+    parser.add_argument("--name", default="", help="what the image will be called (default: as DEBIAN)")
+    parser.add_argument("--include", default="", metavar="PACKAGE,...", help="also these packages")
+    parser.add_argument("--host", default="", help="only on this host (default: on every host)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 def _add_ls(parent: Subparsers, name: str) -> None:
@@ -153,6 +168,7 @@ def run(args: argparse.Namespace) -> int:
     action = next(does for _, called, does, _ in _commands() if called == name)
     handler: Callable[[Client, argparse.Namespace], int] = {
         "import": _import,
+        "bootstrap": _bootstrap,
         "load": image_transfer.load,
         "save": image_transfer.save,
         "pull": image_transfer.pull,
@@ -185,6 +201,32 @@ def _import(client: Client, args: argparse.Namespace) -> int:
     with nullcontext(sys.stdin.buffer) if args.file == "-" else open(args.file, "rb") as file:
         for image in client.import_image(file, args.name, host=args.host, defaults=defaults):
             print(f"{image.host}: {image.name} {tables.short(image.digest)} {tables.size(image.size_bytes)}")
+    return 0
+
+
+def _bootstrap(client: Client, args: argparse.Namespace) -> int:
+    import time
+
+    from migrate import debian
+    from migrate.cli.image_progress import Layers
+    from migrate.records import ImageDefaults, ImageProgress
+
+    name = args.name or args.debian
+    view = Layers(quiet=args.quiet)
+
+    def report(text: str) -> None:
+        view.show(ImageProgress(host="", layer=name, text=text, done_bytes=0, total_bytes=0, unix_ns=time.time_ns()))
+
+    include = [word for word in args.include.split(",") if word]
+    path = debian.base(args.debian, include=include, report=report)
+    report("sending to the hosts")
+    created_by = f"migrate image bootstrap {args.debian}" + (f" --include {args.include}" if include else "")
+    defaults = ImageDefaults(cmd=("bash",), env=(debian.PATH,))
+    with path.open("rb") as file:
+        images = client.import_image(file, name, host=args.host, defaults=defaults, created_by=created_by)
+    view.finish()
+    for image in images:
+        print(f"{image.host}: {image.name} {tables.short(image.digest)} {tables.size(image.size_bytes)}")
     return 0
 
 

@@ -56,7 +56,8 @@ class Layers:
 
     def _line(self, key: tuple[str, str]) -> str:
         event = self._latest[key]
-        parts = [f"{event.host + ': ' if event.host else ''}{tables.short(event.layer):<12} {event.text:<8}"]
+        name = tables.short(event.layer) if event.layer.startswith("sha256:") else event.layer
+        parts = [f"{event.host + ': ' if event.host else ''}{name:<12} {event.text:<8}"]
         if event.text in MOVING:
             if event.total_bytes:
                 full = min(BAR, BAR * event.done_bytes // event.total_bytes)

@@ -176,7 +176,7 @@ def _start(chunks: Iterator[coordinator_pb2.ImportImageChunk]) -> coordinator_pb
 
 
 def _import_start(start: coordinator_pb2.ImportImageStart) -> agent_pb2.ImportStart:
-    return agent_pb2.ImportStart(name=start.name, config=start.config)
+    return agent_pb2.ImportStart(name=start.name, config=start.config, created_by=start.created_by)
 
 
 def _of_host(event: agent_pb2.ImageEvent, host: str) -> agent_pb2.ImageEvent:

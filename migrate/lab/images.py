@@ -15,19 +15,17 @@ import io
 import json
 import platform
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from migrate import debian
 from migrate.lab.layout import LabError
 
-CACHE_DIR = Path("/var/cache/migrate")
+CACHE_DIR = debian.CACHE_DIR
 _SUITE = "bookworm"
-_TIMEOUT_S = 600.0
 _FORMAT = 1  # raise it when the code below makes other files of the same recipe
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "srv", "sys", "tmp", "var", "var/lib", "var/tmp")
 _UNWANTED = {"__pycache__", "test", "tests", "idlelib"}
@@ -85,51 +83,18 @@ def python_rootfs(cache_dir: Path = CACHE_DIR) -> Path:
 
 
 def rootfs(recipe: Recipe, cache_dir: Path = CACHE_DIR) -> Path:
-    """The image's tar, built if not in the cache, which needs mmdebstrap, a mirror and up to a minute. LabError."""
+    """The image's tar, built if not in the cache, which needs mmdebstrap, a mirror and up to a minute. DebianError."""
     path = cache_dir / f"{recipe.name}-{recipe.digest()}.tar"
     if path.exists():
         return path
-    if shutil.which("mmdebstrap") is None:
-        raise LabError("mmdebstrap is not installed: it fetches the packages", hint="apt-get install mmdebstrap")
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{recipe.name}-", dir=cache_dir) as scratch_name:
         scratch = Path(scratch_name)
         unpacked, made = scratch / "unpacked", scratch / "image.tar"
-        _unpack(recipe, unpacked)
+        debian.extract((*recipe.packages, "busybox-static"), _SUITE, unpacked)
         _write(made, recipe, unpacked)
         made.rename(path)
     return path
-
-
-def _unpack(recipe: Recipe, target: Path) -> None:
-    """Fill `target`. Tries mmdebstrap's own mirror, then those of this machine's apt: not each can be reached."""
-    complaints: list[str] = []
-    for mirror in (None, *_apt_mirrors()):
-        for options in ((), ("--aptopt=Acquire::Check-Valid-Until false",)):
-            include = f"--include={','.join((*recipe.packages, 'busybox-static'))}"
-            command = ["mmdebstrap", "--variant=extract", include, *options, _SUITE, str(target)]
-            result = subprocess.run(
-                command + ([mirror] if mirror else []), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-            )
-            if result.returncode == 0:
-                return
-            complaints.append(result.stderr.strip()[-600:])
-            shutil.rmtree(target, ignore_errors=True)
-            if "valid" not in result.stderr.lower():
-                break  # not an index past its date
-    raise LabError(
-        f"the packages of the {recipe.name} image could not be fetched from Debian {_SUITE}",
-        detail="\n".join(complaints),
-        hint="check that apt-get update works",
-    )
-
-
-def _apt_mirrors() -> Iterator[str]:
-    """The Debian archives in apt's own configuration, security and updates left out."""
-    command = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    lines = [line for line in result.stdout.splitlines() if line.startswith("Debian|Debian|")]
-    yield from dict.fromkeys(line.split("|", 2)[2] for line in lines)
 
 
 def _libraries(root: Path, program: Path) -> list[Path]:

@@ -65,8 +65,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.coordinator": {
         "migrate.errors", "migrate.saga", "migrate.tunnel", "migrate.rpc", "protos", "grpc", "google",
     },
-    "migrate.lab": {"migrate.errors", "migrate.records", "migrate.client", "migrate.tunnel.pki", "agent.setup"},
-    "migrate.cli": {"migrate.errors", "migrate.records", "migrate.client", "migrate.context", "migrate.lab", "agent.setup"},
+    "migrate.debian": {"migrate.errors", "zstandard"},
+    "migrate.lab": {
+        "migrate.errors", "migrate.records", "migrate.client", "migrate.debian", "migrate.tunnel.pki", "agent.setup",
+    },
+    "migrate.cli": {
+        "migrate.errors", "migrate.records", "migrate.client", "migrate.context", "migrate.debian", "migrate.lab", "agent.setup",
+    },
 }  # fmt: skip
 JUDGED = {
     "agent", "migrate", "protos", "grpc", "google", "pycriu", "paramiko", "cryptography", "numpy", "xxhash", "zstandard",

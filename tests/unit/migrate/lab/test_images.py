@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from migrate.debian import DebianError
 from migrate.lab import images
-from migrate.lab.layout import LabError
 
 pytestmark = pytest.mark.unit
 
@@ -31,7 +31,7 @@ def test_image_in_the_cache_is_not_built_again(tmp_path: Path, monkeypatch: pyte
 def test_missing_mmdebstrap_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the tool the error names the package to install, and nothing is left in the cache."""
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(LabError) as caught:
+    with pytest.raises(DebianError) as caught:
         images.busybox_rootfs(tmp_path)
     assert "mmdebstrap" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
