@@ -161,15 +161,21 @@ def test_a_limit_is_kept_or_refused_by_name(cgroup: Cgroup, wanted: Limits) -> N
     cgroup.set_limits(wanted)
 
 
-# Reads blocks of a file past the page cache until the time is over; prints how many.
+# Reads blocks of a file past the page cache until the time is over, eight at once; prints how many.
 READER = """
-import mmap, os, sys, time
+import mmap, os, sys, threading, time
 fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
-block, until, done = mmap.mmap(-1, 1 << 16), time.monotonic() + 2.5, 0
-while time.monotonic() < until:
-    os.preadv(fd, [block], done % 512 << 16)
-    done += 1
-print(done)
+until, done = time.monotonic() + 2.0, []
+def read(at):
+    block = mmap.mmap(-1, 1 << 20)
+    while time.monotonic() < until:
+        os.preadv(fd, [block], at << 20)
+        done.append(at)
+        at = (at + 7) % 64
+threads = [threading.Thread(target=read, args=(at,)) for at in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(done))
 """
 
 
