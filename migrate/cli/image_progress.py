@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from migrate.records import ImageProgress
 
 BAR = 20
+REDRAW_NS = 50_000_000  # at most so often, but for a change of state
+PLAIN_NS = 5_000_000_000  # into a file or a pipe: a line about a layer that is still under way
 MOVING = ("fetching", "reading", "sending", "writing")  # with bytes; the other words are states
 
 
@@ -25,6 +27,8 @@ class Layers:
         self._latest: dict[tuple[str, str], ImageProgress] = {}
         self._started_ns: dict[tuple[str, str], int] = {}
         self._drawn = 0
+        self._drawn_ns = 0
+        self._printed_ns: dict[tuple[str, str], int] = {}
 
     def show(self, event: ImageProgress) -> None:
         key = (event.host, event.layer)
@@ -34,9 +38,13 @@ class Layers:
             self._started_ns.setdefault(key, event.unix_ns)
         if self._quiet:
             return
+        changed = before is None or before.text != event.text
         if self._redraw:
-            self._draw()
-        elif before is None or before.text != event.text:
+            if changed or event.unix_ns - self._drawn_ns >= REDRAW_NS:
+                self._drawn_ns = event.unix_ns
+                self._draw()
+        elif changed or event.unix_ns - self._printed_ns[key] >= PLAIN_NS:
+            self._printed_ns[key] = event.unix_ns
             print(self._line(key), file=self._file, flush=True)
 
     def finish(self) -> None:
@@ -59,9 +67,10 @@ class Layers:
         name = tables.short(event.layer) if event.layer.startswith("sha256:") else event.layer
         parts = [f"{event.host + ': ' if event.host else ''}{name:<12} {event.text:<8}"]
         if event.text in MOVING:
-            if event.total_bytes:
+            if event.total_bytes and self._redraw:
                 full = min(BAR, BAR * event.done_bytes // event.total_bytes)
                 parts.append(f"[{'=' * full}{' ' * (BAR - full)}]")
+            if event.total_bytes:
                 parts.append(f"{tables.size(event.done_bytes)} of {tables.size(event.total_bytes)}")
             elif event.done_bytes:
                 parts.append(tables.size(event.done_bytes))
