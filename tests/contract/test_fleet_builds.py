@@ -139,3 +139,17 @@ def test_wrong_arguments(
     monkeypatch.chdir(project)
     assert main(["build", *argv]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_only_the_credentials_of_named_registries_go_along(
+    world: FakeFleet, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the file of `migrate login`: Docker's, and those of registries in the Dockerfile or a build argument."""
+    auth = {"auths": {name: {"auth": name} for name in ("docker.io", "one:5000", "two:5000", "three:5000")}}
+    (project / "auth.json").write_text(json.dumps(auth))
+    monkeypatch.setenv("MIGRATE_AUTH_FILE", str(project / "auth.json"))
+    (project / "Dockerfile").write_text("ARG R\nFROM $R/x\nCOPY --from=one:5000/y /a /a\n")
+    assert main(["build", "-q", "-t", "web", "--build-arg", "R=two:5000", "--tls-verify", "false", str(project)]) == 0
+    access = world.hosts["host1"].access
+    assert set(json.loads(access.credentials)["auths"]) == {"docker.io", "one:5000", "two:5000"}
+    assert access.unverified

@@ -460,6 +460,7 @@ class BuildsService(agent_pb2_grpc.BuildsServicer):
     def Build(self, request_iterator, context):  # noqa: N802
         start = next(request_iterator).start
         self._host.called("Builds.Build")
+        self._host.access = start.access
         if start.dockerfile == "WAIT":
             context.add_callback(self._host.cancelled.set)
             yield agent_pb2.BuildEvent(step=agent_pb2.BuildStep(number=1, total=1, text="WAIT"))

@@ -22,6 +22,7 @@ from agent.build.events import BuildCancelled, Event, Request, Said, StepBegins,
 from agent.engine.container import Engine
 from agent.engine.spec import IdRange, Network
 from agent.errors import AgentError, InvalidArgument
+from agent.linux import mounts
 from agent.storage import manifest, registry
 from agent.storage.images import Image
 from agent.storage.skopeo import Access
@@ -361,6 +362,17 @@ def test_a_build_that_is_cancelled_leaves_nothing(place: Place) -> None:
             if isinstance(event, Said):
                 threading.Thread(target=build.cancel).start()
     assert build.image is None
+
+
+def test_a_new_agent_clears_what_a_dead_one_left(place: Place) -> None:
+    """An overlay from the moment between mounting and letting go, and secrets of a command."""
+    builds = place.host.config.run_dir / "builds"
+    (builds / "dead").mkdir(parents=True)
+    mounts.mount("build", builds / "dead", "tmpfs")
+    (builds / "dead.private").mkdir()
+    (builds / "dead.private/secret-0").write_text("hidden")
+    place.builder.recover()
+    assert list(builds.iterdir()) == []
 
 
 def test_the_network_of_commands(place: Place) -> None:
