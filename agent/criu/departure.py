@@ -22,6 +22,7 @@ from agent.criu import fixup, options
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
 from agent.engine import link
+from agent.engine.held_frames import HeldFrames
 from agent.engine.monitor import Monitor
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
@@ -44,6 +45,7 @@ class Departure:
         self._waiting: tuple[Client, Message] | None = None
         self._link = link.LinkPlan(bridge="")
         self._unlinked = False
+        self._frames: HeldFrames | None = None
         self._rolling_back = False
         self._postponed: tuple[Client, Message] | None = None  # a dump that is tried (again) in a moment
         self._unaccepted = 0
@@ -117,7 +119,10 @@ class Departure:
             elif script == "network-lock":
                 self._mark("frozen")
                 self._unlinked = True  # before the effect: an undo of what was never done does no harm
+                self._hold_frames()
                 link.cut(self._link)
+                if self._frames:
+                    self._frames.start()
                 self._unaccepted = link.unaccepted(self._monitor.pid)
                 if self._unaccepted:
                     self._criu.answer(False)  # CRIU would refuse them too, but only after its work, and ours
@@ -169,6 +174,7 @@ class Departure:
             error = "CRIU died in the middle of the dump"
             fixup.free_after_criu(self._monitor.pid, self._monitor.tasks().procs())
         self._relink()
+        self._give_frames_back()
         self._monitor.state = "running"
         waiting, self._waiting = self._waiting, None
         if waiting and self._unaccepted and not error:
@@ -192,6 +198,7 @@ class Departure:
         state = self._monitor.state
         if state == "running":
             self._relink()
+            self._give_frames_back()
             if not self._monitor.status_extras.get("memory_lost"):  # else it is frozen for good
                 self._monitor.tasks().freeze(False)
             client.answer(request, marks=[])
@@ -225,6 +232,7 @@ class Departure:
             self._rollback(client, request, [])
 
     def _thaw(self, client: Client, request: Message) -> None:
+        self._give_frames_back()
         self._monitor.tasks().freeze(False)
         self._monitor.state = "running"
         self._mark("thawed")
@@ -258,6 +266,25 @@ class Departure:
         if self._unlinked:
             link.join(self._link)
             self._unlinked = False
+
+    def _hold_frames(self) -> None:
+        """What clients send from now on is not lost. A help, no need: without packet sockets they send it again, later."""
+        self._give_frames_back()
+        if self._link.host:
+            try:
+                self._frames = HeldFrames(self._link)
+            except OSError as exc:
+                self._monitor.status_extras["warning"] = f"frames are not held during the freeze: {exc}"
+                return
+            self._monitor.loop.add_reader(self._frames.fileno(), self._frames.take)
+
+    def _give_frames_back(self) -> None:
+        """After CRIU has opened the network again: it drops what comes before."""
+        if self._frames:
+            self._monitor.loop.remove_reader(self._frames.fileno())
+            self._frames.give_back()
+            self._frames.close()
+            self._frames = None
 
     def _when_criu_ended(self, then: Any) -> None:
         deadline = time.monotonic() + CRIU_END_LIMIT_S
