@@ -22,6 +22,7 @@ from agent.linux import mounts
 
 IMAGE, MOUNT = "layer.img", "layer"
 LEAST_BYTES = 16 << 20
+_REPAIRED = 1  # of e2fsck: there was something, and it is right now
 _TRIES = 32  # a free device can be taken by somebody else before we have it
 # From the Linux kernel headers (loop.h).
 _LOOP_CTL_GET_FREE = 0x4C82
@@ -33,7 +34,7 @@ _LOOP_INFO = struct.Struct("QQQQQIIII64s64s32sQQ")
 
 def make(directory: Path, size_bytes: int) -> None:
     """A new, empty one, mounted. Raises Unsupported where the host has no loop devices or no mkfs.ext4, StorageError else."""
-    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    mkfs = _program("mkfs.ext4")
     if mkfs is None:
         raise Unsupported("a writable layer of a limited size needs mkfs.ext4", hint="apt install e2fsprogs")
     image = directory / IMAGE
@@ -43,20 +44,33 @@ def make(directory: Path, size_bytes: int) -> None:
             file.truncate(size_bytes)
         options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"  # a file that was just made reads as zeros
         done = subprocess.run(
-            [mkfs, "-q", "-F", "-m", "0", "-E", options, str(image)], capture_output=True, text=True, check=False
+            # Where the host has no room for what was promised, the layer becomes read-only before it becomes wrong.
+            [mkfs, "-q", "-F", "-m", "0", "-e", "remount-ro", "-E", options, str(image)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as exc:
         raise StorageError(f"cannot make {image}: {exc.strerror}") from exc
     if done.returncode:
         raise StorageError(f"mkfs.ext4 refuses {size_bytes} bytes: {done.stderr.strip()}", hint="ask for another size")
-    attach(directory)
+    _mount(directory)
 
 
 def attach(directory: Path) -> None:
-    """Mount it, if the container has one and it is not mounted. Raises Unsupported, StorageError."""
-    image, target = directory / IMAGE, directory / MOUNT
-    if not image.exists() or mounts.is_mounted(target):
+    """Mount it, if the container has one and it is not mounted, checked and repaired. Raises Unsupported, StorageError."""
+    image = directory / IMAGE
+    if not image.exists() or mounts.is_mounted(directory / MOUNT):
         return
+    if check := _program("e2fsck"):
+        done = subprocess.run([check, "-p", str(image)], capture_output=True, text=True, check=False)
+        if done.returncode > _REPAIRED:
+            raise StorageError(f"{image} is damaged: {done.stdout.strip()}", hint=f"look at it: e2fsck {image}")
+    _mount(directory)
+
+
+def _mount(directory: Path) -> None:
+    image, target = directory / IMAGE, directory / MOUNT
     try:
         target.mkdir(mode=0o755, exist_ok=True)
         path, device = _loop_device(image)
@@ -80,6 +94,10 @@ def detach(directory: Path) -> None:
             if exc.errno != errno.EBUSY:
                 raise
             mounts.umount(target, mounts.MNT_DETACH)  # a shell of an operator may stand in it
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def _loop_device(image: Path) -> tuple[str, int]:
