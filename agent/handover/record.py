@@ -51,7 +51,9 @@ class Move:
         self.directory = moves_dir / f"{migration_id}.{role}"  # the role: a lab's hosts never share it, a test's may
         self.stage = self.directory / "stage"
         self.images = self.stage / "images"
-        self.images_link = self.stage / "images.link"  # to it: how CRIU is told, for 4.1 takes no directory but a link to one
+        self.images_link = (
+            self.stage / "images.link"
+        )  # to it: how CRIU is told, for 4.1 takes no directory but a link to one
         self.memory = self.stage / "memory"
         self.logs = self.stage / "logs"
         self.received = self.directory / "received.json"
