@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent import atomic
-from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
+from agent.errors import InvalidArgument, NotFound, StorageError, Unsupported, WrongState
 from agent.storage import manifest, names
 from agent.storage.layerstore import Hold, Layer, LayerStore
 from agent.storage.manifest import Document, Healthcheck, History, ImageConfig
 from agent.storage.receive import LayerWriter
+
+LARGEST_DOCUMENT = 2 << 20
 
 __all__ = ["Healthcheck", "History", "Image", "ImageConfig", "ImageStore", "LayerWriter"]
 
@@ -129,6 +131,8 @@ class ImageStore:
         registry. Raises NotFound for a missing layer, InvalidArgument for a document that is none.
         """
         tags = [names.checked(tag) for tag in tags]
+        if len(document) > LARGEST_DOCUMENT:
+            raise Unsupported(f"a config of {len(document)} characters is no image's: it travels with every container")
         try:
             layers = manifest.read(document).layers
         except ValueError as exc:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import InvalidArgument, NotFound, StorageError, WrongState
+from agent.errors import InvalidArgument, NotFound, StorageError, Unsupported, WrongState
 from agent.storage import names
-from agent.storage.images import Image, ImageConfig, ImageStore
+from agent.storage.images import LARGEST_DOCUMENT, Image, ImageConfig, ImageStore
 from agent.storage.manifest import Document, Healthcheck, History, read, write
 from tests.unit.agent.storage import tars
 
@@ -188,6 +188,8 @@ def test_an_image_of_missing_layers_is_refused(store: ImageStore) -> None:
     for bad in ("{}", "[]", "x", '{"rootfs": {"diff_ids": [1]}}', '{"rootfs": {"diff_ids": []}, "created": "noon"}'):
         with pytest.raises(InvalidArgument):
             store.add_image(["web"], bad)
+    with pytest.raises(Unsupported):
+        store.add_image(["web"], " " * (LARGEST_DOCUMENT + 1))
     assert store.list() == []
 
 
