@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import AgentError, InvalidArgument, NotFound, TransferError, Unsupported
+from agent.storage import names
 
 PROGRAM = "skopeo"
 DENIED = "registry.denied"
@@ -120,12 +121,17 @@ def program() -> str:
 def meaning(said: str, what: str, registry: str = "") -> AgentError:
     """The error that skopeo's complaint stands for; its own words are in the message."""
     text = _words(said)
-    lower = text.lower()
-    if re.search(r"manifest unknown|name unknown|not found: manifest|repository .* not found|404", lower):
+    # Without names and numbers that are the caller's: a port may be 40412, an image be called certificate.
+    base = what.partition("@")[0]
+    repository = names.split(base)[0] if "/" in base else ""
+    lower = (text.replace(repository, "") if repository else text).lower()
+    if re.search(
+        r"manifest unknown|name unknown|not found: manifest|repository .* not found|status(?: code)?:? 404", lower
+    ):
         return NotFound(
             f"{what}: the registry has no such image ({text})", hint="check name and tag", code="image.not_found"
         )
-    if re.search(r"unauthorized|authentication required|denied|invalid username|401|403", lower):
+    if re.search(r"unauthorized|authentication required|denied|invalid username|status(?: code)?:? 40[13]", lower):
         return TransferError(
             f"{what}: the registry refused: {text}",
             hint=f"migrate login {registry or registry_of(what)}",
