@@ -21,7 +21,7 @@ from agent.criu import sysctl
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
 from agent.engine import link
-from agent.engine.monitor import Monitor
+from agent.engine.monitor import Monitor, say
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
@@ -180,7 +180,7 @@ class Arrival:
             if time.monotonic() < until_s:
                 self._monitor.loop.call_later(BRIDGE_PAUSE_S, lambda: self._tell_the_bridge(until_s))
             else:
-                self._monitor.status_extras["warning"] = str(exc)
+                say(f"the bridge was not told where the container is: {exc}")
 
     def _discard(self, client: Client, request: Message, fds: list[int]) -> None:
         self._waiting = None

@@ -23,7 +23,7 @@ from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
 from agent.engine import link
 from agent.engine.held_frames import HeldFrames
-from agent.engine.monitor import Monitor
+from agent.engine.monitor import Monitor, say
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
 
@@ -274,7 +274,7 @@ class Departure:
             try:
                 self._frames = HeldFrames(self._link)
             except OSError as exc:
-                self._monitor.status_extras["warning"] = f"frames are not held during the freeze: {exc}"
+                say(f"frames are not held during the freeze: {exc}")
                 return
             self._monitor.loop.add_reader(self._frames.fileno(), self._frames.take)
 

@@ -84,16 +84,7 @@ def _mount(directory: Path) -> None:
 
 def detach(directory: Path) -> None:
     """Unmount it; nothing there is fine. Raises OSError."""
-    target = directory / MOUNT
-    while True:
-        try:
-            mounts.umount(target)
-        except OSError as exc:
-            if exc.errno in (errno.EINVAL, errno.ENOENT):
-                return
-            if exc.errno != errno.EBUSY:
-                raise
-            mounts.umount(target, mounts.MNT_DETACH)  # a shell of an operator may stand in it
+    mounts.unmount_all(directory / MOUNT)
 
 
 def _program(name: str) -> str | None:

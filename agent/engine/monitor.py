@@ -37,7 +37,7 @@ from agent.engine.monitor_clients import Client, Handler, Message, Server
 from agent.engine.monitor_start import Birth
 from agent.engine.monitor_stdio import ContainerEnds, Stdio
 from agent.errors import AgentError
-from agent.linux import process
+from agent.linux import mounts, process
 
 IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
@@ -196,9 +196,9 @@ class Monitor:
             self._log.close()
             self._log = None
         try:
-            rootfs.unmount_root(Path(self.plan["root"]))
+            mounts.unmount_all(Path(self.plan["root"]))
         except OSError as exc:
-            _say(f"cannot unmount the root: {exc}")
+            say(f"cannot unmount the root: {exc}")
 
     # ------------------------------------------------------------ commands
 
@@ -328,14 +328,14 @@ class Monitor:
                 self.end_tasks()
                 self.release_root()
         except (AgentError, OSError) as exc:
-            _say(f"clean-up after a failed creation: {exc}")
+            say(f"clean-up after a failed creation: {exc}")
         self.end()
 
     def _end_tasks_then(self, after: Callable[[], None]) -> None:
         try:
             self.end_tasks()
         except (AgentError, OSError) as exc:
-            _say(str(exc))  # the exit status matters more; the agent sees the tasks in the cgroup
+            say(str(exc))  # the exit status matters more; the agent sees the tasks in the cgroup
         deadline = time.monotonic() + DRAIN_LIMIT_S
 
         def wait_for_output() -> None:
@@ -359,7 +359,7 @@ class Monitor:
         try:
             store.write_exit(Path(self.plan["exit"]), status)
         except OSError as exc:
-            _say(f"cannot write exit.json: {exc}")
+            say(f"cannot write exit.json: {exc}")
         self._server.broadcast("exit", exit_code=self.exit_code)
         self.end()
 
@@ -384,7 +384,7 @@ class Monitor:
             self.end()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Into monitor.log."""
     os.write(2, f"monitor: {text}\n".encode())
 

@@ -50,12 +50,16 @@ def mount_root(
     made, as the container's root. `binds`: what of the host is put into it, see binds.py. Raises OSError; then nothing
     stays mounted.
     """
-    unmount_root(target)
+    mounts.unmount_all(target)
     target.mkdir(parents=True, exist_ok=True)
     userns = namespaces.userns_fd(ids_base, ids_count)
 
     def as_root(work: Callable[[], int]) -> int:
-        return _in_child(lambda: (_become_mounter(ids_base), work())[1])  # type: ignore[func-returns-value]
+        def as_mounter() -> int:
+            _become_mounter(ids_base)
+            return work()
+
+        return _in_child(as_mounter)
 
     try:
         overlay = _in_child(lambda: _mount_staged(layers, writable, target, userns, ids_base))
@@ -67,23 +71,10 @@ def mount_root(
             os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
             bound.attach(target, binds, userns, as_root)
         except OSError:
-            unmount_root(target)
+            mounts.unmount_all(target)
             raise
     finally:
         os.close(userns)
-
-
-def unmount_root(target: Path) -> None:
-    """Unmount everything at `target`; nothing there, or no such directory, is fine."""
-    while True:
-        try:
-            mounts.umount(target)
-        except OSError as exc:
-            if exc.errno in (errno.EINVAL, errno.ENOENT):
-                return
-            if exc.errno != errno.EBUSY:
-                raise
-            mounts.umount(target, mounts.MNT_DETACH)  # a shell of an operator may stand in it
 
 
 def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: int, ids_base: int) -> int:

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
-from agent.engine import network, rootfs
+from agent.engine import network
 from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError, spawn_monitor
 from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
+from agent.linux import mounts
 
 CLOSE_LIMIT_S = 30.0
 
@@ -147,7 +148,7 @@ class Supervisor:
         if cgroup.populated():
             log.warning("container %s has lost its monitor; its tasks run on: %s", container_id, cgroup.procs())
             return False
-        rootfs.unmount_root(self._store.directory(container_id) / "rootfs")
+        mounts.unmount_all(self._store.directory(container_id) / "rootfs")
         network.remove(container_id)
         cgroup.remove()
         if record.pid and not record.migration_id and self._store.exit_status(container_id) is None:

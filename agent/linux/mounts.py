@@ -58,6 +58,19 @@ def umount(target: Path, flags: int = 0) -> None:
     _umount2(os.fsencode(target), flags)
 
 
+def unmount_all(target: Path) -> None:
+    """Unmount everything at `target`; nothing there, or no such directory, is fine. Raises OSError."""
+    while True:
+        try:
+            umount(target)
+        except OSError as exc:
+            if exc.errno in (errno.EINVAL, errno.ENOENT):
+                return
+            if exc.errno != errno.EBUSY:
+                raise
+            umount(target, MNT_DETACH)  # a shell of an operator may stand in it
+
+
 def bind(source: Path, target: Path, *, recursive: bool = True) -> None:
     """Make the tree at `source` visible at `target` too; a file goes on a file, a directory on a directory."""
     mount(str(source), target, None, MS_BIND | (MS_REC if recursive else 0))

@@ -17,7 +17,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 
 from agent.engine import init, rootfs, sync
-from agent.linux import namespaces, process
+from agent.linux import mounts, namespaces, process
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
     try:
         return watch(plan, test, stdio)
     finally:
-        rootfs.unmount_root(target)
+        mounts.unmount_all(target)
 
 
 def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:

@@ -22,7 +22,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call_rootfs(code: str) -> subprocess.CompletedProcess[str]:
     """Run code with `rootfs` and `Path` in a single-threaded process, for mount_root() forks."""
-    head = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from agent.engine import rootfs\n"
+    head = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    head += "from agent.engine import rootfs; from agent.linux import mounts\n"
     return subprocess.run([sys.executable, "-I", "-S", "-c", head + code], capture_output=True, text=True)
 
 
@@ -37,7 +38,7 @@ def mount_root(layers: list[Path], directory: Path) -> subprocess.CompletedProce
 
 
 def unmount_root(directory: Path) -> None:
-    assert call_rootfs(f"rootfs.unmount_root(Path({str(directory / 'rootfs')!r}))").returncode == 0
+    assert call_rootfs(f"mounts.unmount_all(Path({str(directory / 'rootfs')!r}))").returncode == 0
 
 
 def test_ids_on_disk_are_unshifted(tmp_path: Path, base: Path) -> None:
@@ -93,7 +94,7 @@ def test_the_way_to_the_root_may_be_closed_to_others(tmp_path: Path, base: Path)
 
 
 def test_mounting_again_replaces_what_a_dead_monitor_left(tmp_path: Path, base: Path) -> None:
-    """mount_root() over a mounted root leaves exactly one mount; unmount_root() may be called twice."""
+    """mount_root() over a mounted root leaves exactly one mount; unmount_all() may be called twice."""
     for _ in range(2):
         result = mount_root([base], tmp_path)
         assert result.returncode == 0, result.stderr
