@@ -9,8 +9,8 @@ import grpc
 from agent.build.builds import Builder
 from agent.build.events import Event, Request, Said, StepBegins, StepEnds, Warned
 from agent.engine.spec import IdRange, Network
-from agent.errors import InvalidArgument, TransferError
-from agent.services import convert
+from agent.errors import InvalidArgument
+from agent.services import convert, streams
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc
 
@@ -30,7 +30,7 @@ class BuildsService(agent_pb2_grpc.BuildsServicer):
         build = self._builder.build(_request(first.start), access=convert.access_from_proto(first.start.access))
         if not context.add_callback(build.cancel):
             build.cancel()
-        for event in build.run(_whole(request_iterator)):
+        for event in build.run(streams.whole(request_iterator, "context", hint="build again")):
             yield _pack(event)
         assert build.image is not None
         yield pb.BuildEvent(done=convert.image_to_proto(build.image, self._host))
@@ -73,16 +73,3 @@ def _pack(event: Event) -> pb.BuildEvent:
             return pb.BuildEvent(stdout=event.data)
         case Warned():
             return pb.BuildEvent(warning=event.text)
-
-
-def _whole(chunks: Iterator[pb.BuildChunk]) -> Iterator[bytes]:
-    """The context's bytes. A call that was cut off can look like one that has ended: the sender says where the end is."""
-    size = 0
-    for chunk in chunks:
-        if chunk.HasField("end"):
-            if chunk.end != size:
-                raise TransferError(f"{size} bytes of the context arrived, {chunk.end} were sent", touched="nothing")
-            return
-        size += len(chunk.data)
-        yield chunk.data
-    raise TransferError(f"the context was cut off after {size} bytes", hint="build again", touched="nothing")

@@ -11,8 +11,8 @@ import grpc
 from agent.build.cache import Cache
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
-from agent.errors import InvalidArgument, NotFound, TransferError, WrongState
-from agent.services import convert, image_events
+from agent.errors import InvalidArgument, NotFound, WrongState
+from agent.services import convert, image_events, streams
 from agent.storage import ingest, names, registry, save, skopeo
 from agent.storage.archive import Archive
 from agent.storage.images import Image, ImageStore
@@ -36,7 +36,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
             raise InvalidArgument("an import begins with the image's name")
         start = first.start
         config = convert.config_from_proto(start.config)
-        image = self._store.import_tar(start.name, config, whole(request_iterator), created_by=start.created_by)
+        image = self._store.import_tar(start.name, config, _archive(request_iterator), created_by=start.created_by)
         return convert.image_to_proto(image, self._host)
 
     def Tag(self, request: pb.TagImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
@@ -55,7 +55,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
 
         def work(report: Report) -> list[pb.ImageEvent]:
             with self._or_nothing(), self._store.workspace() as directory, self._store.hold() as hold:
-                sources = Archive(whole(request_iterator), directory, report).images(name)
+                sources = Archive(_archive(request_iterator), directory, report).images(name)
                 for source in sources:
                     ingest.fetch(self._store, source, hold, report)
                 return [self._made(ingest.record(self._store, source)) for source in sources]
@@ -195,14 +195,5 @@ def _matches(image: Image, request: pb.PruneImagesRequest) -> bool:
     return True
 
 
-def whole(chunks: Iterator[pb.ImportChunk]) -> Iterator[bytes]:
-    """The archive's bytes. A call that was cut off can look like one that has ended: the sender says where the end is."""
-    size = 0
-    for chunk in chunks:
-        if chunk.HasField("end"):
-            if chunk.end != size:
-                raise TransferError(f"{size} bytes of the archive arrived, {chunk.end} were sent", touched="nothing")
-            return
-        size += len(chunk.data)
-        yield chunk.data
-    raise TransferError(f"the archive was cut off after {size} bytes", hint="import it again", touched="nothing")
+def _archive(chunks: Iterator[pb.ImportChunk]) -> Iterator[bytes]:
+    return streams.whole(chunks, "archive", hint="import it again")

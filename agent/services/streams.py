@@ -10,7 +10,7 @@ import grpc
 
 from agent.engine.attach import Attachment, Output
 from agent.engine.container import Engine, signal_number
-from agent.errors import AgentError
+from agent.errors import AgentError, TransferError
 from protos import agent_pb2 as pb
 
 
@@ -80,3 +80,16 @@ def _feed(program: Conversation, requests: Iterator[pb.ExecInput]) -> None:
                 continue  # it reads no more, or has ended: its output and its end say so
     except grpc.RpcError:
         return  # the caller is gone: the callback acts
+
+
+def whole(chunks: Iterator[pb.ImportChunk] | Iterator[pb.BuildChunk], what: str, *, hint: str) -> Iterator[bytes]:
+    """The bytes that are streamed here. A call that was cut off can look like one that has ended: the sender says where the end is."""
+    size = 0
+    for chunk in chunks:
+        if chunk.HasField("end"):
+            if chunk.end != size:
+                raise TransferError(f"{size} bytes of the {what} arrived, {chunk.end} were sent", touched="nothing")
+            return
+        size += len(chunk.data)
+        yield chunk.data
+    raise TransferError(f"the {what} was cut off after {size} bytes", hint=hint, touched="nothing")
