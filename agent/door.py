@@ -22,6 +22,7 @@ import stat
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -273,10 +274,10 @@ class Door:
                 uids.add(pwd.getpwnam(name).pw_uid)
         return uids
 
-    def _spawn(self, target: object, argument: socket.socket) -> None:
+    def _spawn(self, target: Callable[[socket.socket], object], argument: socket.socket) -> None:
         def run() -> None:
             try:
-                target(argument)  # type: ignore[operator]
+                target(argument)
             finally:
                 with self._lock:
                     self._threads.discard(thread)
