@@ -10,6 +10,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -82,7 +83,7 @@ class HeldFrames:
         while True:
             try:
                 data, (name, _, kind, _, _) = self._socket.recvfrom(_LONGEST)
-            except BlockingIOError:
+            except OSError:  # no more, or one that the kernel cannot hand over: a monitor does not end for a frame
                 return
             if kind == _PACKET_OUTGOING or name not in self._ports:
                 continue
@@ -106,13 +107,15 @@ class HeldFrames:
                 out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
                 out.bind((interface, 0))
                 own = out.getsockname()[4]
-                while self._frames:
-                    data = bytearray(self._frames.popleft())
+                for held in self._frames:
+                    data = bytearray(held)
                     data[_VNET + _SOURCE : _VNET + _TYPE] = own
-                    out.send(data)
-                    sent += 1
+                    with contextlib.suppress(OSError):  # longer than this link takes, or a full queue
+                        out.send(data)
+                        sent += 1
         except OSError:
-            self._frames.clear()
+            pass  # the interface has gone
+        self._frames.clear()
         self._bytes = 0
         return sent
 

@@ -158,6 +158,17 @@ def test_frames_come_back_when_the_move_is_undone(held: Program, wire: Program) 
         inside.close()
 
 
+def test_a_frame_that_cannot_go_takes_no_other_along(held: Program, wire: Program) -> None:
+    """One longer than the link takes by now is lost, the next one goes."""
+    wire.ask((frame(1) + bytes(1200)).hex())
+    wire.ask(frame(2).hex())
+    assert held.ask("take") == "0"
+    subprocess.run(["ip", "-n", SPACE, "link", "set", "up0", "mtu", "1000"], check=True)
+    wire.ask(announcement().hex())
+    assert held.ask("take") == "1"
+    assert [each[14:23] for each in wire.received()] == [b"to you 02"]
+
+
 def test_an_announcement_of_somebody_else_sends_nothing(held: Program, wire: Program) -> None:
     """Only ARP that speaks for the container counts."""
     wire.ask(frame(1).hex())
