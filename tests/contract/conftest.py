@@ -1,4 +1,4 @@
-"""The pairs of agents that the contract of an agent is tested on: `PAIRS`, and a lab with nothing faked."""
+"""A fleet of fake hosts; the pairs of agents that the contract of an agent is tested on, `PAIRS`; a lab with nothing faked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ import pytest
 from migrate.lab.layout import Lab
 from tests.contract.move_by_hand import FakePair, FakePairOverGrpc, Pair
 from tests.contract.real_pair import RealPair, real_lab
+from tests.fakes.fleet import FakeFleet
 
 REAL = "real"
 PAIRS: dict[str, Callable[[Path], Pair]] = {"fake": FakePair, "fake over gRPC": FakePairOverGrpc}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
+    """Its hosts have the image `base`; the command line finds its coordinator."""
+    made = FakeFleet(tmp_path)
+    for host in made.hosts.values():
+        host.add_image("base", cmd=["serve"])
+    monkeypatch.setenv("MIGRATE_COORDINATOR", str(made.socket))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="package")

@@ -28,16 +28,6 @@ pytestmark = pytest.mark.contract
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
-    fleet = FakeFleet(tmp_path)
-    for host in fleet.hosts.values():
-        host.add_image("base", cmd=["serve"])
-    monkeypatch.setenv("MIGRATE_COORDINATOR", str(fleet.socket))
-    yield fleet
-    fleet.close()
-
-
 class Terminal:
     """A `migrate` process whose three descriptors are a terminal."""
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from migrate.cli.main import main
@@ -18,89 +15,79 @@ pytestmark = pytest.mark.contract
 DISK = "/var/lib/migrate"
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
-    fleet = FakeFleet(tmp_path)
-    for host in fleet.hosts.values():
-        host.add_image("base", cmd=["serve"])
-    monkeypatch.setenv("MIGRATE_COORDINATOR", str(fleet.socket))
-    yield fleet
-    fleet.close()
-
-
-def test_an_update_changes_what_it_names_and_nothing_else(world: FakeFleet) -> None:
+def test_an_update_changes_what_it_names_and_nothing_else(fleet: FakeFleet) -> None:
     """On the host and in the coordinator's record; of device rates only those that are named."""
     rates = tuple(DeviceRate(path=DISK, what=what, rate=5) for what in ("read_bps", "write_bps"))
-    world.client.run(Run(image="base", name="web1", host="host1", memory_bytes=1 << 30, pids=5, device_rates=rates))
+    fleet.client.run(Run(image="base", name="web1", host="host1", memory_bytes=1 << 30, pids=5, device_rates=rates))
     changes = (DeviceRate(path=DISK, what="read_bps", rate=0), DeviceRate(path="/x", what="read_iops", rate=2))
-    container = world.client.update("web1", pids=0, cpus=1.5, device_rates=changes)
+    container = fleet.client.update("web1", pids=0, cpus=1.5, device_rates=changes)
     assert (container.memory_bytes, container.pids, container.cpus) == (1 << 30, 0, 1.5)
     assert container.device_rates == (rates[1], changes[1])
-    recorded = create.spec_of(world.store.container("web1"))
-    assert recorded.limits == world.hosts["host1"].containers[container.id].spec.limits
+    recorded = create.spec_of(fleet.store.container("web1"))
+    assert recorded.limits == fleet.hosts["host1"].containers[container.id].spec.limits
     assert recorded.name == "web1"
 
 
-def test_an_update_that_the_host_refuses_is_not_recorded(world: FakeFleet) -> None:
+def test_an_update_that_the_host_refuses_is_not_recorded(fleet: FakeFleet) -> None:
     """The agent's own error, and the record as it was."""
     from agent import errors
 
-    world.client.run(Run(image="base", name="web1", host="host1", pids=5))
-    world.hosts["host1"].fail["Containers.Update"] = errors.InvalidArgument("the kernel refuses 7")
+    fleet.client.run(Run(image="base", name="web1", host="host1", pids=5))
+    fleet.hosts["host1"].fail["Containers.Update"] = errors.InvalidArgument("the kernel refuses 7")
     with pytest.raises(InvalidArgument, match="refuses 7"):
-        world.client.update("web1", pids=7)
-    assert create.spec_of(world.store.container("web1")).limits.pids == 5
+        fleet.client.update("web1", pids=7)
+    assert create.spec_of(fleet.store.container("web1")).limits.pids == 5
 
 
-def test_pause_and_back(world: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pause_and_back(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """ps says so; a move of it is refused with the command that helps; unpause twice is an error."""
-    world.client.run(Run(image="base", name="web1", host="host1"))
+    fleet.client.run(Run(image="base", name="web1", host="host1"))
     assert main(["pause", "web1"]) == 0
     assert main(["ps"]) == 0
     assert "(paused)" in capsys.readouterr().out
     assert main(["unpause", "web1"]) == 0
     with pytest.raises(WrongState, match="not paused"):
-        world.client.unpause("web1")
+        fleet.client.unpause("web1")
 
 
-def test_nothing_is_adjusted_while_a_move_holds_it(world: FakeFleet) -> None:
+def test_nothing_is_adjusted_while_a_move_holds_it(fleet: FakeFleet) -> None:
     """Also while the move needs attention; the host is not even asked."""
-    container = world.client.run(Run(image="base", name="web1", host="host1"))
-    world.begin_move(container.id)
-    world.hosts["host1"].calls.clear()
-    for change in (lambda: world.client.pause("web1"), lambda: world.client.update("web1", pids=7)):
+    container = fleet.client.run(Run(image="base", name="web1", host="host1"))
+    fleet.begin_move(container.id)
+    fleet.hosts["host1"].calls.clear()
+    for change in (lambda: fleet.client.pause("web1"), lambda: fleet.client.update("web1", pids=7)):
         with pytest.raises(WrongState, match="being moved: abcdef"):
             change()
-    assert world.hosts["host1"].calls == []
+    assert fleet.hosts["host1"].calls == []
 
 
-def test_stats_ask_every_host_once(world: FakeFleet) -> None:
+def test_stats_ask_every_host_once(fleet: FakeFleet) -> None:
     """Without names all that run; a silent host is left out, but not for a container that was named."""
     for name, host in (("a", "host1"), ("b", "host1"), ("c", "host2")):
-        world.client.run(Run(image="base", name=name, host=host))
-    world.client.create(Run(image="base", name="d", host="host1"))
-    world.hosts["host1"].calls.clear()
-    found = world.client.stats()
+        fleet.client.run(Run(image="base", name=name, host=host))
+    fleet.client.create(Run(image="base", name="d", host="host1"))
+    fleet.hosts["host1"].calls.clear()
+    found = fleet.client.stats()
     assert [(one.name, one.host, one.memory_bytes) for one in found] == [
         ("a", "host1", 7),
         ("b", "host1", 7),
         ("c", "host2", 7),
     ]
-    assert world.hosts["host1"].calls.count("Containers.Usage") == 1
-    assert [one.name for one in world.client.stats("c", "a")] == ["c", "a"]
-    world.hosts["host2"].stop()
-    assert [one.name for one in world.client.stats()] == ["a", "b"]
+    assert fleet.hosts["host1"].calls.count("Containers.Usage") == 1
+    assert [one.name for one in fleet.client.stats("c", "a")] == ["c", "a"]
+    fleet.hosts["host2"].stop()
+    assert [one.name for one in fleet.client.stats()] == ["a", "b"]
     with pytest.raises(Unreachable):
-        world.client.stats("c")
+        fleet.client.stats("c")
 
 
-def test_top_lists_processes(world: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_lists_processes(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """The table, and an update without anything to change, which is a wrong command line."""
-    world.client.run(Run(image="base", name="web1", host="host1"))
+    fleet.client.run(Run(image="base", name="web1", host="host1"))
     assert main(["top", "web1"]) == 0
     assert "serve" in capsys.readouterr().out
     assert main(["update", "web1"]) == 2
     assert main(["update", "--pids-limit", "7", "web1"]) == 0
-    assert world.client.inspect("web1").pids == 7
+    assert fleet.client.inspect("web1").pids == 7
     assert main(["stats", "--no-stream", "--format", "json", "web1"]) == 0
     assert '"memory_bytes": 7' in capsys.readouterr().out

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +13,6 @@ from protos import types_pb2
 from tests.fakes.fleet import FakeFleet, eventually
 
 pytestmark = pytest.mark.contract
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    fleet = FakeFleet(tmp_path)
-    for host in fleet.hosts.values():
-        host.add_image("base", cmd=["serve"])
-    yield fleet
-    fleet.close()
 
 
 class HeldPrecopy:
