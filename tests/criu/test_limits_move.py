@@ -21,6 +21,18 @@ pytestmark = pytest.mark.criu
 MIB = 1 << 20
 DISK = "/var"  # every host's writable layers lie on its disk
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done"
+# Starts no process: a shell that may not fork while all processes are taken would end.
+STEADY_COUNTER = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what processes leave behind is init's: nobody else ends those zombies
+i = 0
+while True:
+    i += 1
+    with open("/count.new", "w") as file:
+        file.write(str(i))
+    os.replace("/count.new", "/count")
+    time.sleep(0.05)
+"""
 LOOPS = "timeout 2.5 sh -c 'while :; do :; done' & timeout 2.5 sh -c 'while :; do :; done'; true"
 FORKS = """
 import os, sys
@@ -111,7 +123,7 @@ def places(fleet: MovingLab) -> Iterator[tuple[Measured, Measured]]:
             image="work",
             name="limited",
             host="host1",
-            argv=("/bin/sh", "-c", COUNTER),
+            argv=("/usr/bin/python3", "-c", STEADY_COUNTER),
             memory_bytes=100 * MIB,
             cpus=0.5,
             pids=20,
