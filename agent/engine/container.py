@@ -22,17 +22,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import adoption, disk, hostfiles, limits, local, logs, network, rlimits, state, usage
+from agent.engine import adoption, disk, hostfiles, limits, local, logs, network, plan, rlimits, state, usage
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
-from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
+from agent.engine.launch import ContainerStartError, MonitorError
+from agent.engine.roles import Roles
+from agent.engine.signals import signal_number
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, Seen, State
 from agent.engine.store import Record, Store
 from agent.engine.supervise import Live, Supervisor
-from agent.errors import AgentError, InvalidArgument, NotFound, StaleEpoch, WrongState
+from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
+from agent.linux import process
 
-SHM_BYTES = 64 << 20
 KILL_LIMIT_S = 15.0
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
@@ -65,7 +67,8 @@ class Engine:
         self._config = config
         self._images = images
         self._writable_layer = writable_layer
-        self._supervisor = Supervisor(config, self.store, self._ended, self._lost)
+        self._supervisor = Supervisor(config, self.store, self.after_end, self._lost)
+        self.roles = Roles(self, self._supervisor)
         self._local: dict[str, local.Local] = {}  # of containers that have one
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
@@ -150,7 +153,7 @@ class Engine:
                     self._thaw_to_end(container_id)
             elif number == signals.SIGKILL:
                 self._kill_lost(status.spec)
-                self._ended(container_id)
+                self.after_end(container_id)
             else:
                 raise WrongState(
                     f"container {status.spec.name} has lost its monitor: it can only be killed",
@@ -166,7 +169,7 @@ class Engine:
                 if live is None:
                     if status.state == State.LOST:
                         self._kill_lost(status.spec)
-                    self._delete(container_id)
+                    self.delete(container_id)
                     return
                 self._signal(live, signals.SIGKILL)
             if not live.gone.wait(KILL_LIMIT_S):
@@ -265,126 +268,10 @@ class Engine:
         """Init's pid on the host, for `exec`. Raises WrongState while it does not run or a move is under way."""
         return self._refuse("exec in", container_id, state.why_not_exec).pid
 
-    # ------------------------------------------------------------ for the handover
-
-    def set_role(self, container_id: str, migration_id: str, role: str, epoch: int) -> None:
-        """Begin this host's part in a move; repeated, nothing. One move at a time.
-
-        Raises StaleEpoch for an epoch below the known one, WrongState while it takes part in another move.
-        """
-        with self.store.lock(container_id):
-            record = self.store.record(container_id)
-            if epoch < record.epoch:
-                raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
-            if record.migration_id and (record.migration_id, record.role) != (migration_id, role):
-                raise WrongState(
-                    f"container {container_id} takes part in move {record.migration_id} here, as its {record.role}",
-                    hint=f"wait for that move, or cancel it: migrate cancel {record.migration_id}",
-                )
-            if self.inspect(container_id).state == State.PAUSED:
-                raise WrongState(f"container {container_id} is paused", hint="let it go on first: migrate unpause")
-            record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
-            self.store.write_record(container_id, record)
-
-    def end_role(self, container_id: str, migration_id: str, epoch: int) -> None:
-        """End this host's part in that move, with the epoch that the container has from now on. A container in
-        another move, or in none, is left alone. Raises StaleEpoch as set_role.
-        """
-        with self.store.lock(container_id):
-            record = self.store.record(container_id)
-            if record.migration_id != migration_id:
-                return
-            if epoch < record.epoch:
-                raise StaleEpoch(f"container {container_id} has epoch {record.epoch} here, the call has {epoch}")
-            record = dataclasses.replace(record, migration_id="", role="", epoch=epoch)
-            self.store.write_record(container_id, record)
-            self._ended(container_id)  # or it would have removed itself during the move
-            self._adopt(container_id)  # or its monitor would have been replaced
-
-    def epoch(self, container_id: str) -> int:
-        """The highest that this host knows of the container; 0 when it does not have it."""
-        try:
-            return self.store.record(container_id).epoch
-        except NotFound:
-            return 0
-
-    def monitor(self, container_id: str) -> MonitorClient:
-        """The connection to its monitor. Raises WrongState without one."""
-        client = self._supervisor.require(container_id).client
-        assert client is not None
-        return client
-
-    def spawn_monitor(self, container_id: str) -> MonitorClient:
-        """For a restore: the cgroup with its limits, and an idle monitor outside it. Ends with discard(), or
-        with the container. What would only slow the restore down comes with impose_limits().
-        """
-        with self.store.lock(container_id):
-            self.cgroup(container_id).create(limits.unhurried(self.store.spec(container_id).limits))
-            self._supervisor.spawn(container_id)
-        return self.monitor(container_id)
-
-    def impose_limits(self, container_id: str) -> None:
-        """After a restore, before its tasks run: the whole of its limits. Idempotent."""
-        wanted = self.store.spec(container_id).limits
-        self.cgroup(container_id).set_limits(wanted, limits.unhurried(wanted))
-
-    def set_process(self, container_id: str, pid: int) -> None:
-        """A restore has made `pid` this container's init."""
-        with self.store.lock(container_id):
-            record = self.store.record(container_id)
-            record = dataclasses.replace(
-                record, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=record.started_unix_ns or time.time_ns()
-            )
-            self.store.write_record(container_id, record)
-            self._supervisor.require(container_id).hold_outputs()
-
-    def forget(self, container_id: str, *, discard: bool = False) -> None:
-        """The container is not, or no longer, this host's: delete it, whatever its role. With `discard`, kill its
-        tasks first.
-
-        Idempotent. Raises WrongState when tasks are left.
-        """
-        try:
-            with self.store.lock(container_id):
-                self._supervisor.drop(container_id, discard=discard)
-                cgroup = self.cgroup(container_id)
-                if discard and cgroup.populated():
-                    cgroup.kill()
-                    cgroup.wait_empty(KILL_LIMIT_S)
-                if not self._supervisor.settle(container_id):
-                    raise WrongState(f"container {container_id} still has tasks here: {cgroup.procs()}")
-                self._delete(container_id)
-        except NotFound:
-            return
-
     def plan(self, spec: ContainerSpec) -> dict[str, Any]:
-        """Everything the monitor and init need: the spec and what follows from this host. See init.Plan."""
-        directory = self.store.directory(spec.id)
-        cgroup = self.cgroup(spec.id)
-        return self._local_of(spec.id).plan() | {
-            "id": spec.id,
-            "root": str(directory / "rootfs"),
-            "layers": [str(self._images.layer_path(layer)) for layer in spec.layers],
-            "writable": str(directory / "layer"),
-            "ids_base": spec.ids.base,
-            "ids_count": spec.ids.count,
-            "cgroups": [str(path) for path in cgroup.dirs],
-            "freezer": str(cgroup.freezer),
-            "oom_events": str(usage.oom_events(cgroup.directories)),
-            "hostname": spec.hostname,
-            "argv": list(spec.argv),
-            "env": list(spec.env),
-            "cwd": spec.cwd,
-            "user": spec.user,
-            "capabilities": list(spec.capabilities),
-            "tty": spec.tty,
-            "stdin_open": spec.stdin_open,
-            "rlimits": rlimits.plan(spec.limits),
-            "oom_score_adj": spec.limits.oom_score_adj,
-            "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
-            "log": str(directory / "container.log"),
-            "exit": str(self.store.exit_path(spec.id)),
-        }
+        """Everything the monitor and init need: see plan.py."""
+        layers = [self._images.layer_path(layer) for layer in spec.layers]
+        return plan.make(spec, self.store.directory(spec.id), layers, self.cgroup(spec.id), own=self._local_of(spec.id))
 
     def try_limits(self, spec: ContainerSpec) -> None:
         """What this host cannot keep is refused at once, not at the start. Raises Unsupported, InvalidArgument."""
@@ -410,7 +297,7 @@ class Engine:
                         self._recover(entry.name)
                 else:
                     log.warning("container %s is half made or half removed: removing it", entry.name)
-                    self._delete(entry.name)
+                    self.delete(entry.name)
             except (AgentError, OSError) as exc:  # one bad container must not keep the agent from the others
                 log.error("container %s: recovery: %s", entry.name, exc)
 
@@ -423,8 +310,8 @@ class Engine:
         live = self._supervisor.reconnect(container_id)
         if live is None:
             self._supervisor.settle(container_id)
-            self._ended(container_id)
-            self._adopt(container_id)
+            self.after_end(container_id)
+            self.adopt(container_id)
             return
         monitor_state = live.ask("status")["state"]
         if monitor_state in ("idle", "creating", "created"):  # the agent died between create and start
@@ -440,14 +327,14 @@ class Engine:
     def _start(self, spec: ContainerSpec) -> None:
         before = self.store.record(spec.id)
         attachments = self._waiting.pop(spec.id, [])
-        plan = self.plan(spec)
+        told = self.plan(spec)
         self.cgroup(spec.id).create(spec.limits)
         self.store.forget_exit(spec.id)
         try:
             live = self._supervisor.spawn(spec.id)
-            pid = int(live.ask("create", plan=plan)["pid"])
+            pid = int(live.ask("create", plan=told)["pid"])
             record = dataclasses.replace(
-                before, pid=pid, start_ticks=start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
+                before, pid=pid, start_ticks=process.start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
             )
             self.store.write_record(spec.id, record)
             if not self._local_of(spec.id).host_network:
@@ -478,7 +365,7 @@ class Engine:
         except NotFound:
             return  # it has ended and removed itself
 
-    def _ended(self, container_id: str, live: Live | None = None) -> None:
+    def after_end(self, container_id: str, live: Live | None = None) -> None:
         """The host is in order after its monitor, which `live` was: one that is to be removed at its exit goes now. Not
         during a move: whoever ends that asks again.
         """
@@ -488,12 +375,12 @@ class Engine:
         if status.state == State.EXITED and status.spec.remove_on_exit and not status.migration_id:
             if live is not None:
                 live.last = status
-            self._delete(container_id)
+            self.delete(container_id)
 
     def _lost(self, container_id: str, live: Live) -> None:
-        self._adopt(container_id, live.outputs)
+        self.adopt(container_id, live.outputs)
 
-    def _adopt(self, container_id: str, outputs: Sequence[int] = ()) -> None:
+    def adopt(self, container_id: str, outputs: Sequence[int] = ()) -> None:
         """A container whose monitor was killed gets another. Not during a move: whoever ends that asks again. Where it
         cannot be, it stays lost: its tasks run on, and it can only be killed. `outputs`: stay the caller's.
         """
@@ -506,7 +393,7 @@ class Engine:
         spec, record = status.spec, self.store.record(container_id)
         opened: Sequence[int] = ()
         try:
-            if start_ticks(record.pid) != record.start_ticks:
+            if process.start_ticks(record.pid) != record.start_ticks:
                 raise WrongState(f"its init, pid {record.pid}, has ended")
             if not outputs:
                 outputs = opened = adoption.reopen_outputs(record.pid)
@@ -531,7 +418,7 @@ class Engine:
             raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {cgroup.procs()}")
         self._supervisor.settle(spec.id)
 
-    def _delete(self, container_id: str) -> None:
+    def delete(self, container_id: str) -> None:
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
         self._local.pop(container_id, None)
@@ -573,21 +460,3 @@ class Engine:
         except MonitorError as exc:
             if exc.errno not in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET) and exc.step != "connect":
                 raise  # else it has ended by itself
-
-
-def signal_number(text: str) -> int:
-    """ "SIGTERM", "TERM", "term" or "15". Raises InvalidArgument."""
-    name = text.upper()
-    try:
-        number = int(name) if name.isdigit() else signals.Signals["SIG" + name.removeprefix("SIG")]
-        if number not in signals.valid_signals():
-            raise KeyError(name)
-    except KeyError:
-        raise InvalidArgument(f"unknown signal {text!r}", hint="give a name such as SIGTERM, or a number") from None
-    return int(number)
-
-
-def start_ticks(pid: int) -> int:
-    """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Raises OSError without the process."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text.rpartition(")")[2].split()[19])

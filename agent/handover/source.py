@@ -125,7 +125,7 @@ class Source:
             if move.exists and (known := move.require(epoch)).container_id != container_id:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {container_id}")
             with _named_not_found():
-                self._engine.set_role(container_id, migration_id, ROLE, epoch)
+                self._engine.roles.begin(container_id, migration_id, ROLE, epoch)
             if not move.exists:
                 move.begin(
                     MoveRecord(
@@ -188,7 +188,7 @@ class Source:
 
     def _wait_until_filled(self, record: MoveRecord, progress: Progress) -> None:
         """A container that has just come here may still lack memory: that can neither be sent nor dumped. Seconds, mostly none."""
-        monitor = self._engine.monitor(record.container_id)
+        monitor = self._engine.roles.monitor(record.container_id)
         said = False
         while (status := monitor.request("status").fields).get("filling"):
             self._ended.refuse(record.migration_id, ROLE)
@@ -249,7 +249,7 @@ class Source:
     def _dump(self, move: Move, record: MoveRecord, criu: CriuInstall) -> list[dict[str, Any]]:
         container_id = record.container_id
         spec = self._engine.store.spec(container_id)
-        monitor = self._engine.monitor(container_id)
+        monitor = self._engine.roles.monitor(container_id)
         status = monitor.request("status").fields
         stdio = options.Stdio(**status["stdio_keys"])
         handover = {"stdio": status["stdio_keys"], "stdio_owner": status.get("stdio_owner", [0, 0])}
@@ -339,7 +339,7 @@ class Source:
     def _call_off(self, container_id: str) -> list[dict[str, Any]]:
         """A dump under way: CRIU is refused at its next word, and the tasks run on. What this cannot do, _run_on does."""
         try:
-            return list(self._engine.monitor(container_id).request("rollback")["marks"])
+            return list(self._engine.roles.monitor(container_id).request("rollback")["marks"])
         except (MonitorError, WrongState) as exc:
             _log.warning("container %s: its dump was not called off: %s", container_id, exc.message)
             return []
@@ -363,10 +363,10 @@ class Source:
     def _release(self, container_id: str) -> list[dict[str, Any]]:
         marks: list[dict[str, Any]] = []
         try:
-            marks = list(self._engine.monitor(container_id).request("release")["marks"])
+            marks = list(self._engine.roles.monitor(container_id).request("release")["marks"])
         except (MonitorError, WrongState) as exc:
             _log.warning("container %s: %s; its frozen tasks are killed without its monitor", container_id, exc.message)
-        self._engine.forget(container_id, discard=True)
+        self._engine.roles.forget(container_id, discard=True)
         return marks
 
     def _run_on(self, container_id: str, migration_id: str, epoch: int) -> list[dict[str, Any]]:
@@ -379,12 +379,12 @@ class Source:
         marks: list[dict[str, Any]] = []
         if status.state in (State.RUNNING, State.FROZEN, State.LOST):
             marks = self._roll_back(status)
-        self._engine.end_role(container_id, migration_id, epoch)
+        self._engine.roles.end(container_id, migration_id, epoch)
         return marks
 
     def _roll_back(self, status: ContainerStatus) -> list[dict[str, Any]]:
         try:
-            monitor = self._engine.monitor(status.spec.id)
+            monitor = self._engine.roles.monitor(status.spec.id)
         except WrongState as exc:
             _log.warning("container %s: %s; it is thawed without its monitor", status.spec.id, exc.message)
             self._thaw_by_hand(status.spec, status.pid)
@@ -416,7 +416,7 @@ class Source:
         return record
 
     def _fence(self, container_id: str, epoch: int) -> None:
-        known = max(self._engine.epoch(container_id), self._ended.known_epoch(container_id))
+        known = max(self._engine.roles.epoch(container_id), self._ended.known_epoch(container_id))
         if epoch < known:
             raise StaleEpoch(f"container {container_id} has epoch {known} here, the call has {epoch}")
 

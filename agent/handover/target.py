@@ -24,7 +24,7 @@ from agent.config import AgentConfig
 from agent.criu import images as criu_images
 from agent.criu import options
 from agent.door import Door, Waiting
-from agent.engine import container, init, network
+from agent.engine import init, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
@@ -35,6 +35,7 @@ from agent.handover.ended import EndedMoves
 from agent.handover.record import Move, MoveRecord
 from agent.handover.source import criu_error
 from agent.handover.turns import Turns
+from agent.linux import process
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
 from agent.storage.images import Image, ImageStore
@@ -144,7 +145,7 @@ class Target:
         """All that takes time and needs nothing of the container's state."""
         if spec.network.address:
             network.prepare_peer(spec, self._config.bridge)
-        monitor = self._engine.spawn_monitor(spec.id)
+        monitor = self._engine.roles.spawn_monitor(spec.id)
         record = move.read()
         (move.images / "lazy-pages.socket").unlink(missing_ok=True)
         criu_images.load(self._criu().pycriu_path)  # the first time takes a fifth of a second
@@ -201,7 +202,7 @@ class Target:
         arguments = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
         log = move.directory / "receiver.log"
         receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=fds, log=log)
-        move.update(receiver_pid=receiver.pid, receiver_ticks=container.start_ticks(receiver.pid))
+        move.update(receiver_pid=receiver.pid, receiver_ticks=process.start_ticks(receiver.pid))
         with self._guard:
             self._receivers[move.migration_id] = receiver
 
@@ -225,11 +226,11 @@ class Target:
     def _restore(self, move: Move, record: MoveRecord) -> Restored:
         spec = self._engine.inspect(record.container_id).spec
         try:
-            monitor = self._engine.monitor(spec.id)
+            monitor = self._engine.roles.monitor(spec.id)
         except WrongState:  # the agent was restarted since accept
             self._ended.refuse(move.migration_id, ROLE)  # or Finish has ended it, just now
             self._make_ready(move, spec)
-            monitor = self._engine.monitor(spec.id)
+            monitor = self._engine.roles.monitor(spec.id)
         self._bring_logs(move, spec.id)
         criu = self._criu()
         plan = self._restore_plan(move, spec, criu, lazy=record.lazy)
@@ -242,7 +243,7 @@ class Target:
         except MonitorError as exc:
             self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
             raise criu_error("restore", move.images / "restore.log", exc) from exc
-        self._engine.set_process(spec.id, int(answer["pid"]))
+        self._engine.roles.set_process(spec.id, int(answer["pid"]))
         pycriu = criu_images.load(criu.pycriu_path)
         return Restored(
             pid=int(answer["pid"]),
@@ -332,7 +333,7 @@ class Target:
                 # A layer of a limited size is a file system of its own, in a file of the next one.
                 layers.sync(directory / "layer", directory, self._config.images_dir)
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True, marks=marks)
-            self._engine.end_role(container_id, migration_id, epoch + 1)
+            self._engine.roles.end(container_id, migration_id, epoch + 1)
             self._ended.done(ended, ended.marks)
         if move.exists:  # not after a reboot
             threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
@@ -340,8 +341,8 @@ class Target:
 
     def _resume(self, move: Move, spec: ContainerSpec) -> list[dict[str, Any]]:
         move.update(committed=True)
-        self._engine.impose_limits(spec.id)
-        marks = list(self._engine.monitor(spec.id).request("resume")["marks"])
+        self._engine.roles.impose_limits(spec.id)
+        marks = list(self._engine.roles.monitor(spec.id).request("resume")["marks"])
         if spec.network.address:
             network.announce(
                 network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address
@@ -376,7 +377,7 @@ class Target:
         ran = status.state in (State.RUNNING, State.LOST) or bool(record and record.resumed)
         if not ran and record and record.committed and status.state == State.FROZEN:
             try:
-                ran = self._engine.monitor(container_id).request("status")["state"] != "restored"
+                ran = self._engine.roles.monitor(container_id).request("status")["state"] != "restored"
             except (MonitorError, WrongState):
                 ran = True  # nobody knows any more
         if ran:
@@ -388,7 +389,7 @@ class Target:
     def _end_monitor(self, container_id: str) -> None:
         """The restore under way fails, and what it has made is dead."""
         try:
-            self._engine.monitor(container_id).request("discard")
+            self._engine.roles.monitor(container_id).request("discard")
         except (MonitorError, WrongState) as exc:
             _log.info("container %s: its restore was not ended: %s", container_id, exc.message)
 
@@ -398,7 +399,7 @@ class Target:
         deadline = time.monotonic() + FILL_LIMIT_S
         while record.lazy and time.monotonic() < deadline:
             try:
-                status = self._engine.monitor(record.container_id).request("status").fields
+                status = self._engine.roles.monitor(record.container_id).request("status").fields
             except AgentError:
                 break  # the container is over, and with it the need
             if any(mark["name"] == "filled" for mark in status.get("marks", ())):
@@ -423,7 +424,7 @@ class Target:
         except NotFound:
             status = None
         if status is not None and status.role == ROLE and status.migration_id == move.migration_id:
-            self._engine.forget(container_id, discard=True)
+            self._engine.roles.forget(container_id, discard=True)
         stage.unmount(move)
         move.forget()
 
@@ -434,7 +435,7 @@ class Target:
             receiver.close()
         elif record.receiver_pid:
             try:
-                if container.start_ticks(record.receiver_pid) == record.receiver_ticks:
+                if process.start_ticks(record.receiver_pid) == record.receiver_ticks:
                     os.kill(record.receiver_pid, signal.SIGTERM)
             except OSError:
                 return  # it has ended
@@ -457,7 +458,7 @@ class Target:
             return False
 
     def _fence(self, container_id: str, epoch: int) -> None:
-        known = max(self._engine.epoch(container_id), self._ended.known_epoch(container_id))
+        known = max(self._engine.roles.epoch(container_id), self._ended.known_epoch(container_id))
         if epoch < known:
             raise StaleEpoch(f"container {container_id} has epoch {known} here, the call has {epoch}")
 

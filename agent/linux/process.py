@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from agent.linux import libc
 
@@ -155,3 +156,9 @@ def _in_bounding(number: int) -> bool:
         return _prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1
     except OSError:
         return False
+
+
+def start_ticks(pid: int) -> int:
+    """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Raises OSError without the process."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[19])

@@ -9,7 +9,8 @@ from typing import Protocol
 import grpc
 
 from agent.engine.attach import Attachment, Output
-from agent.engine.container import Engine, signal_number
+from agent.engine.container import Engine
+from agent.engine.signals import signal_number
 from agent.errors import AgentError, TransferError
 from protos import agent_pb2 as pb
 

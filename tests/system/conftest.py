@@ -22,7 +22,7 @@ def engine(host: EngineHost) -> Iterator[Engine]:
     engine = host.engine()
     yield engine
     for status in engine.list():
-        engine.end_role(status.spec.id, status.migration_id, status.epoch)
+        engine.roles.end(status.spec.id, status.migration_id, status.epoch)
         engine.cgroup(status.spec.id).freeze(False) if status.state == State.FROZEN else None
         engine.remove(status.spec.id, force=True)
     engine.close()

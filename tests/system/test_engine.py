@@ -334,7 +334,7 @@ def test_a_move_under_way_protects_the_container(host: EngineHost, engine: Engin
     spec = host.spec(TICKER)
     engine.create(spec, 4)
     engine.start(spec.id)
-    engine.set_role(spec.id, "m1", "source", 4)
+    engine.roles.begin(spec.id, "m1", "source", 4)
     for verb in (engine.stop, engine.running_pid, engine.start, lambda c: engine.remove(c, force=True)):
         with pytest.raises(WrongState, match="move m1"):
             verb(spec.id)
@@ -344,12 +344,12 @@ def test_a_move_under_way_protects_the_container(host: EngineHost, engine: Engin
         engine.kill(spec.id)
     engine.cgroup(spec.id).freeze(False)
     with pytest.raises(StaleEpoch):
-        engine.set_role(spec.id, "m0", "source", 3)
+        engine.roles.begin(spec.id, "m0", "source", 3)
     with pytest.raises(WrongState, match="move m1"):
-        engine.set_role(spec.id, "m2", "source", 4)
-    engine.end_role(spec.id, "m2", 5)
+        engine.roles.begin(spec.id, "m2", "source", 4)
+    engine.roles.end(spec.id, "m2", 5)
     assert engine.inspect(spec.id).migration_id == "m1"
-    engine.end_role(spec.id, "m1", 5)
+    engine.roles.end(spec.id, "m1", 5)
     assert (engine.inspect(spec.id).epoch, engine.inspect(spec.id).migration_id) == (5, "")
     assert engine.stop(spec.id, 0).state == State.EXITED
 
@@ -361,10 +361,10 @@ def test_place_for_an_arriving_container(host: EngineHost, engine: Engine) -> No
     assert status.state == State.ARRIVING
     with pytest.raises(WrongState):
         engine.start(spec.id)
-    client = engine.spawn_monitor(spec.id)
+    client = engine.roles.spawn_monitor(spec.id)
     assert client.request("status")["state"] == "idle"
-    engine.forget(spec.id, discard=True)
-    engine.forget(spec.id, discard=True)
+    engine.roles.forget(spec.id, discard=True)
+    engine.roles.forget(spec.id, discard=True)
     with pytest.raises(NotFound):
         engine.inspect(spec.id)
     assert host.cgroups() == []
@@ -375,8 +375,8 @@ def test_source_that_released_its_tasks_forgets_them(host: EngineHost, engine: E
     spec = host.spec(TICKER)
     engine.create(spec, 1)
     pid = engine.start(spec.id).pid
-    engine.set_role(spec.id, "m1", "source", 1)
-    engine.forget(spec.id, discard=True)
+    engine.roles.begin(spec.id, "m1", "source", 1)
+    engine.roles.forget(spec.id, discard=True)
     assert not Path(f"/proc/{pid}").exists()
     assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
 
@@ -500,7 +500,7 @@ def test_agent_killed_between_create_and_start(host: EngineHost) -> None:
     engine = host.engine()
     engine.create(spec, 1)
     with engine.store.lock(spec.id):
-        client = engine.spawn_monitor(spec.id)
+        client = engine.roles.spawn_monitor(spec.id)
         client.request("create", plan=engine.plan(spec))
     engine.close()
     engine = host.engine()
@@ -523,5 +523,5 @@ def test_monitor_stands_outside_the_containers_cgroup(host: EngineHost, engine: 
         paths = Path(f"/proc/{process}/cgroup").read_text()
         assert f"0::/{host.cgroup_parent}/{name}\n" in paths
     engine.cgroup(spec.id).freeze(True)
-    assert engine.monitor(spec.id).request("status", timeout_s=5)["state"] == "running"
+    assert engine.roles.monitor(spec.id).request("status", timeout_s=5)["state"] == "running"
     engine.cgroup(spec.id).freeze(False)

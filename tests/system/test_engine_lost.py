@@ -70,12 +70,12 @@ def test_no_successor_during_a_move(host: EngineHost, engine: Engine) -> None:
     spec = host.spec(TICKER)
     engine.create(spec, 1)
     pid = engine.start(spec.id).pid
-    engine.set_role(spec.id, "abc", "source", 1)
+    engine.roles.begin(spec.id, "abc", "source", 1)
     os.kill(monitor_pid(host, spec), signal.SIGKILL)
     until(lambda: engine.inspect(spec.id).state == State.LOST)
     with pytest.raises(WrongState, match="was killed"):
-        engine.monitor(spec.id)
-    engine.end_role(spec.id, "abc", 1)
+        engine.roles.monitor(spec.id)
+    engine.roles.end(spec.id, "abc", 1)
     status = engine.inspect(spec.id)
     assert (status.state, status.pid) == (State.RUNNING, pid)
     engine.remove(spec.id, force=True)

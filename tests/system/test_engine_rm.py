@@ -91,11 +91,11 @@ def test_a_lost_one_goes_when_it_is_killed(host: EngineHost, engine: Engine) -> 
 def test_not_during_a_move(host: EngineHost, engine: Engine) -> None:
     """What exits while a move holds it stays until the move is over here; then it goes."""
     spec = start(engine, host, "sleep 1000")
-    engine.set_role(spec.id, "abc", "source", 1)
+    engine.roles.begin(spec.id, "abc", "source", 1)
     os.kill(engine.inspect(spec.id).pid, signal.SIGKILL)
     engine.wait(spec.id, 20)
     assert engine.inspect(spec.id).migration_id == "abc"
-    engine.end_role(spec.id, "abc", 1)
+    engine.roles.end(spec.id, "abc", 1)
     assert gone(engine, host, spec)
 
 

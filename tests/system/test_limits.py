@@ -343,7 +343,7 @@ def test_a_paused_container_stands_still(host: EngineHost, engine: Engine) -> No
     with pytest.raises(WrongState, match="paused"):
         engine.running_pid(spec.id)
     with pytest.raises(WrongState, match="paused"):
-        engine.set_role(spec.id, "m1", "source", 1)
+        engine.roles.begin(spec.id, "m1", "source", 1)
     again = host.engine()
     assert again.inspect(spec.id).state == State.PAUSED
     again.close()
@@ -468,7 +468,7 @@ def test_nothing_is_changed_while_it_moves(host: EngineHost, engine: Engine) -> 
     """update, pause and unpause during a move are refused and name it; looking is not."""
     spec = host.spec("sleep 60", limits=Limits(pids=20))
     started(engine, spec)
-    engine.set_role(spec.id, "m1", "source", 1)
+    engine.roles.begin(spec.id, "m1", "source", 1)
     for change in (
         lambda: adjust.update(engine, spec.id, Limits(pids=30)),
         lambda: adjust.pause(engine, spec.id),

@@ -1,0 +1,43 @@
+"""What the monitor and init of a container are told: its spec, and what follows from it on this host. See init.Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.engine import local, rlimits, usage
+from agent.engine.cgroup import Cgroup
+from agent.engine.spec import ContainerSpec
+
+SHM_BYTES = 64 << 20
+
+
+def make(
+    spec: ContainerSpec, directory: Path, layers: Sequence[Path], cgroup: Cgroup, *, own: local.Local = local.NOTHING
+) -> dict[str, Any]:
+    """JSON. `directory`: the container's; `layers`: unpacked, base first; every path is the host's."""
+    return own.plan() | {
+        "id": spec.id,
+        "root": str(directory / "rootfs"),
+        "layers": [str(layer) for layer in layers],
+        "writable": str(directory / "layer"),
+        "ids_base": spec.ids.base,
+        "ids_count": spec.ids.count,
+        "cgroups": [str(path) for path in cgroup.dirs],
+        "freezer": str(cgroup.freezer),
+        "oom_events": str(usage.oom_events(cgroup.directories)),
+        "hostname": spec.hostname,
+        "argv": list(spec.argv),
+        "env": list(spec.env),
+        "cwd": spec.cwd,
+        "user": spec.user,
+        "capabilities": list(spec.capabilities),
+        "tty": spec.tty,
+        "stdin_open": spec.stdin_open,
+        "rlimits": rlimits.plan(spec.limits),
+        "oom_score_adj": spec.limits.oom_score_adj,
+        "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
+        "log": str(directory / "container.log"),
+        "exit": str(directory / "exit.json"),
+    }
