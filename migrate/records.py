@@ -7,142 +7,51 @@ asked. States of a move: "running", "succeeded", "failed", "cancelled", "waiting
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
-class _Json:
-    """Gives a dataclass `to_dict()`: what json.dumps takes, field by field."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {key: _plain(value) for key, value in _fields(self).items()}
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Json):
-        return value.to_dict()
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceRate(_Json):
-    """`path`: of a device, or of anything on it; `what`: "read_bps", "write_bps", "read_iops" or "write_iops"."""
-
-    path: str
-    what: str
-    rate: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ulimit(_Json):
-    """`name`: "nofile"; -1 = unlimited."""
-
-    name: str
-    soft: int
-    hard: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """0, or nothing, = no limit. docs/limits.md says what each means."""
-
-    memory_bytes: int = 0
-    memory_swap_bytes: int = 0  # of both together; 0 = as memory_bytes: no swap; -1 = no bound on swap
-    memory_reservation_bytes: int = 0
-    cpus: float = 0.0
-    cpu_shares: int = 0
-    cpu_period_us: int = 0
-    cpu_quota_us: int = 0
-    cpuset_cpus: str = ""  # "0-2,5"
-    pids: int = 0
-    blkio_weight: int = 0
-    device_rates: tuple[DeviceRate, ...] = ()
-    ulimits: tuple[Ulimit, ...] = ()
-    shm_bytes: int = 0
-    oom_score_adj: int = 0
-    storage_bytes: int = 0  # of the writable layer
+from migrate.records_container import (
+    Container as Container,
+)
+from migrate.records_container import (
+    Device as Device,
+)
+from migrate.records_container import (
+    DeviceRate as DeviceRate,
+)
+from migrate.records_container import (
+    Healthcheck as Healthcheck,
+)
+from migrate.records_container import (
+    Isolation as Isolation,
+)
+from migrate.records_container import (
+    Limits as Limits,
+)
+from migrate.records_container import (
+    Mount as Mount,
+)
+from migrate.records_container import (
+    Place as Place,
+)
+from migrate.records_container import (
+    Port as Port,
+)
+from migrate.records_container import (
+    RestartPolicy as RestartPolicy,
+)
+from migrate.records_container import (
+    Run as Run,
+)
+from migrate.records_container import (
+    Ulimit as Ulimit,
+)
+from migrate.records_json import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Limits):
-    """What `run` and `create` take. Empty values mean the image's or the fleet's default.
-
-    `argv` replaces the image's cmd; `entrypoint` the image's entrypoint (None = keep, empty = none).
-    """
-
-    image: str
-    argv: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] | None = None
-    name: str = ""
-    host: str = ""
-    env: tuple[str, ...] = ()
-    cwd: str = ""
-    user: str = ""
-    hostname: str = ""
-    tty: bool = False
-    stdin_open: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
-    address: str = ""
-    mac: str = ""
-    cap_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
-    stop_signal: str = ""
-    stop_timeout_s: float = 0.0
-    remove_on_exit: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Container(_Json, Limits):
-    """A container as it is now. `exit_code` is None until it has exited; 128+n: killed by signal n."""
-
-    id: str
-    name: str
-    host: str
-    state: str
-    image: str
-    image_digest: str = ""
-    layers: tuple[str, ...] = ()
-    argv: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    cwd: str = ""
-    user: str = ""
-    hostname: str = ""
-    address: str = ""  # with the prefix length
-    mac: str = ""
-    gateway: str = ""
-    ids_base: int = 0  # first host uid and gid of its user namespace
-    ids_count: int = 0
-    tty: bool = False
-    stdin_open: bool = False
-    capabilities: tuple[str, ...] = ()
-    stop_signal: str = ""
-    stop_timeout_s: float = 0.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    created_unix_ns: int = 0
-    remove_on_exit: bool = False
-    pid: int = 0  # on the host
-    started_unix_ns: int = 0
-    finished_unix_ns: int = 0
-    exit_code: int | None = None
-    error: str = ""
-    epoch: int = 0  # grows by one with each move
-    migration_id: str = ""  # of the move under way
-    oom_kills: int = 0  # processes that the kernel killed on this host because the container was at its limit of memory
-    oom_killed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage(_Json):
+class Usage(Json):
     """What a container uses now, and counters since it came to its host."""
 
     id: str
@@ -160,7 +69,7 @@ class Usage(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Process(_Json):
+class Process(Json):
     """One task of a container. `pid`, `parent` and `user` are the container's own; a parent outside is 0."""
 
     host_pid: int
@@ -176,7 +85,7 @@ class Process(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capability(_Json):
+class Capability(Json):
     """One thing that a host can or cannot do."""
 
     name: str
@@ -187,7 +96,7 @@ class Capability(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts(_Json):
+class Facts(Json):
     """What a host says about itself."""
 
     agent_version: str
@@ -204,7 +113,7 @@ class Facts(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Host(_Json):
+class Host(Json):
     """`facts` is None where they were not asked for or the host cannot be reached."""
 
     name: str
@@ -217,18 +126,7 @@ class Host(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Healthcheck(_Json):
-    """How an image says that it is well; 0 = it does not say."""
-
-    test: tuple[str, ...] = ()
-    interval_ns: int = 0
-    timeout_ns: int = 0
-    start_period_ns: int = 0
-    retries: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDefaults(_Json):
+class ImageDefaults(Json):
     """What `run` takes from an image."""
 
     cmd: tuple[str, ...] = ()
@@ -246,7 +144,7 @@ class ImageDefaults(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image(_Json):
+class Image(Json):
     """An image on one host. `size_bytes`: unpacked; `stored_bytes`: of the archives of its layers.
 
     `name`: with its tag; "NAME@DIGEST" where another image took that, "@DIGEST" where it never had one. `document`: the
@@ -298,7 +196,7 @@ class RegistryAccess:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageProgress(_Json):
+class ImageProgress(Json):
     """News of one layer of a pull, push or load on one host. `layer`: a digest, or a word for what is no layer."""
 
     host: str
@@ -310,7 +208,7 @@ class ImageProgress(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pushed(_Json):
+class Pushed(Json):
     """`digest`: of the manifest in the registry."""
 
     host: str
@@ -321,7 +219,7 @@ ImageEvent = ImageProgress | Image | Pushed
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemovedImages(_Json):
+class RemovedImages(Json):
     """Names, digests of images that went with their last name, and the layers that nothing else uses."""
 
     untagged: tuple[str, ...]
@@ -349,7 +247,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress(_Json):
+class Progress(Json):
     """A line of news from within a step."""
 
     migration_id: str
@@ -362,7 +260,7 @@ class Progress(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step(_Json):
+class Step(Json):
     """A line of a move's journal: `event` happened to `step`."""
 
     migration_id: str
@@ -374,7 +272,7 @@ class Step(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark(_Json):
+class Mark(Json):
     """One instant of the frozen window, by the clock of `host`."""
 
     name: str
@@ -383,7 +281,7 @@ class Mark(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure(_Json):
+class Failure(Json):
     """Why a move did not succeed; the fields are those of MigrateError."""
 
     code: str
@@ -394,7 +292,7 @@ class Failure(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Migration(_Json):
+class Migration(Json):
     """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
 
     id: str
@@ -440,7 +338,7 @@ class Build:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildStep(_Json):
+class BuildStep(Json):
     """A step begins: `number` of `total`. `stage`: "" where the build has only one."""
 
     number: int
@@ -450,7 +348,7 @@ class BuildStep(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildStepDone(_Json):
+class BuildStepDone(Json):
     """`cached`: nothing had to be done. `layer`: diff id of what it added, "" where no file changed."""
 
     number: int
@@ -460,12 +358,12 @@ class BuildStepDone(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildWarning(_Json):
+class BuildWarning(Json):
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Version(_Json):
+class Version(Json):
     """Of the coordinator."""
 
     version: str

@@ -9,6 +9,7 @@ from typing import Any
 
 from migrate import errors, records
 from migrate.rpc import errors as rpc_errors
+from migrate.rpc import messages
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
 
@@ -49,6 +50,7 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         labels=dict(spec.labels),
         created_unix_ns=spec.created_unix_ns,
         remove_on_exit=spec.remove_on_exit,
+        **place_fields(spec),
         pid=status.pid,
         started_unix_ns=status.started_unix_ns,
         finished_unix_ns=status.finished_unix_ns,
@@ -77,6 +79,37 @@ def limits(wanted: records.Limits) -> types_pb2.Limits:
     values["device_rates"] = [types_pb2.DeviceRate(**one.to_dict()) for one in wanted.device_rates]
     values["ulimits"] = [types_pb2.Ulimit(**one.to_dict()) for one in wanted.ulimits]
     return types_pb2.Limits(**values)
+
+
+def place_fields(spec: types_pb2.ContainerSpec) -> dict[str, Any]:
+    """The fields of records.Place."""
+    network = spec.network
+    return {
+        "mounts": tuple(messages.record(records.Mount, one) for one in spec.mounts),
+        "read_only": spec.read_only,
+        "isolation": messages.record(records.Isolation, spec.isolation),
+        "restart": messages.record(records.RestartPolicy, spec.restart),
+        "health": messages.record(records.Healthcheck, spec.health),
+        "init": spec.init,
+        "log_options": dict(spec.log_options),
+        "network_mode": network.mode,
+        "ports": tuple(messages.record(records.Port, one) for one in network.ports),
+        "extra_hosts": tuple(network.extra_hosts),
+        "dns": tuple(network.dns),
+        "dns_search": tuple(network.dns_search),
+        "dns_options": tuple(network.dns_options),
+    }
+
+
+def network(wanted: records.Place) -> types_pb2.Network:
+    return types_pb2.Network(
+        mode=wanted.network_mode,
+        ports=[types_pb2.Port(**one.to_dict()) for one in wanted.ports],
+        extra_hosts=wanted.extra_hosts,
+        dns=wanted.dns,
+        dns_search=wanted.dns_search,
+        dns_options=wanted.dns_options,
+    )
 
 
 def usage(message: types_pb2.ContainerUsage) -> records.Usage:
@@ -221,6 +254,15 @@ def run_request(wanted: records.Run, *, create_only: bool) -> coordinator_pb2.Ru
         stop_signal=wanted.stop_signal,
         stop_timeout_s=wanted.stop_timeout_s,
         remove_on_exit=wanted.remove_on_exit,
+        mounts=[types_pb2.Mount(**one.to_dict()) for one in wanted.mounts],
+        read_only=wanted.read_only,
+        isolation=types_pb2.Isolation(**wanted.isolation.to_dict()),
+        restart=types_pb2.RestartPolicy(**wanted.restart.to_dict()),
+        health=types_pb2.Healthcheck(**wanted.health.to_dict()),
+        init=wanted.init,
+        log_options=dict(wanted.log_options),
+        network=network(wanted),
+        publish_all=wanted.publish_all,
     )
 
 

@@ -53,8 +53,15 @@ class HostsResponse(_message.Message):
     def __init__(self, hosts: _Optional[_Iterable[_Union[HostStatus, _Mapping]]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s", "remove_on_exit")
+    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options", "network", "publish_all")
     class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LogOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +89,15 @@ class RunRequest(_message.Message):
     STOP_SIGNAL_FIELD_NUMBER: _ClassVar[int]
     STOP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     REMOVE_ON_EXIT_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    INIT_FIELD_NUMBER: _ClassVar[int]
+    LOG_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_ALL_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     image: str
@@ -103,7 +119,16 @@ class RunRequest(_message.Message):
     stop_signal: str
     stop_timeout_s: float
     remove_on_exit: bool
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., remove_on_exit: bool = ...) -> None: ...
+    mounts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mount]
+    read_only: bool
+    isolation: _types_pb2.Isolation
+    restart: _types_pb2.RestartPolicy
+    health: _types_pb2.Healthcheck
+    init: bool
+    log_options: _containers.ScalarMap[str, str]
+    network: _types_pb2.Network
+    publish_all: bool
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[_types_pb2.Isolation, _Mapping]] = ..., restart: _Optional[_Union[_types_pb2.RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[_types_pb2.Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ..., network: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., publish_all: bool = ...) -> None: ...
 
 class UpdateContainerRequest(_message.Message):
     __slots__ = ("name", "limits", "fields")

@@ -35,16 +35,109 @@ class IdRange(_message.Message):
     def __init__(self, base: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Network(_message.Message):
-    __slots__ = ("address", "mac", "gateway", "mtu")
+    __slots__ = ("address", "mac", "gateway", "mtu", "mode", "ports", "extra_hosts", "dns", "dns_search", "dns_options")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MAC_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_HOSTS_FIELD_NUMBER: _ClassVar[int]
+    DNS_FIELD_NUMBER: _ClassVar[int]
+    DNS_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    DNS_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     address: str
     mac: str
     gateway: str
     mtu: int
-    def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ..., gateway: _Optional[str] = ..., mtu: _Optional[int] = ...) -> None: ...
+    mode: str
+    ports: _containers.RepeatedCompositeFieldContainer[Port]
+    extra_hosts: _containers.RepeatedScalarFieldContainer[str]
+    dns: _containers.RepeatedScalarFieldContainer[str]
+    dns_search: _containers.RepeatedScalarFieldContainer[str]
+    dns_options: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ..., gateway: _Optional[str] = ..., mtu: _Optional[int] = ..., mode: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., extra_hosts: _Optional[_Iterable[str]] = ..., dns: _Optional[_Iterable[str]] = ..., dns_search: _Optional[_Iterable[str]] = ..., dns_options: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Port(_message.Message):
+    __slots__ = ("host_address", "host_port", "container_port", "protocol")
+    HOST_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_PORT_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    host_address: str
+    host_port: int
+    container_port: int
+    protocol: str
+    def __init__(self, host_address: _Optional[str] = ..., host_port: _Optional[int] = ..., container_port: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
+
+class Mount(_message.Message):
+    __slots__ = ("kind", "source", "target", "read_only", "propagation", "size_bytes", "mode", "no_copy", "anonymous", "create_source")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    PROPAGATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    NO_COPY_FIELD_NUMBER: _ClassVar[int]
+    ANONYMOUS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    source: str
+    target: str
+    read_only: bool
+    propagation: str
+    size_bytes: int
+    mode: int
+    no_copy: bool
+    anonymous: bool
+    create_source: bool
+    def __init__(self, kind: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., read_only: bool = ..., propagation: _Optional[str] = ..., size_bytes: _Optional[int] = ..., mode: _Optional[int] = ..., no_copy: bool = ..., anonymous: bool = ..., create_source: bool = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("source", "target", "permissions")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PERMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    target: str
+    permissions: str
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., permissions: _Optional[str] = ...) -> None: ...
+
+class Isolation(_message.Message):
+    __slots__ = ("seccomp", "new_privileges", "sysctls", "devices", "pid", "ipc", "uts", "user")
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SECCOMP_FIELD_NUMBER: _ClassVar[int]
+    NEW_PRIVILEGES_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    IPC_FIELD_NUMBER: _ClassVar[int]
+    UTS_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    seccomp: str
+    new_privileges: bool
+    sysctls: _containers.ScalarMap[str, str]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    pid: str
+    ipc: str
+    uts: str
+    user: str
+    def __init__(self, seccomp: _Optional[str] = ..., new_privileges: bool = ..., sysctls: _Optional[_Mapping[str, str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., pid: _Optional[str] = ..., ipc: _Optional[str] = ..., uts: _Optional[str] = ..., user: _Optional[str] = ...) -> None: ...
+
+class RestartPolicy(_message.Message):
+    __slots__ = ("name", "max_retries")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_RETRIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    max_retries: int
+    def __init__(self, name: _Optional[str] = ..., max_retries: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("memory_bytes", "cpus", "pids", "memory_swap_bytes", "memory_reservation_bytes", "cpu_shares", "cpu_period_us", "cpu_quota_us", "cpuset_cpus", "blkio_weight", "device_rates", "ulimits", "shm_bytes", "oom_score_adj", "storage_bytes")
@@ -101,8 +194,15 @@ class Ulimit(_message.Message):
     def __init__(self, name: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
 
 class ContainerSpec(_message.Message):
-    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit")
+    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options")
     class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LogOptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +230,13 @@ class ContainerSpec(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     REMOVE_ON_EXIT_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    INIT_FIELD_NUMBER: _ClassVar[int]
+    LOG_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     image: str
@@ -151,7 +258,14 @@ class ContainerSpec(_message.Message):
     labels: _containers.ScalarMap[str, str]
     created_unix_ns: int
     remove_on_exit: bool
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ...) -> None: ...
+    mounts: _containers.RepeatedCompositeFieldContainer[Mount]
+    read_only: bool
+    isolation: Isolation
+    restart: RestartPolicy
+    health: Healthcheck
+    init: bool
+    log_options: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
     __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id", "oom_kills")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+
+_Kind = TypeVar("_Kind")
 
 # Docker's default set: what people expect a container's root to be able to do.
 DEFAULT_CAPABILITIES = (
@@ -27,6 +29,74 @@ class IdRange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Port:
+    """A port of the host that leads to one of the container. `host_address` "" = every address of the host."""
+
+    host_address: str = ""
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"  # or "udp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """What the container sees at `target` besides its root. See Mount in protos/types.proto."""
+
+    kind: str  # "bind", "volume" or "tmpfs"
+    source: str = ""  # bind: an absolute path of the host; volume: its name
+    target: str
+    read_only: bool = False
+    propagation: str = ""  # of a bind; "" = "rprivate"
+    size_bytes: int = 0  # of a tmpfs; 0 = the kernel's default
+    mode: int = 0  # of a tmpfs; 0 = 0o1777
+    no_copy: bool = False
+    anonymous: bool = False
+    create_source: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device of the host at `target`; `permissions` of "rwm"."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """What stands between the container and the host, where it is not the default. See protos/types.proto."""
+
+    seccomp: str = ""  # "" = the default profile; "unconfined"; else a profile, JSON as Docker's
+    new_privileges: bool = False
+    sysctls: dict[str, str] = field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
+    pid: str = ""  # "" = its own namespace; "host"
+    ipc: str = ""
+    uts: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy:
+    """`name`: "" (as "no"), "on-failure", "always", "unless-stopped"; max_retries 0 = no bound."""
+
+    name: str = ""
+    max_retries: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Healthcheck:
+    """As OCI's image config writes it; 0 = not said."""
+
+    test: tuple[str, ...] = ()  # "CMD", ...; or "CMD-SHELL", line; or "NONE"
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """One interface, eth0. `address` with its prefix length ("10.88.1.2/16"); mtu 0 = the bridge's."""
 
@@ -34,6 +104,12 @@ class Network:
     mac: str
     gateway: str = ""
     mtu: int = 0
+    mode: str = ""  # "" = eth0 on the bridge; "none" = lo alone; "host" = the host's own
+    ports: tuple[Port, ...] = ()
+    extra_hosts: tuple[str, ...] = ()  # "NAME:ADDRESS"
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +154,6 @@ class Limits:
     oom_score_adj: int = 0
     storage_bytes: int = 0  # of the writable layer
 
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Self:
-        """Of dataclasses.asdict. Raises KeyError, TypeError or ValueError."""
-        lists = {
-            "device_rates": tuple(DeviceRate(**one) for one in raw.get("device_rates", ())),
-            "ulimits": tuple(Ulimit(**one) for one in raw.get("ulimits", ())),
-        }
-        return cls(**{**raw, **lists})
-
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
@@ -113,6 +180,13 @@ class ContainerSpec:
     labels: dict[str, str] = field(default_factory=dict)
     created_unix_ns: int = 0
     remove_on_exit: bool = False
+    mounts: tuple[Mount, ...] = ()
+    read_only: bool = False  # the root
+    isolation: Isolation = field(default_factory=Isolation)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    health: Healthcheck = field(default_factory=Healthcheck)
+    init: bool = False  # a small init is pid 1 and reaps
+    log_options: dict[str, str] = field(default_factory=dict)  # "max-size", "max-file"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -120,10 +194,19 @@ class ContainerSpec:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Raises KeyError, TypeError or ValueError when the text is not a spec."""
-        raw: dict[str, Any] = json.loads(text)
-        for name in ("layers", "argv", "env", "capabilities"):
-            raw[name] = tuple(raw[name])
-        raw["ids"] = IdRange(**raw["ids"])
-        raw["network"] = Network(**raw["network"])
-        raw["limits"] = Limits.from_dict(raw["limits"])
-        return cls(**raw)
+        return from_plain(cls, json.loads(text))
+
+
+def from_plain(kind: type[_Kind], raw: Any) -> _Kind:
+    """The dataclass that dataclasses.asdict() made `raw` of, after its way through JSON. Raises KeyError, TypeError or ValueError."""
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value) for name, value in raw.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_plain(hint, value)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return tuple(_value(inner, one) for one in value)
+    return value

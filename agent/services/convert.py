@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from agent.engine.spec import ContainerSpec, DeviceRate, IdRange, Limits, Network, Ulimit
+from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.state import ContainerStatus, State
 from agent.engine.usage import Usage
 from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
-from agent.storage.images import Healthcheck, Image, ImageConfig
+from agent.storage.images import Image, ImageConfig
 from agent.storage.skopeo import Access
+from migrate.rpc import messages
 from protos import agent_pb2, types_pb2
 
 LOWEST_ID = 65536  # below are the host's own users
@@ -48,37 +49,11 @@ def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:
     if not _ID.fullmatch(message.id):
         raise InvalidArgument(f"{message.id!r} is no id of a container: it takes 32 hexadecimal digits")
     check_ids(message.ids, f"container {message.name}")
-    network = message.network
-    return ContainerSpec(
-        id=message.id,
-        name=message.name,
-        image=message.image,
-        image_digest=message.image_digest,
-        layers=tuple(message.layers),
-        argv=tuple(message.argv),
-        env=tuple(message.env),
-        cwd=message.cwd,
-        user=message.user,
-        hostname=message.hostname,
-        ids=IdRange(base=message.ids.base, count=message.ids.count),
-        network=Network(address=network.address, mac=network.mac, gateway=network.gateway, mtu=network.mtu),
-        limits=limits_from_proto(message.limits),
-        tty=message.tty,
-        stdin_open=message.stdin_open,
-        capabilities=tuple(message.capabilities),
-        stop_signal=message.stop_signal,
-        stop_timeout_s=message.stop_timeout_s,
-        labels=dict(message.labels),
-        created_unix_ns=message.created_unix_ns,
-        remove_on_exit=message.remove_on_exit,
-    )
+    return messages.record(ContainerSpec, message)
 
 
 def limits_from_proto(message: types_pb2.Limits) -> Limits:
-    values = {name: getattr(message, name) for name in Limits.__dataclass_fields__}
-    values["device_rates"] = tuple(DeviceRate(path=r.path, what=r.what, rate=r.rate) for r in message.device_rates)
-    values["ulimits"] = tuple(Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in message.ulimits)
-    return Limits(**values)
+    return messages.record(Limits, message)
 
 
 def check_ids(ids: types_pb2.IdRange, whose: str) -> None:
@@ -112,29 +87,7 @@ def usage_to_proto(container_id: str, used: Usage, memory_limit_bytes: int) -> t
 
 
 def config_from_proto(message: types_pb2.ImageConfig) -> ImageConfig:
-    check = message.healthcheck
-    return ImageConfig(
-        cmd=tuple(message.cmd),
-        entrypoint=tuple(message.entrypoint),
-        env=tuple(message.env),
-        working_dir=message.working_dir,
-        user=message.user,
-        labels=dict(message.labels),
-        stop_signal=message.stop_signal,
-        exposed_ports=tuple(message.exposed_ports),
-        volumes=tuple(message.volumes),
-        healthcheck=Healthcheck(
-            test=tuple(check.test),
-            interval_ns=check.interval_ns,
-            timeout_ns=check.timeout_ns,
-            start_period_ns=check.start_period_ns,
-            retries=check.retries,
-        )
-        if message.HasField("healthcheck")
-        else None,
-        shell=tuple(message.shell),
-        on_build=tuple(message.on_build),
-    )
+    return messages.record(ImageConfig, message)
 
 
 def image_to_proto(image: Image, host: str = "") -> types_pb2.Image:
@@ -142,22 +95,11 @@ def image_to_proto(image: Image, host: str = "") -> types_pb2.Image:
 
 
 def image_from_proto(message: types_pb2.Image) -> Image:
-    return Image(
-        name=message.name,
-        digest=message.digest,
-        layers=tuple(message.layers),
-        size_bytes=message.size_bytes,
-        created_unix_ns=message.created_unix_ns,
-        config=config_from_proto(message.config),
-        document=message.document,
-        repo_digests=tuple(message.repo_digests),
-        layer_bytes=tuple(message.layer_bytes),
-        stored_bytes=message.stored_bytes,
-    )
+    return messages.record(Image, message)
 
 
 def access_from_proto(message: agent_pb2.RegistryAccess) -> Access:
-    return Access(credentials=message.credentials, unverified=message.unverified, certificates=message.certificates)
+    return messages.record(Access, message)
 
 
 def capability_to_proto(capability: Capability) -> agent_pb2.Capability:

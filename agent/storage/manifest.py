@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.engine.spec import Healthcheck as Healthcheck
 from agent.errors import InvalidArgument
 from agent.storage.tarstream import MEDIA_TAR
 
@@ -23,17 +24,6 @@ MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Healthcheck:
-    """`test`: ("CMD", ...), ("CMD-SHELL", line) or ("NONE",). 0 means that the image does not say."""
-
-    test: tuple[str, ...] = ()
-    interval_ns: int = 0
-    timeout_ns: int = 0
-    start_period_ns: int = 0
-    retries: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

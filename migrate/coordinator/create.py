@@ -109,6 +109,14 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         stop_timeout_s=request.stop_timeout_s or DEFAULT_STOP_TIMEOUT_S,
         labels={**config.labels, **request.labels},
         remove_on_exit=request.remove_on_exit,
+        mounts=request.mounts,
+        read_only=request.read_only,
+        isolation=request.isolation,
+        restart=request.restart,
+        health=health(request.health, config.healthcheck),
+        init=request.init,
+        log_options=request.log_options,
+        network=request.network,
     )
 
 
@@ -126,6 +134,16 @@ def environment(image: Iterable[str], request: Iterable[str]) -> list[str]:
         if not key or "=" not in entry:
             raise InvalidArgument(f"{entry!r} is not KEY=value")
     return list(merged.values())
+
+
+def health(request: types_pb2.Healthcheck, image: types_pb2.Healthcheck) -> types_pb2.Healthcheck:
+    """What is set in the request goes over the image's."""
+    merged = types_pb2.Healthcheck()
+    merged.CopyFrom(image)
+    if request.test:
+        merged.ClearField("test")
+    merged.MergeFrom(request)
+    return merged
 
 
 def _with_allocation(plan: types_pb2.ContainerSpec, allocation: Allocation) -> types_pb2.ContainerSpec:

@@ -50,7 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.services": {"agent", "migrate.rpc", "protos", "grpc", "google"},
     "migrate": {"migrate.errors", "migrate.client", "migrate.records", "migrate.cli"},  # __init__.py, __main__.py
     "migrate.errors": set(),
-    "migrate.records": {"migrate.errors"},
+    "migrate.records": {"migrate.errors", "migrate.records_container", "migrate.records_json"},
+    "migrate.records_container": {"migrate.records_json"},
+    "migrate.records_json": set(),
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
     "migrate.context": {"migrate.errors", "e2b_dockerfile_utils"},
     "migrate.client": {

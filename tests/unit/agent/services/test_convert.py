@@ -8,7 +8,19 @@ import pytest
 
 import agent
 import migrate
-from agent.engine.spec import ContainerSpec, DeviceRate, IdRange, Limits, Network, Ulimit
+from agent.engine.spec import (
+    ContainerSpec,
+    Device,
+    DeviceRate,
+    IdRange,
+    Isolation,
+    Limits,
+    Mount,
+    Network,
+    Port,
+    RestartPolicy,
+    Ulimit,
+)
 from agent.engine.state import ContainerStatus, State
 from agent.errors import InvalidArgument, NotFound
 from agent.services import convert
@@ -31,7 +43,18 @@ SPEC = ContainerSpec(
     user="redis",
     hostname="web1.test",
     ids=IdRange(base=131072, count=1000),
-    network=Network(address="10.88.1.2/16", mac="02:42:0a:58:01:02", gateway="10.88.0.1", mtu=1400),
+    network=Network(
+        address="10.88.1.2/16",
+        mac="02:42:0a:58:01:02",
+        gateway="10.88.0.1",
+        mtu=1400,
+        mode="none",
+        ports=(Port(host_address="127.0.0.1", host_port=80, container_port=81, protocol="udp"),),
+        extra_hosts=("a:10.0.0.1",),
+        dns=("10.0.0.2",),
+        dns_search=("example.org",),
+        dns_options=("ndots:1",),
+    ),
     limits=Limits(
         memory_bytes=1 << 33,
         cpus=1.5,
@@ -57,6 +80,35 @@ SPEC = ContainerSpec(
     labels={"a": "b"},
     created_unix_ns=1_700_000_000_000_000_001,
     remove_on_exit=True,
+    mounts=(
+        Mount(
+            kind="volume",
+            source="v",
+            target="/v",
+            read_only=True,
+            propagation="slave",
+            size_bytes=1 << 40,
+            mode=0o700,
+            no_copy=True,
+            anonymous=True,
+            create_source=True,
+        ),
+    ),
+    read_only=True,
+    isolation=Isolation(
+        seccomp="{}",
+        new_privileges=True,
+        sysctls={"net.core.somaxconn": "1"},
+        devices=(Device(source="/dev/a", target="/dev/b", permissions="r"),),
+        pid="host",
+        ipc="host",
+        uts="host",
+        user="host",
+    ),
+    restart=RestartPolicy(name="on-failure", max_retries=3),
+    health=Healthcheck(test=("CMD", "true"), interval_ns=10**9, timeout_ns=2, start_period_ns=3, retries=4),
+    init=True,
+    log_options={"max-size": "1m"},
 )
 STATUS = ContainerStatus(
     spec=SPEC,
