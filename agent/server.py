@@ -18,6 +18,7 @@ import grpc
 from agent.build.builds import Builder
 from agent.config import AgentConfig
 from agent.door import Door
+from agent.engine import stillness
 from agent.engine.container import Engine
 from agent.errors import StorageError, WrongState
 from agent.handover.ended import EndedMoves
@@ -25,6 +26,7 @@ from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.services.builds import BuildsService
 from agent.services.containers import ContainersService
+from agent.services.files import FilesService
 from agent.services.host import HostService
 from agent.services.images import ImagesService
 from agent.services.migration import MigrationService
@@ -81,6 +83,7 @@ class Agent:
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
             (agent_pb2_grpc.add_ImagesServicer_to_server, images),
             (agent_pb2_grpc.add_BuildsServicer_to_server, BuildsService(self._builder, config.host)),
+            (agent_pb2_grpc.add_FilesServicer_to_server, FilesService(self._engine, self._images, config.host)),
             (agent_pb2_grpc.add_MigrationServicer_to_server, migration),
         ):
             add(service, self._server)  # type: ignore[no-untyped-call]  # generated
@@ -88,6 +91,7 @@ class Agent:
     def start(self) -> None:
         """Take up what runs already, then answer."""
         self._engine.recover()
+        stillness.recover(self._engine)
         self._builder.recover()
         self._target.recover()
         self._server.start()

@@ -25,6 +25,7 @@ import grpc
 
 from migrate import records, wire
 from migrate.client_builds import BuildCalls, Building
+from migrate.client_files import FileCalls
 from migrate.client_images import ImageCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
@@ -48,7 +49,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls):
+class Client(ImageCalls, BuildCalls, FileCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -58,6 +59,7 @@ class Client(ImageCalls, BuildCalls):
         except ValueError as exc:
             raise InvalidArgument(str(exc), hint="name a shorter path with --coordinator") from exc
         self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._files = coordinator_pb2_grpc.FleetFilesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:

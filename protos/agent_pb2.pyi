@@ -518,6 +518,128 @@ class BuildEvent(_message.Message):
     done: _types_pb2.Image
     def __init__(self, step: _Optional[_Union[BuildStep, _Mapping]] = ..., step_done: _Optional[_Union[BuildStepDone, _Mapping]] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., warning: _Optional[str] = ..., done: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...) -> None: ...
 
+class CopyOutRequest(_message.Message):
+    __slots__ = ("id", "path", "follow")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    path: bytes
+    follow: bool
+    def __init__(self, id: _Optional[str] = ..., path: _Optional[bytes] = ..., follow: bool = ...) -> None: ...
+
+class PathStat(_message.Message):
+    __slots__ = ("name", "mode", "size", "mtime_unix_ns", "link_target")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MTIME_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    LINK_TARGET_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    mode: int
+    size: int
+    mtime_unix_ns: int
+    link_target: bytes
+    def __init__(self, name: _Optional[bytes] = ..., mode: _Optional[int] = ..., size: _Optional[int] = ..., mtime_unix_ns: _Optional[int] = ..., link_target: _Optional[bytes] = ...) -> None: ...
+
+class FileChunk(_message.Message):
+    __slots__ = ("source", "data", "end")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    source: PathStat
+    data: bytes
+    end: int
+    def __init__(self, source: _Optional[_Union[PathStat, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[int] = ...) -> None: ...
+
+class CopyInStart(_message.Message):
+    __slots__ = ("id", "path", "source", "keep_owner")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_OWNER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    path: bytes
+    source: PathStat
+    keep_owner: bool
+    def __init__(self, id: _Optional[str] = ..., path: _Optional[bytes] = ..., source: _Optional[_Union[PathStat, _Mapping]] = ..., keep_owner: bool = ...) -> None: ...
+
+class CopyInChunk(_message.Message):
+    __slots__ = ("start", "data", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: CopyInStart
+    data: bytes
+    end: int
+    def __init__(self, start: _Optional[_Union[CopyInStart, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[int] = ...) -> None: ...
+
+class CopyInResponse(_message.Message):
+    __slots__ = ("files", "skipped", "skipped_count")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    files: int
+    skipped: _containers.RepeatedScalarFieldContainer[str]
+    skipped_count: int
+    def __init__(self, files: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., skipped_count: _Optional[int] = ...) -> None: ...
+
+class DiffRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class PathChange(_message.Message):
+    __slots__ = ("kind", "path")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    path: bytes
+    def __init__(self, kind: _Optional[str] = ..., path: _Optional[bytes] = ...) -> None: ...
+
+class DiffChunk(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[PathChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[PathChange, _Mapping]]] = ...) -> None: ...
+
+class ExportRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("id", "name", "author", "message", "changes", "running")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    author: str
+    message: str
+    changes: _containers.RepeatedScalarFieldContainer[str]
+    running: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., author: _Optional[str] = ..., message: _Optional[str] = ..., changes: _Optional[_Iterable[str]] = ..., running: bool = ...) -> None: ...
+
+class RootRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class RootResponse(_message.Message):
+    __slots__ = ("path", "host")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    host: str
+    def __init__(self, path: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

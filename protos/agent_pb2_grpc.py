@@ -1408,6 +1408,304 @@ class Builds(object):
             _registered_method=True)
 
 
+class FilesStub(object):
+    """---------------------------------------------------------------- files
+    What touches a container's files from outside, running, paused or stopped. Refused while a move of it is under way. Ids are the
+    container's own (0 = its root). `id` is a name or the beginning of an id where a client asks the fleet.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CopyOut = channel.unary_stream(
+                '/cmigrate.v1.Files/CopyOut',
+                request_serializer=protos_dot_agent__pb2.CopyOutRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.FileChunk.FromString,
+                _registered_method=True)
+        self.CopyIn = channel.stream_unary(
+                '/cmigrate.v1.Files/CopyIn',
+                request_serializer=protos_dot_agent__pb2.CopyInChunk.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.CopyInResponse.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_stream(
+                '/cmigrate.v1.Files/Diff',
+                request_serializer=protos_dot_agent__pb2.DiffRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.DiffChunk.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/cmigrate.v1.Files/Export',
+                request_serializer=protos_dot_agent__pb2.ExportRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.FileChunk.FromString,
+                _registered_method=True)
+        self.Commit = channel.unary_unary(
+                '/cmigrate.v1.Files/Commit',
+                request_serializer=protos_dot_agent__pb2.CommitRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Image.FromString,
+                _registered_method=True)
+        self.Root = channel.unary_unary(
+                '/cmigrate.v1.Files/Root',
+                request_serializer=protos_dot_agent__pb2.RootRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.RootResponse.FromString,
+                _registered_method=True)
+
+
+class FilesServicer(object):
+    """---------------------------------------------------------------- files
+    What touches a container's files from outside, running, paused or stopped. Refused while a move of it is under way. Ids are the
+    container's own (0 = its root). `id` is a name or the beginning of an id where a client asks the fleet.
+    """
+
+    def CopyOut(self, request, context):
+        """first `source`
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyIn(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """of the root alone: what is mounted in it is left out
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Root(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FilesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CopyOut': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyOut,
+                    request_deserializer=protos_dot_agent__pb2.CopyOutRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.FileChunk.SerializeToString,
+            ),
+            'CopyIn': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyIn,
+                    request_deserializer=protos_dot_agent__pb2.CopyInChunk.FromString,
+                    response_serializer=protos_dot_agent__pb2.CopyInResponse.SerializeToString,
+            ),
+            'Diff': grpc.unary_stream_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=protos_dot_agent__pb2.DiffRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.DiffChunk.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=protos_dot_agent__pb2.ExportRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.FileChunk.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=protos_dot_agent__pb2.CommitRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Image.SerializeToString,
+            ),
+            'Root': grpc.unary_unary_rpc_method_handler(
+                    servicer.Root,
+                    request_deserializer=protos_dot_agent__pb2.RootRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.RootResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.Files', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.Files', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Files(object):
+    """---------------------------------------------------------------- files
+    What touches a container's files from outside, running, paused or stopped. Refused while a move of it is under way. Ids are the
+    container's own (0 = its root). `id` is a name or the beginning of an id where a client asks the fleet.
+    """
+
+    @staticmethod
+    def CopyOut(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Files/CopyOut',
+            protos_dot_agent__pb2.CopyOutRequest.SerializeToString,
+            protos_dot_agent__pb2.FileChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyIn(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cmigrate.v1.Files/CopyIn',
+            protos_dot_agent__pb2.CopyInChunk.SerializeToString,
+            protos_dot_agent__pb2.CopyInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Files/Diff',
+            protos_dot_agent__pb2.DiffRequest.SerializeToString,
+            protos_dot_agent__pb2.DiffChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Files/Export',
+            protos_dot_agent__pb2.ExportRequest.SerializeToString,
+            protos_dot_agent__pb2.FileChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Files/Commit',
+            protos_dot_agent__pb2.CommitRequest.SerializeToString,
+            protos_dot_types__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Root(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Files/Root',
+            protos_dot_agent__pb2.RootRequest.SerializeToString,
+            protos_dot_agent__pb2.RootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class MigrationStub(object):
     """---------------------------------------------------------------- migration
     One host's part of a move. Every call is idempotent and carries migration_id and epoch (the epoch that the container has while the

@@ -32,6 +32,7 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, Seen, State
 from agent.engine.store import Record, Store
 from agent.engine.supervise import Live, Supervisor
+from agent.engine.visits import SETTLE_S, Visits
 from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
 from agent.linux import process
 
@@ -67,6 +68,7 @@ class Engine:
         self._config = config
         self._images = images
         self._writable_layer = writable_layer
+        self.visits = Visits()
         self._supervisor = Supervisor(config, self.store, self.after_end, self._lost)
         self.roles = Roles(self, self._supervisor)
         self._local: dict[str, local.Local] = {}  # of containers that have one
@@ -118,6 +120,7 @@ class Engine:
         """Run it. Raises WrongState, ContainerStartError with the step that failed (exit code 127 or 126 is then
         stored when the program could not be run), NetworkError; the container is not running then.
         """
+        self.visits.settle(container_id)
         with self.store.lock(container_id):
             self._refuse("start", container_id, state.why_not_start)
             self._start(self.store.spec(container_id))
@@ -162,6 +165,7 @@ class Engine:
 
     def remove(self, container_id: str, force: bool = False) -> None:
         """Delete the container with its writable layer and log; with `force`, kill it first. Raises WrongState."""
+        self.visits.settle(container_id, 0.0 if force else SETTLE_S)
         while True:
             with self.store.lock(container_id):
                 status = self._refuse("remove", container_id, lambda s: state.why_not_remove(s, force=force))
@@ -422,6 +426,7 @@ class Engine:
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
         self._local.pop(container_id, None)
+        self.visits.cut(container_id)
         network.remove(container_id)
         self.cgroup(container_id).remove()
         shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)

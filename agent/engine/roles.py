@@ -45,6 +45,10 @@ class Roles:
                 )
             if self._engine.inspect(container_id).state == State.PAUSED:
                 raise WrongState(f"container {container_id} is paused", hint="let it go on first: migrate unpause")
+            if self._engine.visits.writing(container_id):  # it would be lost, or be half here and half there
+                raise WrongState(
+                    f"files are being copied to container {container_id}", hint="wait for that `migrate cp`, or end it"
+                )
             record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
             self._engine.store.write_record(container_id, record)
 

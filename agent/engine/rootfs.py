@@ -54,13 +54,6 @@ def mount_root(
     target.mkdir(parents=True, exist_ok=True)
     userns = namespaces.userns_fd(ids_base, ids_count)
 
-    def as_root(work: Callable[[], int]) -> int:
-        def as_mounter() -> int:
-            _become_mounter(ids_base)
-            return work()
-
-        return _in_child(as_mounter)
-
     try:
         overlay = _in_child(lambda: _mount_staged(layers, writable, target, userns, ids_base))
         try:
@@ -69,12 +62,50 @@ def mount_root(
             os.close(overlay)
         try:
             os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
-            bound.attach(target, binds, userns, as_root)
+            bound.attach(target, binds, userns, lambda work: _as_root(work, ids_base))
         except OSError:
             mounts.unmount_all(target)
             raise
     finally:
         os.close(userns)
+
+
+def mount_read_only(
+    *,
+    layers: Sequence[Path],
+    writable: Path,
+    target: Path,
+    ids_base: int,
+    ids_count: int,
+    binds: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """The same at `target` to look at only: `writable` is one more layer, and may be changed meanwhile. A bind whose place is not there
+    is left out. For a process in a mount namespace of its own. Raises OSError.
+    """
+    userns = namespaces.userns_fd(ids_base, ids_count)
+    mounts.mount("staging", target, "tmpfs", 0, "mode=755")
+    os.chdir(target)
+    names = [str(number) for number in range(len(layers))]
+    for name, layer in zip(names, reversed(layers), strict=True):
+        _attach_clone(layer, Path(name), userns)
+    _attach_clone(writable, Path("w"), userns)
+    for name in ("empty", "root"):
+        Path(name).mkdir()
+    # Two layers are the least that overlayfs takes without a writable one.
+    fields = [("lowerdir", ":".join(["w/upper", *names, "empty"])), *OPTIONS]
+    text = ",".join(f"{key}={value}" for key, value in fields)
+    mounts.mount("overlay", Path("root"), "overlay", mounts.MS_RDONLY, text)
+    overlay = mounts.open_tree(Path("root"))
+    os.chdir("/")
+    mounts.move_mount(overlay, target)
+    for bind in binds:
+        try:
+            bound.attach(target, [bind], userns, lambda work: _as_root(work, ids_base))
+        except OSError as exc:
+            if exc.errno != errno.EROFS:
+                raise
+    for fd in (overlay, userns):
+        os.close(fd)
 
 
 def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: int, ids_base: int) -> int:
@@ -117,6 +148,14 @@ def _become_mounter(ids_base: int) -> None:
     os.setgroups([])
     os.setresgid(ids_base, ids_base, ids_base)
     os.setresuid(ids_base, ids_base, ids_base)
+
+
+def _as_root(work: Callable[[], int], ids_base: int) -> int:
+    def as_mounter() -> int:
+        _become_mounter(ids_base)
+        return work()
+
+    return _in_child(as_mounter)
 
 
 def _in_child(work: Callable[[], int]) -> int:

@@ -101,6 +101,13 @@ def why_not_exec(status: ContainerStatus) -> str:
     return _moving(status) or ("" if status.state == State.RUNNING else f"it is {status.state}")
 
 
+def why_not_reach(status: ContainerStatus) -> str:
+    """Its files, from outside: `cp`, `diff`, `export`, `commit`."""
+    if moving := _moving(status):
+        return moving
+    return f"it is {status.state}" if status.state in (State.ARRIVING, State.FROZEN) else ""
+
+
 def why_not_attach(status: ContainerStatus) -> str:
     if moving := _moving(status):
         return moving

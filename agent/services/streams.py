@@ -83,7 +83,9 @@ def _feed(program: Conversation, requests: Iterator[pb.ExecInput]) -> None:
         return  # the caller is gone: the callback acts
 
 
-def whole(chunks: Iterator[pb.ImportChunk] | Iterator[pb.BuildChunk], what: str, *, hint: str) -> Iterator[bytes]:
+def whole(
+    chunks: Iterator[pb.ImportChunk] | Iterator[pb.BuildChunk] | Iterator[pb.CopyInChunk], what: str, *, hint: str
+) -> Iterator[bytes]:
     """The bytes that are streamed here. A call that was cut off can look like one that has ended: the sender says where the end is."""
     size = 0
     for chunk in chunks:

@@ -19,7 +19,7 @@ from agent.storage.unpack import OVERLAY_OPAQUE, OVERLAY_PREFIX
 
 _CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a fifo that took its place must not hold us up
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 

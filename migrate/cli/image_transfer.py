@@ -113,7 +113,7 @@ def save(client: Client, args: argparse.Namespace) -> int:
         return 2
     view = Layers(quiet=args.quiet or args.output == "-")
     total = done = 0
-    with _output(args.output) as file:
+    with output(args.output) as file:
         for piece in client.save_images(args.images, host=args.host):
             if isinstance(piece, int):
                 total = piece
@@ -132,7 +132,7 @@ def _progress(name: str, text: str, done: int, total: int) -> ImageProgress:
 
 
 @contextmanager
-def _output(name: str) -> Iterator[BinaryIO]:
+def output(name: str) -> Iterator[BinaryIO]:
     """Under its name only when it is whole."""
     if name == "-":
         yield sys.stdout.buffer

@@ -26,6 +26,7 @@ STUBS: Mapping[str, Any] = {
     "Containers": agent_pb2_grpc.ContainersStub,
     "Images": agent_pb2_grpc.ImagesStub,
     "Builds": agent_pb2_grpc.BuildsStub,
+    "Files": agent_pb2_grpc.FilesStub,
     "Migration": agent_pb2_grpc.MigrationStub,
 }
 
@@ -53,6 +54,11 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Images.Pull": None,
     "Images.Push": None,
     "Images.Login": 60.0,
+    "Files.CopyOut": None,
+    "Files.CopyIn": None,
+    "Files.Export": None,
+    "Files.Diff": 600.0,
+    "Files.Commit": None,
 }
 
 # What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract.

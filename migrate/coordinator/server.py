@@ -17,6 +17,7 @@ from migrate.coordinator.agents import AgentPool, Tunnel
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.config import CoordinatorConfig
 from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.files import FilesService
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Host, Store
@@ -56,10 +57,13 @@ class Coordinator:
             interceptors=[ErrorInterceptor()],
             options=channels.SERVER_OPTIONS,
         )
-        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
+        containers = FleetContainers(self.store, self.pool)
+        service = FleetService(containers, self.runner)
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
         builds = BuildsService(self.store, self.pool)
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(builds, self._server)  # type: ignore[no-untyped-call]  # generated
+        files = FilesService(containers)
+        coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 
     def start(self) -> None:
         """Take up the moves that the last coordinator left, then serve: whoever asks finds them under way."""

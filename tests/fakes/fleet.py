@@ -13,6 +13,7 @@ from migrate.client import Client
 from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.files import FilesService
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Fleet, Host, MigrationId, Store, change_owner
@@ -45,12 +46,14 @@ class FakeFleet:
             self.store.put_host(Host(name=name, address=address(name), host_keys=("ssh-ed25519 AAAA",)))
         self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
         self.runner = MoveRunner(self.store, self.pool, FakeSigner(), Patience(undo_limit_s=2.0, first_s=0.05))
-        service = FleetService(FleetContainers(self.store, self.pool), self.runner)
+        containers = FleetContainers(self.store, self.pool)
+        service = FleetService(containers, self.runner)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
         )
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(BuildsService(self.store, self.pool), self._server)
+        coordinator_pb2_grpc.add_FleetFilesServicer_to_server(FilesService(containers), self._server)
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"

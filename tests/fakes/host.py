@@ -20,6 +20,7 @@ from agent import errors
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
+from tests.fakes.files import FilesService
 
 CREATED = types_pb2.CONTAINER_STATE_CREATED
 RUNNING = types_pb2.CONTAINER_STATE_RUNNING
@@ -41,6 +42,7 @@ class FakeHost:
         self.calls: list[str] = []
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
+        self.files = FilesService(self, directory)
 
     def serve(self, migration: agent_pb2_grpc.MigrationServicer | None = None) -> FakeHost:
         """`migration`: what answers for this host's part of moves, tests.fakes.agent.FakeAgent."""
@@ -53,6 +55,7 @@ class FakeHost:
         agent_pb2_grpc.add_ContainersServicer_to_server(ContainersService(self), self._server)
         agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self), self._server)
         agent_pb2_grpc.add_BuildsServicer_to_server(BuildsService(self), self._server)
+        agent_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
         if migration is not None:
             agent_pb2_grpc.add_MigrationServicer_to_server(_Late(migration), self._server)
         self._server.add_insecure_port(channels.unix_target(self.path))

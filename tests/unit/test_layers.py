@@ -27,10 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.errors": set(),
     "agent.relay": set(),
     "agent.linux": set(),
+    "agent.filetree": {"agent.linux"},  # both ends of `cp`
     # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
     "agent.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
     "agent.setup": {"agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.dial"},
-    "agent.engine": {"agent.atomic", "agent.config", "agent.linux", "agent.errors"},
+    "agent.engine": {"agent.atomic", "agent.config", "agent.linux", "agent.errors", "agent.filetree"},
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
     "agent.storage": {"agent.atomic", "agent.linux", "agent.errors", "agent.engine.spec", "zstandard", "xxhash"},
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
@@ -52,15 +53,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.errors": set(),
     "migrate.records": {"migrate.errors", "migrate.records_container", "migrate.records_json"},
     "migrate.records_container": {"migrate.records_json"},
+    "migrate.records_files": {"migrate.records_json"},
     "migrate.records_json": set(),
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
     "migrate.context": {"migrate.errors", "e2b_dockerfile_utils"},
     "migrate.client": {
-        "migrate.client_builds", "migrate.client_images", "migrate.errors", "migrate.records",
+        "migrate.client_builds", "migrate.client_files", "migrate.client_images", "migrate.errors", "migrate.records",
         "migrate.wire", "migrate.rpc", "protos", "grpc",
     },
     "migrate.client_builds": {"migrate.errors", "migrate.records", "migrate.wire", "protos", "grpc"},
     "migrate.client_images": {"migrate.errors", "migrate.records", "migrate.wire", "protos"},
+    "migrate.client_copy": {"migrate.errors", "migrate.records_files", "protos", "agent.filetree"},
+    "migrate.client_files": {
+        "migrate.client_copy", "migrate.errors", "migrate.records", "migrate.records_files", "migrate.wire", "protos",
+    },
     "migrate.rpc": {"migrate.errors", "protos", "grpc", "google"},
     "migrate.saga": {"migrate.errors"},
     "migrate.tunnel": {"migrate.errors", "migrate.rpc", "grpc", "paramiko", "cryptography"},
@@ -72,7 +78,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "migrate.errors", "migrate.records", "migrate.client", "migrate.debian", "migrate.tunnel.pki", "agent.setup",
     },
     "migrate.cli": {
-        "migrate.errors", "migrate.records", "migrate.client", "migrate.context", "migrate.debian", "migrate.lab", "agent.setup",
+        "migrate.errors", "migrate.records", "migrate.records_files", "migrate.client", "migrate.context", "migrate.debian",
+        "migrate.lab", "agent.setup",
     },
 }  # fmt: skip
 JUDGED = {
@@ -87,6 +94,7 @@ BARE = (
     "agent/engine/init.py",
     "agent/engine/link.py",  # by the monitor; the agent calls what enters nothing: cut and join
     "agent/engine/enter.py",
+    "agent/engine/reach.py",
     "agent/dial.py",
     "agent/setup/__main__.py",
     "agent/setup/doctor.py",
@@ -100,6 +108,7 @@ SINGLE_THREADED = {
     "agent/engine/init.py",
     "agent/engine/link.py",  # by the monitor; the agent calls what enters nothing: cut and join
     "agent/engine/monitor_start.py",
+    "agent/engine/reach.py",
     "agent/engine/rootfs.py",  # by the monitor
     "agent/setup/probe_child.py",
 }

@@ -1,0 +1,120 @@
+"""This machine's end of `migrate cp`: its files as a tar, and a tar as its files. What comes from a container is taken for hostile."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from agent.filetree import pack, paths, place
+from migrate.errors import InvalidArgument, MigrateError, NotFound, Unreachable
+from migrate.records_files import Copied
+from protos import agent_pb2
+
+_BUFFER_BYTES = 1 << 20
+
+
+def receive(chunks: Iterator[agent_pb2.FileChunk], destination: str | Path, *, archive: bool) -> Copied:
+    """Place what comes, by the rules of `docker cp`. `archive`: with the ids that the tar says. Raises MigrateError."""
+    owner = place.Owner.TAR if archive else place.Owner.MINE
+    try:
+        reading = _Reading(chunks)
+        source = reading.source()
+        with _local(), _root() as root, paths.destination(root, _absolute(destination), source) as where:
+            placed = place.members(cast(IO[bytes], io.BufferedReader(reading, _BUFFER_BYTES)), where, owner)
+    finally:
+        cast(Any, chunks).close()  # a generator: ends the call
+    return Copied(
+        bytes=reading.size, files=placed.files, skipped=tuple(placed.skipped), skipped_count=placed.skipped_count
+    )
+
+
+@contextmanager
+def packed(source: str | Path, *, follow: bool) -> Iterator[tuple[paths.Source, Iterator[bytes]]]:
+    """What `source` is, and its tar; `follow`: a link at its end. Raises MigrateError."""
+    with _local(), _root() as root:
+        located, what = paths.source(root, _absolute(source), follow=follow)
+        with located:
+            yield what, _explaining(pack.tree(located.parent, located.name, what.name))
+
+
+class _Reading(io.RawIOBase):
+    """The chunks as a file to be read once. Unreachable where they are cut off."""
+
+    def __init__(self, chunks: Iterator[agent_pb2.FileChunk]) -> None:
+        super().__init__()
+        self.size = 0
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self._ended = False
+
+    def source(self) -> paths.Source:
+        """What is copied; before anything else."""
+        first = next(self._chunks, None)
+        if first is None or not first.HasField("source"):
+            raise Unreachable("the copy does not say what it is", hint="copy it again")
+        found = first.source
+        return paths.Source(name=found.name, mode=found.mode, size=found.size, link_target=found.link_target)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(self._next())
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _next(self) -> bytes:
+        """b"" at the end."""
+        while not self._ended:
+            chunk = next(self._chunks, None)
+            if chunk is None or (chunk.HasField("end") and chunk.end != self.size):
+                raise Unreachable(f"the copy was cut off after {self.size} bytes", hint="copy it again")
+            if chunk.HasField("end"):
+                self._ended = True
+            elif chunk.data:
+                self.size += len(chunk.data)
+                return bytes(chunk.data)
+        return b""
+
+
+@contextmanager
+def _local() -> Iterator[None]:
+    """What goes wrong with this machine's files, in the library's own errors."""
+    try:
+        yield
+    except paths.Misfit as exc:
+        raise InvalidArgument(str(exc)) from exc
+    except OSError as exc:
+        raise _explained(exc) from exc
+
+
+def _explaining(tar: Iterator[bytes]) -> Iterator[bytes]:
+    with _local():
+        yield from tar
+
+
+@contextmanager
+def _root() -> Iterator[int]:
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _explained(exc: OSError) -> MigrateError:
+    where = f": {exc.filename}" if exc.filename else ""
+    kind: Callable[[str], MigrateError] = NotFound if isinstance(exc, FileNotFoundError) else InvalidArgument
+    return kind(f"on this machine: {exc.strerror or exc}{where}")
+
+
+def _absolute(path: str | Path) -> bytes:
+    """With what its end says ("dir/.") kept."""
+    return os.path.join(os.fsencode(os.getcwd()), os.fsencode(path))  # noqa: PTH109, PTH118  # pathlib drops the end
