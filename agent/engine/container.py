@@ -341,12 +341,14 @@ class Engine:
                 before, pid=pid, start_ticks=process.start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
             )
             self.store.write_record(spec.id, record)
+            inside: dict[str, Any] = {}
             if not self._local_of(spec.id).host_network:
                 network.attach(spec, pid, self._config.bridge)
+                inside["link"] = dataclasses.asdict(network.inside_plan(spec, self._config.bridge))
             live.hold_outputs()
             for attachment in attachments:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
-            live.ask("start")
+            live.ask("start", **inside)
         except (AgentError, OSError) as exc:
             by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
             # After a failed execve the monitor writes the exit status and ends by itself.

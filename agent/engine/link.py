@@ -1,7 +1,7 @@
-"""A container's link while it moves, from the monitor: cut at the freeze, furnished before the tasks exist, joined at the end.
+"""A container's link, from its monitor: furnished before there are tasks; in a move cut at the freeze and joined at the end.
 
-What the engine gave the container (lo, eth0, its address and route) is made anew on the target, where the container cannot have changed
-it; else (CAP_NET_ADMIN, `network.may_change`) CRIU carries the whole namespace. For a process with a single thread; standard library
+What the container was given at its start (lo, eth0, its address and route) is made anew on the target, where it cannot have changed it;
+else (CAP_NET_ADMIN, `network.may_change`) CRIU carries the whole namespace. For a process with a single thread; standard library
 only.
 """
 
@@ -53,13 +53,15 @@ def tell_bridge(plan: LinkPlan) -> None:
 
 
 def furnish(plan: LinkPlan, pid: int) -> None:
-    """Give the new, empty network namespace of `pid` what engine.network.attach() gave the old one."""
+    """Give the new network namespace of `pid` lo and eth0: at a start and in a restore alike. `plan.peer`: what becomes eth0
+    (a start has made it there already).
+    """
     if plan.peer:
         with RouteSocket() as route:
             route.move(route.index(plan.peer), pid, "eth0")
     with _inside(pid) as inside:
         inside.set_up(inside.index("lo"))
-        if plan.peer:
+        if plan.address:
             eth0 = inside.index("eth0")
             inside.add_address(eth0, plan.address)
             inside.set_up(eth0)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import atomic
-from agent.engine import program, rootfs, store, usage
+from agent.engine import link, program, rootfs, store, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import LogWriter
@@ -261,6 +261,8 @@ class Monitor:
             code = 125 if step != "exec" else 127 if number == errno.ENOENT else 126
             self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
 
+        if "link" in request:
+            link.furnish(link.LinkPlan(**request["link"]), self.pid)
         self._birth.start(running=running, failed=failed)
 
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:

@@ -1,32 +1,30 @@
-"""A container's eth0: a veth pair with one end on the host's bridge. Everything goes through iproute2, as text that
-can be typed again.
+"""A container's eth0: a veth pair with one end on the host's bridge, made by rtnetlink.
 
     host: vm<id> on the bridge ═══ container: eth0 (made under the name vp<id> where CRIU is to take it in)
 
-The agent stays in its own namespaces: `nsenter` enters the container's for the lines that must run there.
+The agent stays in its own namespaces: the container's end is born in the container's, and furnished by its monitor (link.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import ipaddress
-import json
 import socket
 import struct
-import subprocess
 from collections.abc import Sequence
 
 from agent.engine.link import LinkPlan
-from agent.engine.spec import ContainerSpec, Network
+from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
-from agent.linux.rtnetlink import RouteSocket
+from agent.linux.rtnetlink import Link, RouteSocket
 
-COMMAND_LIMIT_S = 20.0
 _ETH_P_ARP = 0x0806
 _BROADCAST = b"\xff" * 6
 
 
 class NetworkError(AgentError):
-    """iproute2 refused; the message carries its own words and the line."""
+    """The kernel refused; the message has its words."""
 
     code = "network"
 
@@ -51,26 +49,13 @@ def host_index(container_id: str) -> int:
 
 
 def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
-    """Give the network namespace of `pid` lo and, unless spec.network.address is "", eth0 with its address; the
-    host's end goes up.
+    """Make the container's pair, unless spec.network.address is "": one end on the bridge, up; the other eth0 in the network
+    namespace of `pid`, which its monitor furnishes then (link.furnish of inside_plan).
 
     A pair that an earlier attempt left goes first. Raises NetworkError; what was made then goes with the namespace.
     """
-    network = spec.network
-    inside = ["link set dev lo up"]
-    if network.address:
-        host = host_end(spec.id)
-        remove(spec.id)
-        mtu = network.mtu or bridge_mtu(bridge)
-        batch(
-            [
-                f"link add {host} index {host_index(spec.id)} mtu {mtu} type veth"
-                f" peer name eth0 address {network.mac} mtu {mtu} netns {pid}",
-                f"link set dev {host} master {bridge} up",
-            ]
-        )
-        inside += _inside_lines(network)
-    batch(inside, netns_of=pid)
+    if spec.network.address:
+        _make_pair(spec, bridge, "eth0", pid=pid)
 
 
 def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
@@ -82,29 +67,29 @@ def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
     the news of a link that comes up later reaches the bridge through a work queue. Without a link-local address: the
     host says nothing to the container.
     """
-    host, peer = host_end(spec.id), peer_end(spec.id)
-    remove(spec.id)
-    mtu = spec.network.mtu or bridge_mtu(bridge)
-    batch(
-        [
-            f"link add {host} index {host_index(spec.id)} mtu {mtu} type veth"
-            f" peer name {peer} address {spec.network.mac} mtu {mtu}",
-            f"link set dev {host} addrgenmode none up",
-        ]
-    )
+    peer = peer_end(spec.id)
+    _make_pair(spec, bridge, peer)
     return peer
 
 
 def remove(container_id: str) -> None:
     """Delete the pair. No error where there is none: it goes with the container's namespace by itself, only later."""
-    result = _run(["ip", "link", "del", "dev", host_end(container_id)])
-    if result.returncode and "Cannot find device" not in result.stderr:
-        raise NetworkError(f"ip link del dev {host_end(container_id)}: {result.stderr.strip()}")
+    host = host_end(container_id)
+    try:
+        with RouteSocket() as route:
+            _remove(route, host)
+    except OSError as exc:
+        raise NetworkError(f"cannot delete {host}: {exc.strerror}") from exc
 
 
 def may_change(spec: ContainerSpec) -> bool:
     """Whether the container can change its own network namespace: then a move has to carry it, else it is made anew."""
     return "CAP_NET_ADMIN" in spec.capabilities
+
+
+def inside_plan(spec: ContainerSpec, bridge: str) -> LinkPlan:
+    """What the monitor of a container that starts gives its network namespace, where attach() has made eth0."""
+    return dataclasses.replace(link_plan(spec, bridge), peer="")
 
 
 def link_plan(spec: ContainerSpec, bridge: str) -> LinkPlan:
@@ -160,41 +145,42 @@ def announce(interfaces: Sequence[str], mac: str, address: str) -> None:
 
 def bridge_mtu(bridge: str) -> int:
     """Bytes. Raises NetworkError where the bridge does not exist."""
-    result = _run(["ip", "-json", "link", "show", "dev", bridge])
-    if result.returncode:
-        raise NetworkError(
-            f"bridge {bridge}: {result.stderr.strip()}",
-            hint=f"ip link add {bridge} type bridge && ip link set {bridge} up",
-        )
-    return int(json.loads(result.stdout)[0]["mtu"])
+    with RouteSocket() as route:
+        return _bridge(route, bridge).mtu
 
 
-def batch(lines: Sequence[str], *, netns_of: int = 0) -> None:
-    """Run `ip -batch` on `lines`, in the network namespace of the process `netns_of` if given. Raises
-    NetworkError with ip's words.
-    """
-    command = ["ip", "-batch", "-"]
-    if netns_of:
-        command = ["nsenter", f"--net=/proc/{netns_of}/ns/net", *command]
-    result = _run(command, "\n".join(lines) + "\n")
-    if result.returncode:
-        said = [line for line in result.stderr.splitlines() if line and not line.startswith("Command failed")]
-        failed = result.stderr.rpartition("Command failed -:")[2].strip()
-        line = lines[int(failed) - 1] if failed.isdigit() and 0 < int(failed) <= len(lines) else "; ".join(lines)
-        raise NetworkError(f"ip {line}: {' '.join(said) or f'exit status {result.returncode}'}")
-
-
-def _inside_lines(network: Network) -> list[str]:
-    lines = [f"address add {network.address} dev eth0", "link set dev eth0 up"]
-    if network.gateway:
-        lines.append(f"route add default via {network.gateway} dev eth0")
-    return lines
-
-
-def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def _bridge(route: RouteSocket, bridge: str) -> Link:
     try:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-    except FileNotFoundError as exc:
-        raise NetworkError(f"{command[0]} is not installed", hint="install iproute2 and util-linux") from exc
-    except subprocess.TimeoutExpired as exc:
-        raise NetworkError(f"{' '.join(command)} did not end in {COMMAND_LIMIT_S:g} s") from exc
+        return route.link(bridge)
+    except OSError as exc:
+        raise NetworkError(
+            f"bridge {bridge}: {exc.strerror}", hint=f"ip link add {bridge} type bridge && ip link set {bridge} up"
+        ) from exc
+
+
+def _make_pair(spec: ContainerSpec, bridge: str, peer: str, *, pid: int = 0) -> None:
+    """The peer in the network namespace of `pid`, and the host's end on the bridge; with `pid` 0 it is here, and off the bridge."""
+    host, mac = host_end(spec.id), bytes.fromhex(spec.network.mac.replace(":", ""))
+    with RouteSocket() as route:
+        its_bridge = _bridge(route, bridge)
+        try:
+            _remove(route, host)
+            route.add_pair(
+                host,
+                index=host_index(spec.id),
+                mtu=spec.network.mtu or its_bridge.mtu,
+                peer=peer,
+                peer_mac=mac,
+                peer_pid=pid,
+                master=its_bridge.index if pid else 0,
+            )
+        except OSError as exc:
+            raise NetworkError(f"cannot connect container {spec.name} to bridge {bridge}: {exc.strerror}") from exc
+
+
+def _remove(route: RouteSocket, name: str) -> None:
+    try:
+        route.delete(route.index(name))
+    except OSError as exc:
+        if exc.errno != errno.ENODEV:
+            raise

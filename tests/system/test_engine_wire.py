@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from agent.engine import link, network
 from agent.engine.container import Engine
 from agent.engine.network import NetworkError
+from agent.engine.spec import Network
 from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
@@ -67,6 +70,46 @@ def test_restored_end_is_silent_until_it_is_announced(host: EngineHost, engine: 
     finally:
         network.remove(spec.id)
         subprocess.run(["ip", "link", "del", "dev", "up0"], check=True)
+
+
+def test_container_is_connected_as_its_spec_says(host: EngineHost, engine: Engine) -> None:
+    """MAC, address, default route and loopback inside; the MTU is the bridge's where the spec has none. A pair that an earlier attempt
+    left is no obstacle."""
+    spec, bridge = host.spec("ip address; ip route; sleep 1000"), host.config.bridge
+    subprocess.run(["ip", "link", "set", bridge, "mtu", "1450"], check=True)
+    try:
+        engine.create(spec, 1)
+        network.prepare_peer(spec, bridge)
+        engine.start(spec.id)
+        until(lambda: b"default" in b"".join(entry.data for entry in engine.logs(spec.id)))
+        said = b"".join(entry.data for entry in engine.logs(spec.id)).decode()
+        lo, eth0 = said.split("2: eth0")
+        assert "LOOPBACK,UP" in lo
+        assert "mtu 1450" in eth0
+        assert f"inet {spec.network.address}" in eth0
+        assert spec.network.mac in eth0
+        assert f"default via {spec.network.gateway} dev eth0" in eth0
+    finally:
+        subprocess.run(["ip", "link", "set", bridge, "mtu", "1500"], check=True)
+
+
+def test_container_without_an_address_has_loopback_only(host: EngineHost, engine: Engine) -> None:
+    """No address, no pair; no bridge is asked for."""
+    spec = replace(host.spec("ip link; sleep 1000"), network=Network(address="", mac=""))
+    engine.create(spec, 1)
+    engine.start(spec.id)
+    until(lambda: b"LOOPBACK,UP" in b"".join(entry.data for entry in engine.logs(spec.id)))
+    assert b"eth0" not in b"".join(entry.data for entry in engine.logs(spec.id))
+    assert network.host_end(spec.id) not in host.links()
+
+
+def test_refusals_of_the_network_say_why(host: EngineHost) -> None:
+    """A bridge that is not there comes with what to type; an end that is not there is removed already."""
+    spec = replace(host.spec("true"), network=replace(host.spec("true").network, mtu=0))
+    with pytest.raises(NetworkError, match=r"bridge br9: .*No such device") as caught:
+        network.attach(spec, os.getpid(), "br9")
+    assert caught.value.hint.startswith("ip link add br9 type bridge")
+    network.remove(spec.id)
 
 
 def test_detached_container_is_cut_off_with_its_link_up(host: EngineHost, engine: Engine) -> None:

@@ -73,6 +73,36 @@ def test_port_joins_and_leaves_a_bridge() -> None:
     assert "master" not in shown
 
 
+def test_pair_is_born_in_two_namespaces() -> None:
+    """One end here: number, MTU, port of the bridge, up, no link-local address; the other there, down, with its name and MAC. One
+    delete ends both."""
+    holder = subprocess.Popen(["ip", "netns", "exec", B, "sleep", "60"])
+    try:
+        made = f"""
+import time, sys
+while not __import__('os').path.samefile('/proc/{holder.pid}/ns/net', '/run/netns/{B}'): time.sleep(0.01)
+mac = bytes.fromhex('02420a580002')
+route.add_pair('vmx', index=268435465, mtu=1400, peer='eth0', peer_mac=mac, peer_pid={holder.pid}, master=route.index('br0'))
+"""
+        inside(made)
+        (here,) = ip(A, "-d", "link", "show", "dev", "vmx")
+        assert (here["ifindex"], here["mtu"], here["master"], here["inet6_addr_gen_mode"]) == (
+            268435465,
+            1400,
+            "br0",
+            "none",
+        )
+        assert "UP" in here["flags"]
+        (there,) = [each for each in ip(B, "link") if each["ifname"] == "eth0"]
+        assert (there["address"], there["mtu"]) == ("02:42:0a:58:00:02", 1400)
+        assert "UP" not in there["flags"]
+        inside("route.delete(route.index('vmx'))")
+        assert "eth0" not in [each["ifname"] for each in ip(B, "link")]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
 def test_link_is_furnished_in_another_namespace() -> None:
     """A peer moves there under its new name, gets its address, comes up, and has a default route and a neighbour."""
     holder = subprocess.Popen(["ip", "netns", "exec", B, "sleep", "60"])
@@ -120,5 +150,9 @@ def test_refusal_says_what_was_asked_and_why() -> None:
     """The request, and the kernel's reason."""
     said = inside("try: route.index('nothing0')\nexcept OSError as exc: print(exc)")
     assert said.strip() == "[Errno 19] link nothing0: No such device"
+    said = inside(
+        "try: route.add_pair('v0', index=77, mtu=1400, peer='p', peer_mac=bytes([2] * 6))\nexcept OSError as exc: print(exc)"
+    )
+    assert "veth v0 peer p" in said and "File exists" in said
     said = inside("try: route.replace_fdb(route.index('v0'), bytes(6))\nexcept OSError as exc: print(exc)")
     assert "fdb 00:00:00:00:00:00 on port" in said
