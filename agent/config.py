@@ -21,6 +21,9 @@ class AgentConfig:
     bridge: str = "migrate0"
     uplink: str = ""  # the bridge's port towards the other hosts: where a moved address is announced; "" = every port but the containers'
     cgroup_parent: str = "migrate"
+    build_gateway: str = (
+        ""  # where a build's containers go out in a fleet without a gateway; they never leave this host
+    )
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
 

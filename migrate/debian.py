@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -47,6 +47,11 @@ _FILES = {
     ),
     "etc/dpkg/dpkg.cfg.d/unsafe-io": (0o644, "force-unsafe-io\n"),
 }
+
+_AUTHORITIES = Path("/usr/local/share/ca-certificates")
+# What decides whether apt can read the same archives from inside: not how this machine likes its apt.
+_ACCESS = re.compile(r"(Acquire::(?:Check-Valid-Until|Check-Date|(?:http|https|ftp)::Proxy(?:::[^ ]+)?)) (\".*\";)$")
+Files = Mapping[str, tuple[int, str]]  # path without the first slash: mode, text
 
 Report = Callable[[str], None]
 
@@ -85,7 +90,8 @@ def suite_of(name: str) -> str:
 def base(
     name: str, *, include: Sequence[str] = (), cache_dir: Path = CACHE_DIR, report: Report = lambda _: None
 ) -> Path:
-    """A tar, zstd, of a minimal system (mmdebstrap's minbase) with apt, its sources those of this machine, moved to the suite.
+    """A tar, zstd, of a minimal system (mmdebstrap's minbase) with apt, its sources those of this machine, moved to the suite,
+    and what it takes to read them: proxies, dates, the certificate authorities that this machine's administrator trusts.
 
     Kept in `cache_dir` until the archives change; where these cannot be asked, the newest that is kept is good enough. As
     root. Raises DebianError, InvalidArgument.
@@ -109,14 +115,15 @@ def base(
             hint="check that apt-get update works here",
         )
     stamp = f"{datetime.fromtimestamp(released, UTC):%Y%m%dT%H%M%SZ}"
-    path = cache_dir / f"{stem}-{stamp}-{_digest([_FORMAT, [asdict(one) for one in sources], _FILES])[:8]}.tar.zst"
+    files = {**_FILES, **_access()}
+    path = cache_dir / f"{stem}-{stamp}-{_digest([_FORMAT, [asdict(one) for one in sources], files])[:8]}.tar.zst"
     if path.exists():
         report(f"kept from {stamp}")
         return path
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=cache_dir) as scratch:
         made = Path(scratch) / "base.tar"
-        words = ["--variant=minbase", "--format=tar", *_hooks(Path(scratch))]
+        words = ["--variant=minbase", "--format=tar", *_hooks(Path(scratch), files)]
         if include:
             words.append(f"--include={','.join(include)}")
         _mmdebstrap([*words, suite, str(made), "-"], sources, scratch=Path(scratch), epoch=released, report=report)
@@ -212,14 +219,28 @@ def _plain_suite(suite: str) -> str:
     return suite.partition("-")[0]
 
 
-def _hooks(scratch: Path) -> list[str]:
-    """Options that put our files in, and take out what belongs to the machine that this ran on."""
+def _access() -> dict[str, tuple[int, str]]:
+    """The files that say how this machine reads its archives, and whom it trusts besides Debian's own list of authorities."""
+    try:
+        dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except FileNotFoundError:
+        dump = ""
+    lines = [f"{found[1]} {found[2]}\n" for line in dump.splitlines() if (found := _ACCESS.fullmatch(line))]
+    files = {"etc/apt/apt.conf.d/90archives": (0o644, "".join(sorted(lines)))} if lines else {}
+    for path in sorted(_AUTHORITIES.glob("*.crt")):
+        files[str(path).removeprefix("/")] = (0o644, path.read_text())
+    return files
+
+
+def _hooks(scratch: Path, files: Files) -> list[str]:
+    """Options that put `files` in, and take out what belongs to the machine that this ran on."""
     words = []
-    for number, (name, (mode, text)) in enumerate(_FILES.items()):
+    for number, (name, (mode, text)) in enumerate(files.items()):
         source = scratch / f"file{number}"
         source.write_text(text)
-        # Before anything is configured: mmdebstrap's own policy would go away again at the end, and ours with it.
-        when = "extract" if name == POLICY else "customize"
+        # Before anything is configured: mmdebstrap's own policy would go away again at the end, and ours with it; and
+        # ca-certificates, where it is included, reads the authorities when it is configured.
+        when = "extract" if name == POLICY or name.endswith(".crt") else "customize"
         words.append(f'--{when}-hook=install -D -m {mode:o} "{source}" "$1/{name}"')
     left = '"$1/etc/resolv.conf" "$1/etc/hostname" "$1"/var/cache/apt/*.bin'
     return [*words, "--skip=chroot/policy-rc.d", f"--customize-hook=rm -f {left}"]

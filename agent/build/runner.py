@@ -34,7 +34,8 @@ class Runner:
 
     def __init__(self, config: AgentConfig, engine: Engine, *, ids: IdRange, address: Network) -> None:
         self._config, self.engine = config, engine
-        self.ids, self._address = ids, address
+        self.ids = ids
+        self._address = dataclasses.replace(address, gateway=address.gateway or config.build_gateway)
         self._guard = threading.Lock()
         self._cancelled = False
         self._running = ""

@@ -22,6 +22,7 @@ PACKAGES = {  # name -> what it is for
     "iproute2": "bridges, veth pairs, addresses",
     "openssh-server": "the only door of a host",
     "openssh-client": "bulk data between hosts",
+    "slirp4netns": "a lab's way out, for builds",
     "skopeo": "images from and to registries",
     "tar": "CRIU packs a container's tmpfs with it",
     "gzip": "the same",

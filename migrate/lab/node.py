@@ -1,4 +1,5 @@
-"""The supervisor of one node: `python -m migrate.lab.node PLAN`, already inside the node's namespaces (net, mnt, uts).
+"""The supervisor of one node: `python -m migrate.lab.node PLAN OUTSIDE`, already inside the node's namespaces (net, mnt, uts).
+OUTSIDE is a descriptor of the network namespace that it came from.
 
 First it makes the place look like a host of its own, then it keeps the programs of its plan running until SIGTERM:
 
@@ -45,7 +46,7 @@ class Child:
         self.next_start = 0.0  # monotonic
         self.delay_s = _FIRST_DELAY_S
 
-    def start(self, plan: NodePlan) -> None:
+    def start(self, plan: NodePlan, outside: int) -> None:
         log = Path(plan.directory) / "log" / f"{self.program.name}.log"
         self.starts += 1
         self.started = time.monotonic()
@@ -57,7 +58,8 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=plan.environment,
+                    env=plan.environment | ({"OUTSIDE": str(outside)} if self.program.outside else {}),
+                    pass_fds=(outside,) if self.program.outside else (),
                     cwd="/",
                     start_new_session=True,
                 )
@@ -83,8 +85,8 @@ class Child:
 class Supervisor:
     """Keeps the children of one plan."""
 
-    def __init__(self, plan: NodePlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: NodePlan, outside: int) -> None:
+        self.plan, self._outside = plan, outside
         self.children = [Child(program) for program in plan.programs]
         self.stopping = False
         me = processes.read(os.getpid())
@@ -115,7 +117,7 @@ class Supervisor:
     def _start_due(self) -> None:
         for child in self.children:
             if child.process is None and child.next_start <= time.monotonic():
-                child.start(self.plan)
+                child.start(self.plan, self._outside)
                 self._publish()
 
     def _reap(self) -> None:
@@ -225,7 +227,9 @@ def main() -> int:
     if plan.cgroup:
         (Path(plan.cgroup) / "cgroup.procs").write_text("0")
     make_host(plan)
-    supervisor = Supervisor(plan)
+    outside = int(sys.argv[2])
+    os.set_inheritable(outside, False)  # for those alone that are given it
+    supervisor = Supervisor(plan, outside)
     say(f"{plan.name} is up, pid {os.getpid()}")
     supervisor.run()
     say(f"{plan.name} ends")

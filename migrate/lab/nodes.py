@@ -47,9 +47,11 @@ def start(lab: Lab, node: Node) -> None:
         "unshare", "--mount", "--uts", "--propagation", "private",
         sys.executable, "-m", "migrate.lab.node", str(plan_file(directory)),
     ]  # fmt: skip
-    with (directory / "log/node.log").open("ab") as log:
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY)
+    with os.fdopen(outside), (directory / "log/node.log").open("ab") as log:
         process = subprocess.Popen(
-            command,
+            [*command, str(outside)],
+            pass_fds=(outside,),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

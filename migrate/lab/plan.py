@@ -11,10 +11,14 @@ from typing import Self
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One program to keep running. Its output goes to NAME.log in the node's log directory."""
+    """One program to keep running. Its output goes to NAME.log in the node's log directory.
+
+    `outside`: it gets a descriptor of the network namespace of whoever started the lab, its number in $OUTSIDE.
+    """
 
     name: str
     argv: tuple[str, ...]
+    outside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class NodePlan:
     def load(cls, path: Path) -> Self:
         raw = json.loads(path.read_text())
         raw["binds"] = tuple((source, target) for source, target in raw["binds"])
-        raw["programs"] = tuple(Program(name=each["name"], argv=tuple(each["argv"])) for each in raw["programs"])
+        raw["programs"] = tuple(Program(**{**each, "argv": tuple(each["argv"])}) for each in raw["programs"])
         return cls(**raw)
 
 

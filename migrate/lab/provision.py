@@ -113,6 +113,7 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
             cgroup_parent=str(lab.container_cgroup(node.name)),
             criu=lab.criu,
             group=USER,
+            build_gateway=node.address,
         )
     )
     (directory / "sshd_config").write_text(
@@ -125,10 +126,13 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
             user=USER,
         )
     )
-    programs = (
+    programs: tuple[Program, ...] = (
         Program(name="sshd", argv=tuple(sshd.server_command(ETC / "sshd_config"))),
         Program(name="agent", argv=(sys.executable, "-m", "agent", "--config", str(ETC / "agent.toml"))),
     )
+    if shutil.which("slirp4netns"):
+        way_out = Path(__file__).with_name("way_out.sh")
+        programs += (Program(name="way-out", argv=("/bin/sh", str(way_out), SUBNET), outside=True),)
     _plan(lab, node, binds=((lab.node_dir(node.name) / "var", STATE),), programs=programs)
 
 

@@ -96,6 +96,19 @@ def lab(alone: None) -> Iterator[Lab]:
     down.down(PREFIX, force=True)
 
 
+def test_only_the_containers_of_builds_have_a_way_out(lab: Lab) -> None:
+    """Each host has tap0 and translates what comes from its segment; nodes that build nothing have no route out."""
+    for name, out in (("host1", True), ("controller", False), ("client", False)):
+        wait_for(lambda name=name, out=out: ("default" in _in_node(lab, name, "ip", "route")) == out)  # type: ignore[misc]  # mypy and defaults of a lambda
+        assert ("default via 10.0.2.2 dev tap0" in _in_node(lab, name, "ip", "route")) == out
+    assert "masquerade" in _in_node(lab, "host1", "nft", "list", "ruleset")
+
+
+def _in_node(lab: Lab, name: str, *command: str) -> str:
+    argv = ["ip", "netns", "exec", lab.netns(name), *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 def test_every_agent_answers_through_the_coordinator(lab: Lab) -> None:
     """`up` returns when the whole way works: socket, coordinator, ssh, dial, door, agent; status says so too."""
     with Client(lab.socket) as client:

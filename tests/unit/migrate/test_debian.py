@@ -34,6 +34,9 @@ class Machine:
         self.bin.mkdir()
         (directory / "targets").write_text(TARGETS.lstrip())
         self.script("apt-get", f"cat {directory}/targets")
+        self.authorities = directory / "authorities"
+        self.authorities.mkdir()
+        self.script("apt-config", "echo 'APT::Architecture \"amd64\";'")
         self.released("Sat, 08 Nov 2025 10:00:00 UTC")
         self.script(
             "mmdebstrap",
@@ -61,6 +64,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path)
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     monkeypatch.setattr(debian, "_HELPER", made.bin / "apt-helper")
+    monkeypatch.setattr(debian, "_AUTHORITIES", made.authorities)
     return made
 
 
@@ -106,6 +110,26 @@ def test_a_base_is_made_once_and_kept_until_the_archives_change(machine: Machine
     with_more = debian.base("debian:12", include=["curl"], cache_dir=machine.cache)
     assert "--include=curl" in machine.told("words")
     assert sorted(machine.cache.iterdir()) == sorted([newer, with_more])
+
+
+def test_what_it_takes_to_read_the_archives_goes_along(machine: Machine) -> None:
+    """Proxies, dates and the administrator's authorities are put in, other settings of apt are not; a change makes another base."""
+    before = debian.base("debian:12", cache_dir=machine.cache)
+    assert "90archives" not in machine.told("words")
+    dump = ['Acquire::http::Proxy "http://proxy.example:3128";', 'Acquire::Check-Valid-Until "false";', 'APT::X "y";']
+    machine.script("apt-config", "\n".join(f"echo '{line}'" for line in dump))
+    (machine.authorities / "ours.crt").write_text("certificate\n")
+    # The hooks' sources are gone with the scratch directory: what they would have put in is seen while they are there.
+    root = machine.directory / "root"
+    hooks = f'case $word in *-hook=install*) sh -c "${{word#*=}}" hook {root};; *.tar) printf system > $word;; esac'
+    machine.script(
+        "mmdebstrap", f'echo "$@" > {machine.directory}/words; cat > /dev/null; for word in "$@"; do {hooks}; done'
+    )
+    after = debian.base("debian:12", cache_dir=machine.cache)
+    assert after != before
+    assert machine.told("root/etc/apt/apt.conf.d/90archives").splitlines() == sorted(dump[:2])
+    assert (root / machine.authorities.relative_to("/") / "ours.crt").read_text() == "certificate\n"
+    assert "--extract-hook=install -D -m 644" in machine.told("words")
 
 
 def test_silent_archives(machine: Machine) -> None:

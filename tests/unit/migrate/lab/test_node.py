@@ -25,7 +25,7 @@ from pathlib import Path
 from migrate.lab import node
 from migrate.lab.plan import NodePlan
 node._END_TIMEOUT_S = 0.5
-node.Supervisor(NodePlan.load(Path(sys.argv[1]))).run()
+node.Supervisor(NodePlan.load(Path(sys.argv[1])), 0).run()
 """
 
 

@@ -18,7 +18,7 @@ def test_plan_survives_a_round_trip(tmp_path: Path) -> None:
         name="host1",
         directory=str(tmp_path),
         binds=(("/a", "/b"),),
-        programs=(Program(name="sshd", argv=("/usr/sbin/sshd", "-D")),),
+        programs=(Program(name="sshd", argv=("/usr/sbin/sshd", "-D")), Program(name="x", argv=("y",), outside=True)),
         environment={"PATH": "/bin"},
         cgroup="/sys/fs/cgroup/x",
     )
