@@ -144,6 +144,8 @@ def _config(spec: ContainerSpec, image: ImageConfig) -> ImageConfig:
     """What the container runs with becomes the image's default; what only an image says stays the base's."""
     count = len(image.entrypoint)
     own_entrypoint = spec.argv[:count] != image.entrypoint
+    ports = {f"{port.container_port}/{port.protocol}" for port in spec.network.ports}
+    volumes = [mount.target for mount in spec.mounts if mount.kind == "volume" and mount.anonymous]
     return dataclasses.replace(
         image,
         entrypoint=() if own_entrypoint else image.entrypoint,
@@ -153,6 +155,9 @@ def _config(spec: ContainerSpec, image: ImageConfig) -> ImageConfig:
         user=spec.user,
         labels=spec.labels,
         stop_signal="" if spec.stop_signal == "SIGTERM" and not image.stop_signal else spec.stop_signal,
+        exposed_ports=(*image.exposed_ports, *sorted(ports - set(image.exposed_ports))),
+        volumes=tuple(dict.fromkeys((*image.volumes, *volumes))),
+        healthcheck=spec.health if spec.health.test else image.healthcheck,
         on_build=(),  # they were for builds from the base
     )
 

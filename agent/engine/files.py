@@ -116,6 +116,7 @@ class Files:
             "ids_count": plan["ids_count"],
             "binds": [] if export else plan.get("binds", []),
             "writable": writable,
+            "read_only": spec.read_only,
         }
 
     def _refuse(self, verb: str, container_id: str) -> ContainerStatus:

@@ -38,6 +38,7 @@ from agent.linux import mounts, namespaces, process
 
 PIPE_BYTES = 1 << 20
 _MEMORY_BYTES = 2 << 30  # a hostile tar has headers of any size
+_FILE_CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP")
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -101,11 +102,16 @@ def _enter(root: dict[str, Any]) -> int:
         fd = os.open(f"/proc/{pid}/root", _ROOT) if kind == "live" else mounts.open_tree(Path(root["path"]))
         if process.start_ticks(pid) != root["start_ticks"]:  # after the look: all of it was the same process
             raise OSError(errno.ESRCH, f"process {pid} is not the container's init any more")
-    namespaces.setns(userns, namespaces.CLONE_NEWUSER)
+    if os.fstat(userns).st_ino == Path("/proc/self/ns/user").stat().st_ino:
+        # A container without a user namespace of its own: its root is the host's, without most of what that may do.
+        process.drop_bounding(_FILE_CAPABILITIES)
+        process.set_capabilities(permitted=_FILE_CAPABILITIES, effective=_FILE_CAPABILITIES)
+    else:
+        namespaces.setns(userns, namespaces.CLONE_NEWUSER)
+        os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
     os.close(userns)
-    os.setgroups(())
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
     return fd
 
 
@@ -123,7 +129,10 @@ def _mount(root: dict[str, Any]) -> int:
         ids_count=root["ids_count"],
         binds=root["binds"],
     )
-    return os.open(target, _ROOT)
+    fd = os.open(target, _ROOT)
+    if root["writable"] and root["read_only"]:  # what is mounted in it may be writable all the same
+        mounts.mount_setattr(fd, attr_set=mounts.MOUNT_ATTR_RDONLY)
+    return fd
 
 
 # ------------------------------------------------------------ verbs

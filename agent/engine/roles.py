@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.engine.container import Engine
 
 KILL_LIMIT_S = 15.0
+COPY_LIMIT_S = 5.0  # how long a move waits for a `cp` into its container
 
 
 class Roles:
@@ -32,8 +33,10 @@ class Roles:
     def begin(self, container_id: str, migration_id: str, role: str, epoch: int) -> None:
         """Begin this host's part in a move; repeated, nothing. One move at a time.
 
-        Raises StaleEpoch for an epoch below the known one, WrongState while it takes part in another move.
+        Raises StaleEpoch for an epoch below the known one, WrongState while it takes part in another move, or while
+        files are being copied to it for long.
         """
+        self._engine.visits.wait(container_id, COPY_LIMIT_S)
         with self._engine.store.lock(container_id):
             record = self._engine.store.record(container_id)
             if epoch < record.epoch:

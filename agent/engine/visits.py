@@ -7,7 +7,6 @@ layer are undefined. What only reads keeps nobody from anything, and is cut off 
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,13 +50,14 @@ class Visits:
         with self._changed:
             return any(visit.writes for visit in self._visits.get(container_id, ()))
 
+    def wait(self, container_id: str, timeout_s: float) -> bool:
+        """Until nothing writes any more; False at the time limit. Not under the container's lock."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.writing(container_id), timeout_s)
+
     def settle(self, container_id: str, timeout_s: float = SETTLE_S) -> None:
         """Wait for what writes, and cut it off at the time limit. Not under the container's lock."""
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while self.writing(container_id) and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(left)
-        if self.writing(container_id):
+        if not self.wait(container_id, timeout_s):
             self.cut(container_id)
 
     def cut(self, container_id: str) -> None:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import IO
+from typing import IO, cast
 
 from agent.filetree.paths import PATH_DIRECTORY, Destination, Misfit
 from agent.linux import openat2, statx
@@ -72,17 +72,16 @@ def members(tar: IO[bytes], where: Destination, owner: Owner, *, root: int = -1)
 
 
 def _read(tar: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    begin = tar.read(tarfile.BLOCKSIZE)
+    if not begin:
+        return  # a tar of nothing
+    whole = cast(IO[bytes], _Whole(begin, tar))
     # Not `for member in archive`: that takes a damaged header in the middle for the end.
     try:
-        try:
-            archive = tarfile.open(  # noqa: SIM115  # `tar` is the caller's
-                fileobj=tar, mode="r|*", bufsize=_BUFFER_BYTES, errorlevel=2, encoding="utf-8", errors="surrogateescape"
-            )
-            member: tarfile.TarInfo | None = archive.firstmember  # type: ignore[attr-defined]  # typeshed lacks it
-        except tarfile.ReadError as exc:
-            if "empty" in str(exc):
-                return
-            raise
+        archive = tarfile.open(  # noqa: SIM115  # `tar` is the caller's
+            fileobj=whole, mode="r|*", bufsize=_BUFFER_BYTES, errorlevel=2, encoding="utf-8", errors="surrogateescape"
+        )
+        member: tarfile.TarInfo | None = archive.firstmember  # type: ignore[attr-defined]  # typeshed lacks it
         stream = archive.fileobj
         assert stream is not None
         while member is not None:
@@ -93,10 +92,23 @@ def _read(tar: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 member = tarfile.TarInfo.fromtarfile(archive)
             except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]  # typeshed lacks them
                 member = None
-        while tar.read(_CHUNK_BYTES):  # what follows the mark of the end
+        while whole.read(_CHUNK_BYTES):  # what follows the mark of the end
             pass
     except _DAMAGED as exc:
         raise Misfit(f"this is no tar, or a damaged one: {exc}") from exc
+
+
+class _Whole:
+    """A stream of which the beginning has been read."""
+
+    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
+        self._begin, self._rest = begin, rest
+
+    def read(self, size: int) -> bytes:
+        begin, self._begin = self._begin, b""
+        if len(begin) > size:
+            begin, self._begin = begin[:size], begin[size:]
+        return begin + self._rest.read(size - len(begin)) if len(begin) < size else begin
 
 
 class _Placer:
@@ -263,7 +275,8 @@ class _Placer:
 
     def _dress(self, fd: int, member: tarfile.TarInfo) -> None:
         if self._owner != Owner.MINE:
-            os.fchown(fd, *self._ids(member))
+            with _foreign(member):
+                os.fchown(fd, *self._ids(member))
         os.fchmod(fd, self._mode(member))
         for key, value in member.pax_headers.items():
             name = key.removeprefix(_XATTR)
@@ -277,7 +290,8 @@ class _Placer:
 
     def _dress_at(self, parent: int, name: bytes, member: tarfile.TarInfo, *, link: bool) -> None:
         if self._owner != Owner.MINE:
-            os.chown(name, *self._ids(member), dir_fd=parent, follow_symlinks=False)
+            with _foreign(member):
+                os.chown(name, *self._ids(member), dir_fd=parent, follow_symlinks=False)
         if not link:
             os.chmod(name, self._mode(member), dir_fd=parent)
         os.utime(name, ns=(_mtime_ns(member), _mtime_ns(member)), dir_fd=parent, follow_symlinks=False)
@@ -299,6 +313,17 @@ class _Placer:
         if self._owner == Owner.MINE:
             return xattr.startswith("user.")
         return not xattr.startswith("trusted.")
+
+
+@contextlib.contextmanager
+def _foreign(member: tarfile.TarInfo) -> Iterator[None]:
+    """Around a chown(2)."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        raise Misfit(f"{member.name!r} belongs to {member.uid}:{member.gid}, which is nobody there") from exc
 
 
 def _parts(name: str) -> list[bytes]:

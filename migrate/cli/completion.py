@@ -37,12 +37,14 @@ complete -c migrate -f -a '(__migrate_complete)'
 for name in --env-file
     complete -c migrate -l (string sub -s 3 -- $name) -rF
 end
-complete -c migrate -n '__fish_seen_subcommand_from import build' -F
+complete -c migrate -n '__fish_seen_subcommand_from import build cp export' -F
 """,
 }
 # What a positional argument or an option's value names.
 KINDS = {
     "CONTAINER": "containers",
+    "SRC": "paths",
+    "DEST": "paths",
     "IMAGE": "images",
     "HOST": "hosts",
     "ID": "migrations",
@@ -136,12 +138,14 @@ def _values(action: argparse.Action, coordinator: str | None) -> list[str]:
 
 
 def names(kind: str, coordinator: str | None) -> list[str]:
-    """Names of "containers", "hosts", "images" or "migrations"; none where the coordinator does not answer."""
+    """Names of "containers" ("paths": with a colon), "hosts", "images" or "migrations"; none where the coordinator does not answer."""
     from migrate.client import Client
     from migrate.errors import MigrateError
 
     try:
         with Client(coordinator) as client:
+            if kind == "paths":
+                return sorted(f"{one.name}:" for one in client.containers(all=True))
             if kind == "containers":
                 return sorted(one.name for one in client.containers(all=True))
             if kind == "hosts":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
 import threading
@@ -347,6 +348,28 @@ def test_a_start_and_a_removal_do_not_wait_for_ever_for_a_silent_sender(host: En
     copying.join()
     never.set()
     assert [one.code for one in errors] == ["files.cut"]
+
+
+def test_file_capabilities_and_foreign_ids(host: EngineHost, engine: Engine) -> None:
+    """What makes a program privileged inside goes in and out as it is; an id that the container does not have is refused."""
+    spec = running(host, engine, "cp /bin/busybox /ping")
+    value = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, version 2
+    os.setxattr(engine.store.directory(spec.id) / "layer/upper/ping", "security.capability", value)
+    with Files(engine).copy_out(spec.id, b"/ping", follow=False) as reading:
+        data = b"".join(reading)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        header = tar.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"]
+        assert header.encode("utf-8", "surrogateescape") == value
+    write(engine, spec, "/tmp", data)
+    found = os.getxattr(engine.store.directory(spec.id) / "layer/upper/tmp/ping", "security.capability")
+    assert found[4:20] == value[4:20]
+    foreign = tarfile.TarInfo("x")
+    foreign.uid = 70_000
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(foreign)
+    with pytest.raises(InvalidArgument, match="70000:0, which is nobody there"):
+        write(engine, spec, "/tmp", buffer.getvalue())
 
 
 def test_an_export_has_all_of_the_root_and_nothing_that_is_mounted_in_it(host: EngineHost, engine: Engine) -> None:
