@@ -37,6 +37,7 @@ from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
 from agent.linux import process
 
 KILL_LIMIT_S = 15.0
+LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
 log = logging.getLogger(__name__)
@@ -329,6 +330,7 @@ class Engine:
     # ------------------------------------------------------------ parts
 
     def _start(self, spec: ContainerSpec) -> None:
+        self.visits.settle(spec.id, LEFT_OVER_S)
         before = self.store.record(spec.id)
         attachments = self._waiting.pop(spec.id, [])
         told = self.plan(spec)

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 SETTLE_S = 30.0
-_CUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visit:
-    """`cut`: ends it, from any thread, any number of times."""
+    """`cut`: ends it, from any thread, any number of times; returns when it has ended."""
 
     cut: Callable[[], None]
     writes: bool
@@ -56,15 +55,17 @@ class Visits:
             return self._changed.wait_for(lambda: not self.writing(container_id), timeout_s)
 
     def settle(self, container_id: str, timeout_s: float = SETTLE_S) -> None:
-        """Wait for what writes, and cut it off at the time limit. Not under the container's lock."""
-        if not self.wait(container_id, timeout_s):
-            self.cut(container_id)
+        """Wait for what writes, and cut it off at the time limit.
 
-    def cut(self, container_id: str) -> None:
-        """End all of them, and wait until they are gone."""
+        What writes to a container without processes holds its lock: whoever has the lock waits here only for what is left of a life before.
+        """
+        if not self.wait(container_id, timeout_s):
+            self.cut(container_id, readers=False)
+
+    def cut(self, container_id: str, *, readers: bool = True) -> None:
+        """End all of them; when this returns none of them touches a file any more."""
         with self._changed:
             visits = list(self._visits.get(container_id, ()))
         for visit in visits:
-            visit.cut()
-        with self._changed:
-            self._changed.wait_for(lambda: container_id not in self._visits, _CUT_S)
+            if readers or visit.writes:
+                visit.cut()

@@ -62,8 +62,8 @@ def says_directory(path: bytes) -> bool:
 
 
 def says_contents(path: bytes) -> bool:
-    """Whether what is in the directory is meant: "dir/."."""
-    return path.endswith(b"/.") or path == b"."
+    """Whether what is in the directory is meant: "dir/.", "dir/./", "./"."""
+    return path.rstrip(b"/").rpartition(b"/")[2] == b"."
 
 
 def locate(root: int, path: bytes, *, follow: bool) -> Located:

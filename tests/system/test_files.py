@@ -17,6 +17,7 @@ from agent.engine import adjust
 from agent.engine.container import Engine
 from agent.engine.files import Files
 from agent.engine.spec import ContainerSpec
+from agent.engine.visits import Visits
 from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
 from agent.filetree.paths import Source
 from agent.filetree.place import Owner
@@ -348,6 +349,42 @@ def test_a_start_and_a_removal_do_not_wait_for_ever_for_a_silent_sender(host: En
     copying.join()
     never.set()
     assert [one.code for one in errors] == ["files.cut"]
+
+
+def test_a_container_does_not_start_again_under_a_copy_into_its_life_before(
+    host: EngineHost, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two overlays of one writable layer are undefined: the copy is cut off; one that only reads goes on."""
+    monkeypatch.setattr(Visits.settle, "__defaults__", (0.5,))
+    spec = running(host, engine, "dd if=/dev/zero of=/big bs=1M count=8")
+    never, errors = threading.Event(), []
+
+    def silent() -> Iterator[bytes]:
+        yield tar_of(first=b"x")
+        never.wait(60)
+
+    def copy() -> None:
+        try:
+            Files(engine).copy_in(spec.id, b"/tmp", None, Owner.TAR, silent())
+        except AgentError as exc:
+            errors.append(exc.code)
+
+    copying = threading.Thread(target=copy)
+    copying.start()
+    tmp = engine.store.directory(spec.id) / "layer/upper/tmp"
+    until(lambda: (tmp / "first").exists())
+    with Files(engine).copy_out(spec.id, b"/big", follow=False) as reading:
+        pieces = iter(reading)
+        size = len(next(pieces))
+        engine.kill(spec.id)
+        engine.wait(spec.id)
+        engine.start(spec.id)
+        copying.join()
+        never.set()
+        assert errors == ["files.cut"]
+        assert size + sum(map(len, pieces)) > 8 << 20
+    write(engine, spec, "/tmp", tar_of(second=b"x"))
+    assert content(engine, spec, "/tmp/second") == b"x"
 
 
 def test_file_capabilities_and_foreign_ids(host: EngineHost, engine: Engine) -> None:

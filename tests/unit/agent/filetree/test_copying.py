@@ -74,6 +74,7 @@ def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
         ("/d", ["d", "d/f"]),
         ("d/", ["d", "d/f"]),
         ("/d/.", [".", "./f"]),
+        ("d/./", [".", "./f"]),
         ("/d/../d/./f", ["f"]),
         ("../../../d/f", ["f"]),
         ("/link/", ["link", "link/f"]),
