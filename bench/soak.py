@@ -89,7 +89,7 @@ def soak(lab: Lab, moves: int, warm_up: int, size_mb: int) -> list[str]:
         f"client gap: {ordered[0] * 1000:.0f} ms at best, {ordered[len(ordered) // 2] * 1000:.0f} ms in the middle,"
         f" {ordered[-1] * 1000:.0f} ms at worst; {last.value} replies on one connection, from port {last.port}"
     )
-    wrong += _compare(before, after)
+    wrong += compare(before, after)
     wrong += [f"left over: {line}" for line in observe.differences(seen_before, seen_after)]
     return wrong
 
@@ -120,8 +120,8 @@ def _settled(lab: Lab, fleet: Client) -> dict[Kind, int]:
     return soak_count.count(lab, fleet.inspect(CONTAINER).pid)
 
 
-def _compare(before: dict[Kind, int], after: dict[Kind, int]) -> list[str]:
-    """Print the table; returns the leaks."""
+def compare(before: dict[Kind, int], after: dict[Kind, int]) -> list[str]:
+    """Print the table; returns the leaks, a line each."""
     leaks: list[str] = []
     names = {kind.name: kind for kind in (*before, *after)}
     print(f"\n{'what':<46} {'before':>9} {'after':>9} {'more':>7}  verdict")
