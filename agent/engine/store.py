@@ -63,6 +63,14 @@ def read_exit(path: Path) -> ExitStatus | None:
     return None if raw is None else _parse(path, ExitStatus, raw)
 
 
+class _Lock:
+    """Of one container. `depth`: how often its thread holds it."""
+
+    def __init__(self) -> None:
+        self.turn = threading.RLock()
+        self.depth = 0
+
+
 class Store:
     """The directory of all containers of a host; one instance an agent."""
 
@@ -70,8 +78,7 @@ class Store:
         self.root = root
         self._guard = threading.Lock()
         self._adding = threading.Lock()
-        self._locks: dict[str, threading.RLock] = {}
-        self._depth: dict[str, int] = {}
+        self._locks: dict[str, _Lock] = {}
 
     def directory(self, container_id: str) -> Path:
         return self.root / container_id
@@ -140,6 +147,12 @@ class Store:
         (directory / "spec.json").unlink(missing_ok=True)
         self._remove(directory)
         atomic.sync_directory(self.root)
+        self._forget_lock(container_id)
+
+    def _forget_lock(self, container_id: str) -> None:
+        """Of a container that is no more. Who waits for the lock still has it, and finds no directory then."""
+        with self._guard:
+            self._locks.pop(container_id, None)
 
     @staticmethod
     def _remove(directory: Path) -> None:
@@ -159,21 +172,25 @@ class Store:
         Raises NotFound where the container has no directory (any more).
         """
         with self._guard:
-            lock = self._locks.setdefault(container_id, threading.RLock())
-        with lock:
-            if self._depth.get(container_id, 0):
-                self._depth[container_id] += 1
+            lock = self._locks.setdefault(container_id, _Lock())
+        with lock.turn:
+            if lock.depth:
+                lock.depth += 1
                 try:
                     yield
                 finally:
-                    self._depth[container_id] -= 1
+                    lock.depth -= 1
                 return
-            fd = self._flock(container_id)
-            self._depth[container_id] = 1
+            try:
+                fd = self._flock(container_id)
+            except NotFound:
+                self._forget_lock(container_id)
+                raise
+            lock.depth = 1
             try:
                 yield
             finally:
-                del self._depth[container_id]
+                lock.depth = 0
                 os.close(fd)
 
     def _flock(self, container_id: str) -> int:

@@ -180,3 +180,15 @@ def test_two_creations_of_one_id_at_once(tmp_path: Path) -> None:
             thread.join()
         assert [store.record(SPEC.id).migration_id] == made
         store.delete(SPEC.id)
+
+
+def test_nothing_is_kept_of_a_container_that_is_gone(tmp_path: Path) -> None:
+    """Neither a removed container nor an id that was only asked for stays in the agent's memory; a new one of that id can be locked."""
+    store = Store(tmp_path)
+    for _ in range(2):
+        store.add(SPEC, Record())
+        with store.lock(SPEC.id):
+            store.delete(SPEC.id)
+    with pytest.raises(NotFound), store.lock("d" * 32):
+        pass
+    assert not store._locks
