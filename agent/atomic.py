@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 
-def write(path: Path, data: str | bytes, *, mode: int = 0o600) -> None:
+def write(path: Path, data: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Replace `path`, whose directory exists. Two writers at once: the last rename wins, no mixture. On failure the old file is as
-    it was. Raises OSError.
+    it was. Not `durable`: a process may die, the host may not; for what a boot makes worthless. Raises OSError.
     """
     temp = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -19,12 +19,14 @@ def write(path: Path, data: str | bytes, *, mode: int = 0o600) -> None:
         with open(fd, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         temp.rename(path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

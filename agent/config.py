@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.errors import InvalidArgument
 
 DEFAULT_PATH = Path("/etc/migrate/agent.toml")
+MOST_IDLE_MONITORS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class AgentConfig:
         ""  # where a build's containers go out in a fleet without a gateway; they never leave this host
     )
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
+    idle_monitors: int = 2  # made ahead of need, each one process of some 2 MB of its own
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
 
     @property
@@ -75,6 +77,11 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
     for name, value in raw.items():
         if name not in known:
             raise InvalidArgument(f"{path}: unknown field {name!r}", hint=f"known fields: {', '.join(sorted(known))}")
+        if known[name] == "int":
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_IDLE_MONITORS:
+                raise InvalidArgument(f"{path}: {name} takes a number from 0 to {MOST_IDLE_MONITORS}, not {value!r}")
+            values[name] = value
+            continue
         if not isinstance(value, str):
             raise InvalidArgument(f"{path}: {name} takes a string, not {value!r}")
         if name.endswith("_dir"):

@@ -295,6 +295,7 @@ class Engine:
         Once, before anything else.
         """
         remove_trials(self._config.cgroup_parent)
+        self._supervisor.pool.start()
         for entry in self._config.containers_dir.iterdir():
             try:
                 if (entry / "spec.json").exists():
@@ -360,6 +361,8 @@ class Engine:
             self._supervisor.settle(spec.id)
             for attachment in attachments:
                 attachment.end()
+            if isinstance(exc, ContainerStartError) and exc.step == "network":
+                raise network.NetworkError(f"cannot connect container {spec.name}: {exc.message}") from exc
             raise
 
     def _thaw_to_end(self, container_id: str) -> None:

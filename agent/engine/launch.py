@@ -1,7 +1,6 @@
-"""The agent's side of a monitor: spawn it, connect to it, ask it. Threads are welcome here; nothing forks but
-subprocess.Popen (vfork + exec).
+"""The agent's side of a monitor: connect to it, ask it. Threads are welcome here; nothing forks.
 
-spawn_monitor()  ── Popen(python -I -S monitor.py), waits for "ready" on its stdout ──►  MonitorClient.connect()
+MonitorClient(a connection of pool.take())  or  MonitorClient.connect()
 client.request("create", plan=...)  ──►  reply, or an error with step and errno
 """
 
@@ -11,26 +10,18 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.engine import sync
-from agent.engine.cgroup import Cgroup
 from agent.engine.monitor_clients import short_name
 from agent.errors import AgentError, InvalidArgument, StartError
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-SPAWN_LIMIT_S = 60.0  # a host under load starts a Python in 20 s, it was seen
 REQUEST_LIMIT_S = 60.0
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 class MonitorError(AgentError):
@@ -207,54 +198,6 @@ class MonitorClient:
                 return None
             return None if message is None else (message, fds)
         return None
-
-
-def spawn_monitor(
-    runtime_dir: Path, cgroup: Cgroup | None = None, *, package_root: Path = PACKAGE_ROOT
-) -> subprocess.Popen[bytes]:
-    """Start a monitor that listens in `runtime_dir` and return when it does. The caller reaps it once it ends.
-
-    It leaves the agent's session and, with `cgroup`, the agent's cgroup: stopping the agent leaves it alone. Raises
-    ContainerStartError (step "monitor") with the end of monitor.log.
-    """
-    runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-    log_path = runtime_dir / "monitor.log"
-    script = package_root / "agent" / "monitor.py"
-    argv = [sys.executable, "-I", "-S", str(script), str(package_root), str(runtime_dir)]
-    with log_path.open("ab") as log:
-        monitor = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            env=_ENVIRONMENT,
-            start_new_session=True,
-        )
-    assert monitor.stdout is not None
-    try:
-        if cgroup is not None:
-            cgroup.add(monitor.pid)
-        if not _says_ready(monitor.stdout.fileno()):
-            raise ContainerStartError(f"the monitor did not start: {_last_lines(log_path)}", step="monitor", errno=0)
-    except AgentError:
-        monitor.kill()
-        monitor.wait()
-        raise
-    finally:
-        monitor.stdout.close()
-    return monitor
-
-
-def _says_ready(fd: int) -> bool:
-    deadline = time.monotonic() + SPAWN_LIMIT_S
-    readable, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-    return bool(readable) and os.read(fd, 16).startswith(b"ready")
-
-
-def _last_lines(path: Path) -> str:
-    lines = path.read_text(errors="replace").splitlines()
-    return " / ".join(lines[-3:]) or f"{path} is empty"
 
 
 def _refusal(cmd: str, reply: Reply) -> AgentError:

@@ -1,8 +1,7 @@
-"""The monitor: one a container, its init's parent for life. Started as `python -I -S monitor.py PACKAGE_ROOT
-RUNTIME_DIR`.
+"""The monitor: one a container, its init's parent for life. Forked by the zygote ahead of need, told by the agent whose it is.
 
-    agent ── RUNTIME_DIR/monitor.sock ──►  monitor  ── fork ──►  stage ── fork ──►  init
-                                            idle ─ create ─► created ─ start ─► running ─ exit of init ─► exited, gone
+    agent ── its own connection, then RUNTIME_DIR/monitor.sock ──►  monitor  ── fork ──►  stage ── fork ──►  init
+                     idle ─ become ─ create ─► created ─ start ─► running ─ exit of init ─► exited, gone
 
 It stays in the host's namespaces and in one thread, holds the stdio, writes log and exit status, and outlives the
 agent. When init ends it kills what is left in the cgroup, unmounts the root, writes exit.json, tells every client,
@@ -14,15 +13,10 @@ Others add to it through `commands` (name -> function(client, request, descripto
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__":
-    sys.path.insert(0, sys.argv[1])  # -I keeps the script's folder and the environment out of sys.path
-
 import base64
 import errno
 import os
-import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +41,11 @@ Plan = dict[str, Any]
 
 
 class Monitor:
-    """State and commands. `state`: idle, created, running, exited; whoever adds commands may set others (dumping,
-    held, ...).
+    """State and commands; `connection`: to its first client. `state`: idle, created, running, exited; whoever adds
+    commands may set others (dumping, held, ...).
     """
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self.loop = Loop()
         self.state = "idle"
         self.pid = 0
@@ -61,6 +55,7 @@ class Monitor:
         self.status_extras: dict[str, Any] = {}  # more fields of `status`, for those who add commands
         self.on_init_exit: Callable[[int], None] = self.finish  # a dump that has been committed replaces it
         self.commands: dict[str, Handler] = {
+            "become": self._become,
             "create": self._create,
             "start": self._start,
             "status": self._status,
@@ -75,10 +70,9 @@ class Monitor:
         self._birth: Birth | None = None
         self._pidfd = -1  # of an init that is not our child
         self._log: LogWriter | None = None
-        self._runtime_dir = runtime_dir
-        self._server = Server(self.loop, runtime_dir / "monitor.sock", self._request, self._client_gone)
-        atomic.write(runtime_dir / "monitor.pid", f"{os.getpid()}\n")
-        self.loop.call_later(IDLE_LIMIT_S, self._end_if_forgotten)
+        self._runtime_dir: Path | None = None
+        self._server = Server(self.loop, self._request, self._client_gone)
+        self._server.add(connection)
 
     def run(self) -> None:
         self.loop.run()
@@ -167,7 +161,8 @@ class Monitor:
     def end(self) -> None:
         """End this process, leaving no exit.json. The container must be over."""
         self._server.close()
-        (self._runtime_dir / "monitor.pid").unlink(missing_ok=True)
+        if self._runtime_dir:
+            (self._runtime_dir / "monitor.pid").unlink(missing_ok=True)
         self.loop.stop()
 
     def end_tasks(self) -> None:
@@ -219,6 +214,20 @@ class Monitor:
         except AgentError as exc:
             client.fail(request, name, 0, exc.message)
 
+    def _become(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """The monitor of the container whose runtime directory this is: from now on others find it there."""
+        if self._runtime_dir:
+            client.fail(request, "become", errno.EBUSY, f"this is the monitor of {self._runtime_dir}")
+            return
+        directory = Path(request["runtime_dir"])
+        words = os.open(directory / "monitor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.dup2(words, 2)
+        os.close(words)
+        self._server.listen(directory / "monitor.sock")
+        atomic.write(directory / "monitor.pid", f"{os.getpid()}\n", durable=False)  # of no use after a power cut
+        self._runtime_dir = directory
+        client.answer(request)
+
     def _create(self, client: Client, request: Message, _fds: list[int]) -> None:
         if self.state != "idle":
             client.fail(request, "create", errno.EBUSY, f"this monitor is {self.state}")
@@ -262,7 +271,11 @@ class Monitor:
             self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
 
         if "link" in request:
-            link.furnish(link.LinkPlan(**request["link"]), self.pid)
+            try:
+                link.furnish(link.LinkPlan(**request["link"]), self.pid)
+            except OSError as exc:
+                client.fail(request, "network", exc.errno or 0, exc.strerror or str(exc))
+                return
         self._birth.start(running=running, failed=failed)
 
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:
@@ -378,10 +391,10 @@ class Monitor:
 
     def _client_gone(self) -> None:
         if self.state == "idle":
-            self.loop.call_later(IDLE_LIMIT_S, self._end_if_forgotten)
+            self.loop.call_later(IDLE_LIMIT_S if self._runtime_dir else 0, self._end_if_forgotten)
 
     def _end_if_forgotten(self) -> None:
-        """The agent that started us died before it said what for."""
+        """The agent that has us made died before it said what for."""
         if self.state == "idle" and not self._server.clients:
             self.end()
 
@@ -391,30 +404,9 @@ def say(text: str) -> None:
     os.write(2, f"monitor: {text}\n".encode())
 
 
-def _protect_from_oom() -> None:
-    """The monitor is small and the container's fate: it goes last. Children take their own value (init.py)."""
-    for value in ("-999", "-500", "0"):
-        try:
-            Path("/proc/self/oom_score_adj").write_text(value)
-        except OSError:
-            continue  # lowering it needs CAP_SYS_RESOURCE
-        return
-
-
-def main(runtime_dir: Path, extend: Callable[[Monitor], None] = lambda _monitor: None) -> None:
-    """`extend` adds commands before the first request."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # it ends with its container, not before
+def live(connection: socket.socket, extend: Callable[[Monitor], None] = lambda _monitor: None) -> None:
+    """A monitor's whole life, in a process of its own that the zygote forked. `extend` adds commands before the first request."""
     process.set_child_subreaper()
-    _protect_from_oom()
-    monitor = Monitor(runtime_dir)
+    monitor = Monitor(connection)
     extend(monitor)
-    os.write(1, b"ready\n")  # the agent waits for it; from here on nothing is said on stdout
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
     monitor.run()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[2]))

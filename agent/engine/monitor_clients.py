@@ -119,21 +119,30 @@ class Client:
 
 
 class Server:
-    """Listens at `path`; every request of every client goes to `on_request`. `on_gone`: a client left."""
+    """Every request of every client goes to `on_request`. `on_gone`: a client left."""
 
-    def __init__(self, loop: Loop, path: Path, on_request: Handler, on_gone: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, on_request: Handler, on_gone: Callable[[], None]) -> None:
         self.clients: list[Client] = []
         self._loop = loop
-        self._path = path
+        self._path: Path | None = None
+        self._socket: socket.socket | None = None
         self._on_request = on_request
         self._on_gone = on_gone
+
+    def add(self, connection: socket.socket) -> None:
+        """Of a client that is connected already."""
+        self.clients.append(Client(self._loop, connection, self._on_request, self._gone))
+
+    def listen(self, path: Path) -> None:
+        """For more clients, from now on. Raises OSError."""
         path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with short_name(path) as name:
-            self._socket.bind(name)
+            listening.bind(name)
         path.chmod(0o600)
-        self._socket.listen(16)
-        loop.add_reader(self._socket.fileno(), self._accept)
+        listening.listen(16)
+        self._path, self._socket = path, listening
+        self._loop.add_reader(listening.fileno(), self._accept)
 
     def broadcast(self, name: str, *, attached_only: bool = False, **fields: Any) -> None:
         for client in list(self.clients):
@@ -142,21 +151,23 @@ class Server:
 
     def close(self) -> None:
         """No new clients; those that are here read what was sent to them and then the end."""
-        self._path.unlink(missing_ok=True)
-        self._accept()
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+        if self._path is not None and self._socket is not None:
+            self._path.unlink(missing_ok=True)
+            self._accept()
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
         for client in list(self.clients):
             client.drain_requests()
             client.close()
 
     def _accept(self) -> None:
+        assert self._socket is not None
         while True:
             try:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
                 return
-            self.clients.append(Client(self._loop, connection, self._on_request, self._gone))
+            self.add(connection)
 
     def _gone(self, client: Client) -> None:
         self.clients.remove(client)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +22,8 @@ from agent.config import AgentConfig
 from agent.engine import network
 from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
-from agent.engine.launch import MonitorClient, MonitorError, spawn_monitor
+from agent.engine.launch import MonitorClient, MonitorError
+from agent.engine.pool import Idle, MonitorProcess, Pool
 from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
@@ -36,14 +36,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Live:
-    """A monitor that this agent talks to. `process`: None when an earlier agent spawned it."""
+    """A monitor that this agent talks to. `process`: None when an earlier agent had it made."""
 
     client: MonitorClient | None = None
-    process: subprocess.Popen[bytes] | None = None
-    left_alone: bool = False  # the agent ends; the monitor does not
+    process: MonitorProcess | None = None
     last: ContainerStatus | None = None  # how it ended, of a container that is removed at its exit
     outputs: list[int] = field(default_factory=list)
-    closed: threading.Event = field(default_factory=threading.Event)  # its process is reaped
+    closed: threading.Event = field(default_factory=threading.Event)  # its process has ended
     gone: threading.Event = field(default_factory=threading.Event)  # and what it left is cleaned up
 
     def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
@@ -79,6 +78,9 @@ class Supervisor:
         self._on_lost = on_lost
         self._guard = threading.Lock()
         self._live: dict[str, Live] = {}
+        self.pool = Pool(
+            config.run_dir / "zygote.log", Cgroup(config.cgroup_parent, "monitors"), size=config.idle_monitors
+        )
 
     def get(self, container_id: str) -> Live | None:
         with self._guard:
@@ -94,12 +96,16 @@ class Supervisor:
         return live
 
     def spawn(self, container_id: str) -> Live:
-        """A new monitor, idle, in the cgroup of monitors. Raises ContainerStartError."""
-        monitors = Cgroup(self._config.cgroup_parent, "monitors")
-        monitors.create()
+        """A new monitor, idle, in the cgroup of monitors. Raises ContainerStartError, MonitorError."""
         runtime_dir = self.runtime_dir(container_id)
-        process = spawn_monitor(runtime_dir, monitors)
-        return self._connect(container_id, process)
+        runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        live = self._connect(container_id, self.pool.take())
+        try:
+            live.ask("become", runtime_dir=str(runtime_dir))
+        except MonitorError:
+            self.give_up(container_id)
+            raise
+        return live
 
     def give_up(self, container_id: str) -> None:
         """End a monitor that has not become the container's."""
@@ -117,7 +123,7 @@ class Supervisor:
             return None
 
     def drop(self, container_id: str, *, discard: bool) -> None:
-        """End the monitor (with `discard`, its tasks too) and return when it is reaped. What it left is the
+        """End the monitor (with `discard`, its tasks too) and return when it has ended. What it left is the
         caller's to settle.
         """
         with self._guard:
@@ -162,38 +168,38 @@ class Supervisor:
 
     def close(self) -> None:
         """Let go of every monitor; they and their containers go on. For the end of the agent."""
+        self.pool.close()
         with self._guard:
             lives = list(self._live.values())
             self._live.clear()
         for live in lives:
-            live.left_alone = True
             if live.process is not None:
-                live.process.returncode = (
-                    0  # not ours to wait for any more: a Popen collected while its process runs warns
-                )
+                live.process.forget()
             if live.client is not None:
                 live.client.close()
 
-    def _connect(self, container_id: str, process: subprocess.Popen[bytes] | None) -> Live:
-        live = Live(process=process)
+    def _connect(self, container_id: str, idle: Idle | None) -> Live:
+        live = Live(process=idle.process if idle else None)
         with self._guard:
             self._live[container_id] = live
+
+        def on_close() -> None:
+            self._closed(container_id, live)
+
         try:
-            live.client = MonitorClient.connect(
-                self.runtime_dir(container_id), on_close=lambda: self._closed(container_id, live)
-            )
+            if idle:
+                live.client = MonitorClient(idle.connection, on_close=on_close, name=container_id[:12])
+            else:
+                live.client = MonitorClient.connect(self.runtime_dir(container_id), on_close=on_close)
         except MonitorError:
             with self._guard:
                 self._live.pop(container_id, None)
-            if process is not None:
-                process.kill()
-                process.wait()
             raise
         return live
 
     def _closed(self, container_id: str, live: Live) -> None:
         """Runs in the thread that read the connection, once."""
-        if live.process is not None and not live.left_alone:
+        if live.process is not None:
             live.process.wait()
         live.closed.set()
         try:

@@ -110,6 +110,7 @@ SINGLE_THREADED = {
     "agent/engine/monitor_start.py",
     "agent/engine/reach.py",
     "agent/engine/rootfs.py",  # by the monitor
+    "agent/engine/zygote.py",
     "agent/setup/probe_child.py",
 }
 FORBIDDEN_CALLS = {"fork", "forkpty", "unshare", "setns", "network_of"}

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from agent.engine import sync
-from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError, spawn_monitor
+from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
+from agent.engine.pool import Pool
 from agent.errors import InvalidArgument
 
 pytestmark = pytest.mark.unit
@@ -155,13 +156,18 @@ def test_oversized_request_is_refused_before_it_is_sent() -> None:
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[MonitorClient]:
     """A real monitor, idle."""
-    process = spawn_monitor(tmp_path / "run")
-    client = MonitorClient.connect(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    pool = Pool(tmp_path / "zygote.log", None, size=0)
+    idle = pool.take()
+    client = MonitorClient(idle.connection)
+    client.request("become", runtime_dir=str(tmp_path / "run"))
     yield client
     if not client.closed:
         client.request("discard")
     client.close()
-    assert process.wait(10) == 0
+    assert idle.process.wait(10)
+    pool.close()
+    assert (tmp_path / "zygote.log").read_text() == ""
     assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["monitor.log"]
 
 
@@ -197,10 +203,3 @@ def test_connecting_to_nobody(tmp_path: Path) -> None:
         MonitorClient.connect(tmp_path)
     assert caught.value.errno == errno.ENOENT
     assert threading.active_count() == threads
-
-
-def test_monitor_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """Its last words, from monitor.log, are in the error."""
-    with pytest.raises(ContainerStartError, match="can't open file") as caught:
-        spawn_monitor(tmp_path / "run", package_root=tmp_path / "nowhere")
-    assert caught.value.step == "monitor"
