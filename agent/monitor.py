@@ -1,6 +1,7 @@
-"""The program of the zygote and of the monitors that it forks: the engine's monitor with the two halves of a handover added. Started
-as `python -I -S monitor.py PACKAGE_ROOT` with the agent's socket as stdin; standard library, agent.linux, agent.engine and agent.criu
-only.
+"""The program of the zygote and of the monitors that it forks: the engine's monitor with the two halves of a handover added.
+
+Started as `python -I -S monitor.py PACKAGE_ROOT PLACE_FOR_A_NAME` with the agent's socket as stdin; standard library, agent.linux,
+agent.engine and agent.criu only.
 """
 
 from __future__ import annotations

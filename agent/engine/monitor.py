@@ -37,6 +37,7 @@ IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
 REAP_LIMIT_S = 2.0
 DRAIN_LIMIT_S = 2.0
+NOBODYS = "idle".ljust(160, "-")  # the zygote's last argument: where `ps` shows whose a monitor is
 Plan = dict[str, Any]
 
 
@@ -226,6 +227,7 @@ class Monitor:
         self._server.listen(directory / "monitor.sock")
         atomic.write(directory / "monitor.pid", f"{os.getpid()}\n", durable=False)  # of no use after a power cut
         self._runtime_dir = directory
+        process.show_argument(NOBODYS, str(directory))
         client.answer(request)
 
     def _create(self, client: Client, request: Message, _fds: list[int]) -> None:

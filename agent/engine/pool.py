@@ -25,6 +25,7 @@ from pathlib import Path
 from agent.engine import sync
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError
+from agent.engine.monitor import NOBODYS
 from agent.errors import AgentError
 from agent.linux import process
 
@@ -194,7 +195,7 @@ class Pool:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with theirs, self._log_path.open("wb") as words:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(script), str(self._package_root)],
+                [sys.executable, "-I", "-S", str(script), str(self._package_root), NOBODYS],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=words,

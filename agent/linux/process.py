@@ -122,6 +122,21 @@ def clear_ambient() -> None:
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
+def show_argument(placeholder: str, text: str) -> None:
+    """Put `text` where `ps` shows the argument `placeholder` of this process: its end, where there is more than room for.
+
+    The kernel shows the memory in which execve left the arguments, whatever is in it now. No such argument: nothing happens.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: fields 48 and 49
+    if end <= start:
+        return  # the kernel hides them from us
+    at = ctypes.string_at(start, end - start).find(os.fsencode(placeholder) + b"\0")
+    if at >= 0:
+        data = os.fsencode(text)[-len(placeholder) :]
+        ctypes.memmove(start + at, data.ljust(len(placeholder), b"\0"), len(placeholder))
+
+
 def pidfd_open(pid: int) -> int:
     """A descriptor that names the process `pid` for good, whatever becomes of the number. The caller owns it
     (CLOEXEC).

@@ -182,6 +182,7 @@ def test_idle_monitor_answers(monitor: MonitorClient, tmp_path: Path) -> None:
         monitor.request("start")
     assert refused.value.errno == errno.EBUSY
     pid = int((tmp_path / "run" / "monitor.pid").read_text())
+    assert str(tmp_path / "run") in Path(f"/proc/{pid}/cmdline").read_text(), "ps shows whose it is"
     assert "Threads:\t1\n" in Path(f"/proc/{pid}/status").read_text()
 
 
