@@ -54,6 +54,11 @@ class AgentConfig:
         return self.run_dir / "containers"
 
     @property
+    def seccomp_dir(self) -> Path:
+        """Compiled seccomp filters; what is not there is compiled again."""
+        return self.run_dir / "seccomp"
+
+    @property
     def moves_dir(self) -> Path:
         """One directory a move: its record, its staging tmpfs."""
         return self.run_dir / "moves"

@@ -27,6 +27,7 @@ from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
 from agent.engine.launch import ContainerStartError, MonitorError
 from agent.engine.roles import Roles
+from agent.engine.seccomp import Filters
 from agent.engine.signals import signal_number
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, Seen, State
@@ -71,6 +72,7 @@ class Engine:
         self._writable_layer = writable_layer
         self.visits = Visits()
         self._supervisor = Supervisor(config, self.store, self.after_end, self._lost)
+        self.filters = Filters(config.seccomp_dir)
         self.roles = Roles(self, self._supervisor)
         self._local: dict[str, local.Local] = {}  # of containers that have one
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
@@ -97,6 +99,7 @@ class Engine:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
         limits.check(spec.limits)
         rlimits.check(spec.limits)
+        self.filters.path(spec)
         arriving = role == "target"
         self.try_limits(spec)
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
@@ -276,7 +279,8 @@ class Engine:
     def plan(self, spec: ContainerSpec) -> dict[str, Any]:
         """Everything the monitor and init need: see plan.py."""
         layers = [self._images.layer_path(layer) for layer in spec.layers]
-        return plan.make(spec, self.store.directory(spec.id), layers, self.cgroup(spec.id), own=self._local_of(spec.id))
+        directory, cgroup = self.store.directory(spec.id), self.cgroup(spec.id)
+        return plan.make(spec, directory, layers, cgroup, seccomp=self.filters.path(spec), own=self._local_of(spec.id))
 
     def try_limits(self, spec: ContainerSpec) -> None:
         """What this host cannot keep is refused at once, not at the start. Raises Unsupported, InvalidArgument."""

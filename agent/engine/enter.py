@@ -33,7 +33,7 @@ import stat
 import struct
 import termios
 from pathlib import Path
-from typing import NoReturn, TypedDict, cast
+from typing import NoReturn, NotRequired, TypedDict, cast
 
 from agent.engine import program, rlimits, sync
 from agent.engine.program import StepError, step
@@ -69,6 +69,8 @@ class Request(TypedDict):
     hostname: str
     rlimits: dict[str, list[int]]
     oom_score_adj: int
+    seccomp: NotRequired[str]  # a file with the program of the filter; "" = none
+    new_privileges: NotRequired[bool]
     tty: bool
     rows: int  # of the terminal; 0 = unknown
     columns: int
@@ -106,6 +108,8 @@ def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
         rlimits.raise_hard(request["rlimits"])
     with step("cgroup"):  # opened here: the files are out of sight in there
         cgroups = [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in request["cgroups"]]
+    with step("seccomp"):
+        seccomp_filter = program.read_filter(request)
     with step("stdio"):
         base = int(Path(f"/proc/{request['pid']}/uid_map").read_text().split()[1])
         program.give_stdio(stdio, base, base)  # in there nobody may take what belongs to the host's root
@@ -122,7 +126,7 @@ def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
         with step("fork"):
             pid = os.fork()
         if pid == 0:
-            _become(request, theirs, cgroups, (stdio[0], stdio[1], stdio[2]))
+            _become(request, theirs, cgroups, (stdio[0], stdio[1], stdio[2]), seccomp_filter)
         theirs.close()
         for fd in {*stdio, *cgroups}:
             os.close(fd)
@@ -163,7 +167,9 @@ def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
     return master, slave
 
 
-def _become(request: Request, channel: socket.socket, cgroups: list[int], stdio: tuple[int, int, int]) -> NoReturn:
+def _become(
+    request: Request, channel: socket.socket, cgroups: list[int], stdio: tuple[int, int, int], seccomp_filter: bytes
+) -> NoReturn:
     try:
         try:
             with step("cgroup"):
@@ -173,7 +179,7 @@ def _become(request: Request, channel: socket.socket, cgroups: list[int], stdio:
                 os.setsid()
                 program.take_stdio(stdio, tty=request["tty"])
                 program.close_others(channel.fileno())
-            program.become(program.Program.of(request))
+            program.become(program.Program.of(request, seccomp_filter))
         except StepError as exc:
             sync.send_error(channel, exc.step, exc)
         except (KeyError, TypeError, ValueError) as exc:

@@ -65,6 +65,8 @@ class Plan(TypedDict):
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
+    seccomp: NotRequired[str]  # a file with the program of the filter; "" = none
+    new_privileges: NotRequired[bool]
     binds: NotRequired[list[dict[str, Any]]]  # mounted in the root already: agent/engine/local.py
     scratch: NotRequired[list[dict[str, Any]]]
     host_network: NotRequired[bool]
@@ -88,13 +90,15 @@ def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
     """
     try:
         try:
+            with step("seccomp"):
+                seccomp_filter = program.read_filter(plan)
             _leave_host(plan, channel, stdio)
             with step("fork"):
                 pid = os.fork()
             if pid:
                 sync.send(channel, {"type": "created", "pid": pid})
                 os._exit(0)
-            _run_init(plan, channel, stdio)
+            _run_init(plan, channel, stdio, seccomp_filter)
         except program.StepError as exc:
             sync.send_error(channel, exc.step, exc)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:  # a plan that is not one
@@ -128,7 +132,7 @@ def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int])
         namespaces.unshare(_OTHER_NAMESPACES & ~(namespaces.CLONE_NEWNET if plan.get("host_network") else 0))
 
 
-def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int], seccomp_filter: bytes) -> NoReturn:
     with step("session"):
         os.setsid()  # CRIU wants the container's first process to lead a session
     _mount_all(plan)
@@ -140,7 +144,7 @@ def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
     with step("stdio"):
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())
-    program.become(program.Program.of(plan))
+    program.become(program.Program.of(plan, seccomp_filter))
 
 
 def _mount_all(plan: Plan) -> None:

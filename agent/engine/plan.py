@@ -14,9 +14,17 @@ SHM_BYTES = 64 << 20
 
 
 def make(
-    spec: ContainerSpec, directory: Path, layers: Sequence[Path], cgroup: Cgroup, *, own: local.Local = local.NOTHING
+    spec: ContainerSpec,
+    directory: Path,
+    layers: Sequence[Path],
+    cgroup: Cgroup,
+    *,
+    seccomp: str,
+    own: local.Local = local.NOTHING,
 ) -> dict[str, Any]:
-    """JSON. `directory`: the container's; `layers`: unpacked, base first; every path is the host's."""
+    """JSON. `directory`: the container's; `layers`: unpacked, base first; `seccomp`: the file of its filter, "" for none; every path is the
+    host's.
+    """
     return own.plan() | {
         "id": spec.id,
         "root": str(directory / "rootfs"),
@@ -37,6 +45,8 @@ def make(
         "stdin_open": spec.stdin_open,
         "rlimits": rlimits.plan(spec.limits),
         "oom_score_adj": spec.limits.oom_score_adj,
+        "seccomp": seccomp,
+        "new_privileges": spec.isolation.new_privileges,
         "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
         "log": str(directory / "container.log"),
         "exit": str(directory / "exit.json"),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.engine import rlimits
-from agent.linux import process
+from agent.linux import process, seccomp
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TTY_GID = 5  # of /dev/pts/N, on every distribution
@@ -62,9 +62,11 @@ class Program:
     tty: bool = False
     hostname: str = ""
     rlimits: Mapping[str, Sequence[int]] = field(default_factory=dict)  # "RLIMIT_NOFILE": [soft, hard]
+    seccomp: bytes = b""  # the program of its filter; b"" = none
+    new_privileges: bool = False
 
     @classmethod
-    def of(cls, what: Mapping[str, Any]) -> Program:
+    def of(cls, what: Mapping[str, Any], seccomp_filter: bytes) -> Program:
         """From init's plan or a session's request: their keys of these names. Raises KeyError."""
         return cls(
             argv=tuple(what["argv"]),
@@ -75,7 +77,17 @@ class Program:
             tty=what["tty"],
             hostname=what["hostname"],
             rlimits=what["rlimits"],
+            seccomp=seccomp_filter,
+            new_privileges=what.get("new_privileges", False),
         )
+
+
+def read_filter(what: Mapping[str, Any]) -> bytes:
+    """The seccomp filter that init's plan or a session's request names: a file of the host, read while it is in sight. Raises
+    OSError; a container is never without the filter that it was to have.
+    """
+    path = what.get("seccomp", "")
+    return Path(path).read_bytes() if path else b""
 
 
 def resolve_user(text: str, root: Path = Path("/")) -> User:
@@ -168,6 +180,9 @@ def become(program: Program) -> NoReturn:
     with step("capabilities"):
         process.drop_bounding(program.capabilities)
         process.clear_ambient()
+    with step("seccomp"):
+        if program.seccomp and program.new_privileges:  # only CAP_SYS_ADMIN may, which is about to go
+            seccomp.install(program.seccomp)
     with step("user"):
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
@@ -175,12 +190,16 @@ def become(program: Program) -> NoReturn:
     with step("capabilities"):
         allowed = program.capabilities if user.uid == 0 else ()
         process.set_capabilities(permitted=allowed, effective=allowed)
-        process.set_no_new_privileges()
+        if not program.new_privileges:
+            process.set_no_new_privileges()
     with step("signals"):
         reset_signals()
         os.umask(0o022)
     with step("limits"):
         rlimits.set_all(program.rlimits)
+    with step("seccomp"):
+        if program.seccomp and not program.new_privileges:
+            seccomp.install(program.seccomp)
     _execute(program.argv, env)
 
 

@@ -64,8 +64,11 @@ def request(
     tty: bool = False,
     rows: int = 0,
     columns: int = 0,
+    seccomp: str = "",
 ) -> enter.Request:
-    """What to run in the container whose init is `pid`. Empty `cwd` and `user` are the container's; `env` adds to its own."""
+    """What to run in the container whose init is `pid`. Empty `cwd` and `user` are the container's; `env` adds to its own.
+    `seccomp`: the file of its filter.
+    """
     return {
         "pid": pid,
         "start_ticks": start_ticks,
@@ -78,6 +81,8 @@ def request(
         "hostname": spec.hostname,
         "rlimits": rlimits.plan(spec.limits),
         "oom_score_adj": spec.limits.oom_score_adj,
+        "seccomp": seccomp,
+        "new_privileges": spec.isolation.new_privileges,
         "tty": tty,
         "rows": rows,
         "columns": columns,

@@ -64,8 +64,9 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         if not start.argv:
             raise InvalidArgument("exec takes a command")
         container_id = convert.container_id(start.id)
+        spec = self._engine.store.spec(container_id)
         what = session.request(
-            self._engine.store.spec(container_id),
+            spec,
             pid=self._engine.running_pid(container_id),
             start_ticks=self._engine.store.record(container_id).start_ticks,
             cgroups=self._engine.cgroup(container_id).dirs,
@@ -76,6 +77,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             tty=start.tty,
             rows=start.rows,
             columns=start.columns,
+            seccomp=self._engine.filters.path(spec),
         )
         with session.Session(what, stdin=start.stdin) as running:
             yield from streams.converse(running, request_iterator, context)

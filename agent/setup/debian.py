@@ -23,6 +23,7 @@ PACKAGES = {  # name -> what it is for
     "openssh-server": "the only door of a host",
     "openssh-client": "bulk data between hosts",
     "slirp4netns": "a lab's way out, for builds",
+    "libseccomp2": "filters of system calls",
     "skopeo": "images from and to registries",
     "tar": "CRIU packs a container's tmpfs with it",
     "gzip": "the same",

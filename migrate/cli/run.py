@@ -7,7 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, values
+from migrate.cli import limits, security, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--stop-timeout", type=values.duration, default=0.0, metavar="SECONDS", help="time before SIGKILL (default: 10)"
     )
     limits.add_options(parser, fixed=True)
+    security.add_options(parser)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         user=args.user,
         hostname=args.hostname,
         **limits.fields(args),
+        **security.fields(args),
         tty=args.tty,
         stdin_open=args.interactive,
         labels=values.labels(args.label),
