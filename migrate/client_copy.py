@@ -17,11 +17,13 @@ from protos import agent_pb2
 _BUFFER_BYTES = 1 << 20
 
 
-def receive(chunks: Iterator[agent_pb2.FileChunk], destination: str | Path, *, archive: bool) -> Copied:
+def receive(
+    chunks: Iterator[agent_pb2.FileChunk], destination: str | Path, *, archive: bool, progress: Callable[[int], None]
+) -> Copied:
     """Place what comes, by the rules of `docker cp`. `archive`: with the ids that the tar says. Raises MigrateError."""
     owner = place.Owner.TAR if archive else place.Owner.MINE
     try:
-        reading = _Reading(chunks)
+        reading = _Reading(chunks, progress)
         source = reading.source()
         with _local(), _root() as root, paths.destination(root, _absolute(destination), source) as where:
             placed = place.members(cast(IO[bytes], io.BufferedReader(reading, _BUFFER_BYTES)), where, owner)
@@ -44,8 +46,9 @@ def packed(source: str | Path, *, follow: bool) -> Iterator[tuple[paths.Source, 
 class _Reading(io.RawIOBase):
     """The chunks as a file to be read once. Unreachable where they are cut off."""
 
-    def __init__(self, chunks: Iterator[agent_pb2.FileChunk]) -> None:
+    def __init__(self, chunks: Iterator[agent_pb2.FileChunk], progress: Callable[[int], None]) -> None:
         super().__init__()
+        self._progress = progress
         self.size = 0
         self._chunks = chunks
         self._rest = memoryview(b"")
@@ -80,6 +83,7 @@ class _Reading(io.RawIOBase):
                 self._ended = True
             elif chunk.data:
                 self.size += len(chunk.data)
+                self._progress(len(chunk.data))
                 return bytes(chunk.data)
         return b""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +28,50 @@ class FileCalls:
         raise NotImplementedError  # the client's
 
     def copy_from(
-        self, name: str, path: str, destination: str | Path, *, follow: bool = False, archive: bool = False
+        self,
+        name: str,
+        path: str,
+        destination: str | Path,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+        progress: Callable[[int], None] = lambda _count: None,
     ) -> Copied:
         """Copy a file or a directory of the container to this machine, by the rules of `docker cp`.
 
         `follow`: a link at the end of `path`. `archive`: with the container's numbers of users and groups; else all is the caller's.
+        `progress`: is told of bytes as they come.
         """
         from migrate import client_copy  # here: most commands need none of what it imports
 
         chunks = self._stream(self._files.CopyOut, _copy_out(name, path, follow))
-        return client_copy.receive(chunks, destination, archive=archive)
+        return client_copy.receive(chunks, destination, archive=archive, progress=progress)
 
     def read_tar(self, name: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
         """A file or a directory of the container as a tar, in pieces."""
         return _tar(self._stream(self._files.CopyOut, _copy_out(name, path, follow)))
 
     def copy_to(
-        self, name: str, source: str | Path, path: str, *, follow: bool = False, archive: bool = False
+        self,
+        name: str,
+        source: str | Path,
+        path: str,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+        progress: Callable[[int], None] = lambda _count: None,
     ) -> Copied:
         """Copy a file or a directory of this machine to the container, by the rules of `docker cp`.
 
         `follow`: a link at the end of `source`. `archive`: with this machine's numbers of users and groups; else all is root's.
+        `progress`: is told of bytes as they go.
         """
         from migrate import client_copy  # here: most commands need none of what it imports
 
         with client_copy.packed(source, follow=follow) as (what, tar):
             start = agent_pb2.CopyInStart(id=name, path=os.fsencode(path), keep_owner=archive)
             start.source.CopyFrom(agent_pb2.PathStat(name=what.name, mode=what.mode, size=what.size))
-            return self._copy_in(start, tar)
+            return self._copy_in(start, tar, progress)
 
     def write_tar(self, name: str, path: str, tar: Iterable[bytes]) -> Copied:
         """Unpack a tar (plain or gzip, bzip2, xz) into a directory of the container, with the ids that it says."""
@@ -91,7 +107,12 @@ class FileCalls:
         reply = self._call(self._files.Root, agent_pb2.RootRequest(id=name), QUICK_S)
         return Rootfs(host=reply.host, path=reply.path)
 
-    def _copy_in(self, start: agent_pb2.CopyInStart, tar: Iterable[bytes]) -> Copied:
+    def _copy_in(
+        self,
+        start: agent_pb2.CopyInStart,
+        tar: Iterable[bytes],
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> Copied:
         size = 0
         failed: list[Exception] = []
 
@@ -101,6 +122,7 @@ class FileCalls:
             try:
                 for data in tar:
                     size += len(data)
+                    progress(len(data))
                     yield agent_pb2.CopyInChunk(data=data)
             except (OSError, MigrateError) as exc:
                 failed.append(exc)  # in gRPC's thread, which tells nobody why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -53,20 +54,20 @@ class Committer:
         """The image, once it has its name. Raises NotFound, WrongState during a move, InvalidArgument before any work."""
         if wanted.name:
             names.checked(wanted.name)
-        with self._engine.store.lock(container_id):
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(contextlib.ExitStack())
+            lock.enter_context(self._engine.store.lock(container_id))
             spec = self._refuse("commit", container_id).spec
-            base = self._images.get(spec.image_digest)
-            document = manifest.read(base.document)
+            document = manifest.read(self._images.get(spec.image_digest).document)
             config = change(_config(spec, document.config), wanted.changes)
-            with self._images.workspace() as work, self._images.hold(*spec.layers) as hold:
-                archive = work / "layer.tar"
-                if wanted.running:
-                    empty = self._write(spec, archive)
-                else:
-                    with stillness.still(self._engine, container_id):
-                        empty = self._write(spec, archive)
-                layer = "" if empty else self._images.add_layer(_chunks(archive), hold).diff_id
-                return self._add(wanted, spec, document, config, layer)
+            work = stack.enter_context(self._images.workspace())
+            hold = stack.enter_context(self._images.hold(*spec.layers))
+            archive = work / "layer.tar"
+            with contextlib.nullcontext() if wanted.running else stillness.still(self._engine, container_id):
+                empty = self._write(spec, archive)
+            lock.close()  # nobody has to wait while it is unpacked
+            layer = "" if empty else self._images.add_layer(_chunks(archive), hold).diff_id
+            return self._add(wanted, spec, document, config, layer)
 
     def _write(self, spec: ContainerSpec, archive: Path) -> bool:
         """The layer's tar, uncompressed; returns whether it has no member. Quick: the container may be standing still."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from migrate.cli.counter import Counter
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def _from(client: Client, source: tuple[str, str], destination: str, args: argpa
             sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return 0
-    copied = client.copy_from(*source, destination, follow=args.follow_link, archive=args.archive)
+    with Counter(args.source, quiet=args.quiet) as counter:
+        copied = client.copy_from(
+            *source, destination, follow=args.follow_link, archive=args.archive, progress=counter.add
+        )
     _say(copied, args.destination, quiet=args.quiet)
     return 0
 
@@ -90,7 +94,15 @@ def _to(client: Client, source: str, destination: tuple[str, str], args: argpars
         copied = client.write_tar(*destination, _stdin())
         _say(copied, args.destination, quiet=True)
         return 0
-    copied = client.copy_to(destination[0], source, destination[1], follow=args.follow_link, archive=args.archive)
+    with Counter(source, quiet=args.quiet) as counter:
+        copied = client.copy_to(
+            destination[0],
+            source,
+            destination[1],
+            follow=args.follow_link,
+            archive=args.archive,
+            progress=counter.add,
+        )
     _say(copied, args.destination, quiet=args.quiet)
     return 0
 
