@@ -29,6 +29,7 @@ from agent.services.containers import ContainersService
 from agent.services.files import FilesService
 from agent.services.host import HostService
 from agent.services.images import ImagesService
+from agent.services.lifecycle import LifecycleService
 from agent.services.migration import MigrationService
 from agent.setup import criu, probe
 from agent.storage.images import ImageStore
@@ -81,6 +82,7 @@ class Agent:
         for add, service in (
             (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine, known)),
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
+            (agent_pb2_grpc.add_LifecycleServicer_to_server, LifecycleService(self._engine)),
             (agent_pb2_grpc.add_ImagesServicer_to_server, images),
             (agent_pb2_grpc.add_BuildsServicer_to_server, BuildsService(self._builder, config.host)),
             (agent_pb2_grpc.add_FilesServicer_to_server, FilesService(self._engine, self._images, config.host)),
@@ -95,6 +97,7 @@ class Agent:
         self._builder.recover()
         self._target.recover()
         self._server.start()
+        self._engine.restarts.boot()
         self._door.start()
         log.info("agent of %s serves %s", self.config.host, self.config.socket)
 

@@ -27,6 +27,7 @@ from migrate import records, wire
 from migrate.client_builds import BuildCalls, Building
 from migrate.client_files import FileCalls
 from migrate.client_images import ImageCalls
+from migrate.client_lifecycle import LifecycleCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
 from migrate.rpc import channels
@@ -49,7 +50,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, FileCalls):
+class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -59,6 +60,7 @@ class Client(ImageCalls, BuildCalls, FileCalls):
         except ValueError as exc:
             raise InvalidArgument(str(exc), hint="name a shorter path with --coordinator") from exc
         self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._lifecycle = coordinator_pb2_grpc.FleetLifecycleStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._files = coordinator_pb2_grpc.FleetFilesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
@@ -140,10 +142,22 @@ class Client(ImageCalls, BuildCalls, FileCalls):
         stdin: bool = False,
         rows: int = 0,
         columns: int = 0,
+        detach: bool = False,
     ) -> Session:
-        """Start a command in a running container; what it writes comes from the session."""
+        """Start a command in a running container; what it writes comes from the session. With `detach` it runs on by itself,
+        and the session ends when it has begun.
+        """
         start = agent_pb2.ExecStart(
-            id=name, argv=argv, env=env, cwd=cwd, user=user, tty=tty, stdin=stdin, rows=rows, columns=columns
+            id=name,
+            argv=argv,
+            env=env,
+            cwd=cwd,
+            user=user,
+            tty=tty,
+            stdin=stdin,
+            rows=rows,
+            columns=columns,
+            detach=detach,
         )
         return Session(self, self._fleet.Exec, start)
 

@@ -21,7 +21,13 @@ from migrate.records_container import (
     DeviceRate as DeviceRate,
 )
 from migrate.records_container import (
+    Health as Health,
+)
+from migrate.records_container import (
     Healthcheck as Healthcheck,
+)
+from migrate.records_container import (
+    HealthResult as HealthResult,
 )
 from migrate.records_container import (
     Isolation as Isolation,
@@ -82,6 +88,22 @@ class Process(Json):
     state: str
     started_unix_ns: int
     command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happening(Json):
+    """An event: `type` "container", "image", "migration" or "host"; `action` "start", "die", "health_status: healthy", ...
+
+    `id`: of the container or the move; of an image its name.
+    """
+
+    type: str
+    action: str
+    id: str
+    name: str
+    host: str
+    unix_ns: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

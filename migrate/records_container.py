@@ -125,6 +125,25 @@ class Healthcheck(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HealthResult(Json):
+    """One check; `output`: what it wrote, cut."""
+
+    started_unix_ns: int
+    ended_unix_ns: int
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health(Json):
+    """`status`: "" where nothing is checked, "starting", "healthy", "unhealthy"; `log`: the last five checks."""
+
+    status: str = ""
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """What a container has around it. `network_mode`: "" = eth0 on the bridge, "none", "host"; `extra_hosts`: "NAME:ADDRESS"."""
 
@@ -210,3 +229,5 @@ class Container(Json, Limits, Place):
     migration_id: str = ""  # of the move under way
     oom_kills: int = 0  # processes that the kernel killed on this host because the container was at its limit of memory
     oom_killed: bool = False
+    restarts: int = 0  # by its restart policy, since somebody started it
+    health_now: Health = field(default_factory=Health)

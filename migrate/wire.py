@@ -60,6 +60,8 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         migration_id=status.migration_id,
         oom_kills=status.oom_kills,
         oom_killed=status.oom_kills > 0,
+        restarts=status.restarts,
+        health_now=messages.record(records.Health, status.health),
     )
 
 
@@ -114,6 +116,18 @@ def network(wanted: records.Place) -> types_pb2.Network:
 
 def usage(message: types_pb2.ContainerUsage) -> records.Usage:
     return records.Usage(**{one.name: getattr(message, one.name) for one in dataclasses.fields(records.Usage)})
+
+
+def happening(event: types_pb2.Event) -> records.Happening:
+    return records.Happening(
+        type=event.type,
+        action=event.action,
+        id=event.id,
+        name=event.name,
+        host=event.host,
+        unix_ns=event.unix_ns,
+        attributes=dict(event.attributes),
+    )
 
 
 def process(message: types_pb2.ContainerProcess) -> records.Process:

@@ -188,7 +188,7 @@ class LogChunk(_message.Message):
     def __init__(self, unix_ns: _Optional[int] = ..., stream: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ExecStart(_message.Message):
-    __slots__ = ("id", "argv", "env", "cwd", "user", "tty", "stdin", "rows", "columns")
+    __slots__ = ("id", "argv", "env", "cwd", "user", "tty", "stdin", "rows", "columns", "detach")
     ID_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +198,7 @@ class ExecStart(_message.Message):
     STDIN_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
     id: str
     argv: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.RepeatedScalarFieldContainer[str]
@@ -207,7 +208,8 @@ class ExecStart(_message.Message):
     stdin: bool
     rows: int
     columns: int
-    def __init__(self, id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+    detach: bool
+    def __init__(self, id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., detach: bool = ...) -> None: ...
 
 class WindowSize(_message.Message):
     __slots__ = ("rows", "columns")
@@ -242,6 +244,46 @@ class ExecOutput(_message.Message):
     exit_code: int
     started: bool
     def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exit_code: _Optional[int] = ..., started: bool = ...) -> None: ...
+
+class RestartRequest(_message.Message):
+    __slots__ = ("id", "timeout_s", "default_timeout", "signal")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    timeout_s: float
+    default_timeout: bool
+    signal: str
+    def __init__(self, id: _Optional[str] = ..., timeout_s: _Optional[float] = ..., default_timeout: bool = ..., signal: _Optional[str] = ...) -> None: ...
+
+class RenameRequest(_message.Message):
+    __slots__ = ("id", "name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class SetRestartRequest(_message.Message):
+    __slots__ = ("id", "restart")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    restart: _types_pb2.RestartPolicy
+    def __init__(self, id: _Optional[str] = ..., restart: _Optional[_Union[_types_pb2.RestartPolicy, _Mapping]] = ...) -> None: ...
+
+class EventsRequest(_message.Message):
+    __slots__ = ("since_unix_ns", "until_unix_ns", "follow", "after")
+    SINCE_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    since_unix_ns: int
+    until_unix_ns: int
+    follow: bool
+    after: int
+    def __init__(self, since_unix_ns: _Optional[int] = ..., until_unix_ns: _Optional[int] = ..., follow: bool = ..., after: _Optional[int] = ...) -> None: ...
 
 class ImportStart(_message.Message):
     __slots__ = ("name", "config", "created_by")

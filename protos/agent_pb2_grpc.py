@@ -825,6 +825,212 @@ class Containers(object):
             _registered_method=True)
 
 
+class LifecycleStub(object):
+    """---------------------------------------------------------------- lifecycle
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Restart = channel.unary_unary(
+                '/cmigrate.v1.Lifecycle/Restart',
+                request_serializer=protos_dot_agent__pb2.RestartRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Rename = channel.unary_unary(
+                '/cmigrate.v1.Lifecycle/Rename',
+                request_serializer=protos_dot_agent__pb2.RenameRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.SetRestart = channel.unary_unary(
+                '/cmigrate.v1.Lifecycle/SetRestart',
+                request_serializer=protos_dot_agent__pb2.SetRestartRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.ContainerStatus.FromString,
+                _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/cmigrate.v1.Lifecycle/Events',
+                request_serializer=protos_dot_agent__pb2.EventsRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Event.FromString,
+                _registered_method=True)
+
+
+class LifecycleServicer(object):
+    """---------------------------------------------------------------- lifecycle
+    """
+
+    def Restart(self, request, context):
+        """stop as Stop does, then start; a container that does not run only starts
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rename(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRestart(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Events(self, request, context):
+        """what is remembered, oldest first; with follow what comes, too
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LifecycleServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Restart': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restart,
+                    request_deserializer=protos_dot_agent__pb2.RestartRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Rename': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rename,
+                    request_deserializer=protos_dot_agent__pb2.RenameRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'SetRestart': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRestart,
+                    request_deserializer=protos_dot_agent__pb2.SetRestartRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.ContainerStatus.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=protos_dot_agent__pb2.EventsRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Event.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.Lifecycle', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.Lifecycle', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Lifecycle(object):
+    """---------------------------------------------------------------- lifecycle
+    """
+
+    @staticmethod
+    def Restart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Lifecycle/Restart',
+            protos_dot_agent__pb2.RestartRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rename(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Lifecycle/Rename',
+            protos_dot_agent__pb2.RenameRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRestart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Lifecycle/SetRestart',
+            protos_dot_agent__pb2.SetRestartRequest.SerializeToString,
+            protos_dot_types__pb2.ContainerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Lifecycle/Events',
+            protos_dot_agent__pb2.EventsRequest.SerializeToString,
+            protos_dot_types__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class ImagesStub(object):
     """---------------------------------------------------------------- images
     """

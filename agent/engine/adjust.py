@@ -43,9 +43,10 @@ def update(engine: Engine, container_id: str, wanted: Limits) -> ContainerStatus
         rlimits.check(wanted)
         changed = dataclasses.replace(spec, limits=wanted)
         cgroup = engine.cgroup(container_id)
-        if status.state in (State.CREATED, State.EXITED):
+        if status.state in (State.CREATED, State.EXITED, State.RESTARTING):
             engine.try_limits(changed)
             engine.store.write_spec(changed)
+            engine.note("update", changed)
             return engine.inspect(container_id)
         try:
             cgroup.set_limits(wanted, before)
@@ -57,6 +58,7 @@ def update(engine: Engine, container_id: str, wanted: Limits) -> ContainerStatus
                 exc.touched = "undone"
                 raise
             raise AgentError(f"cannot change the limits of container {spec.name}: {exc}", touched="undone") from exc
+        engine.note("update", changed)
         return engine.inspect(container_id)
 
 
@@ -72,6 +74,7 @@ def pause(engine: Engine, container_id: str) -> ContainerStatus:
             cgroup.freeze(False)
             _note(engine, container_id, paused=False)
             raise
+        engine.note("pause", engine.store.spec(container_id))
         return engine.inspect(container_id)
 
 
@@ -83,6 +86,18 @@ def unpause(engine: Engine, container_id: str) -> ContainerStatus:
             raise WrongState(f"container {status.spec.name} is not paused: it is {status.state}")
         engine.cgroup(container_id).freeze(False, timeout_s=PAUSE_LIMIT_S)
         _note(engine, container_id, paused=False)
+        engine.note("unpause", status.spec)
+        return engine.inspect(container_id)
+
+
+def rename(engine: Engine, container_id: str, name: str) -> ContainerStatus:
+    """The coordinator has made sure that the name is the fleet's only one. Raises WrongState in a move: its spec is on its way."""
+    with engine.store.lock(container_id):
+        spec = _refuse(engine, "rename", container_id, state.why_not_update).spec
+        changed = dataclasses.replace(spec, name=name)
+        engine.store.write_spec(changed)
+        if name != spec.name:
+            engine.note("rename", changed, oldName=spec.name)
         return engine.inspect(container_id)
 
 

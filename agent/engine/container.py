@@ -22,9 +22,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import AgentConfig
-from agent.engine import adoption, disk, hostfiles, limits, local, logs, network, plan, rlimits, state, usage
+from agent.engine import (
+    adoption,
+    disk,
+    hostfiles,
+    limits,
+    local,
+    logs,
+    network,
+    plan,
+    reaper,
+    restarts,
+    rlimits,
+    state,
+    usage,
+)
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
+from agent.engine.events import EventLog
 from agent.engine.launch import ContainerStartError, MonitorError
 from agent.engine.roles import Roles
 from agent.engine.seccomp import Filters
@@ -39,6 +54,7 @@ from agent.linux import process
 
 KILL_LIMIT_S = 15.0
 LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
+RESTART_LOOK_S = 0.05
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
 log = logging.getLogger(__name__)
@@ -74,10 +90,12 @@ class Engine:
         self._supervisor = Supervisor(config, self.store, self.after_end, self._lost)
         self.filters = Filters(config.seccomp_dir)
         self.roles = Roles(self, self._supervisor)
+        self.restarts = restarts.Restarts(self)
         self._local: dict[str, local.Local] = {}  # of containers that have one
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.events = EventLog(config.state_dir / "events.jsonl")
 
     # ------------------------------------------------------------ verbs
 
@@ -100,7 +118,11 @@ class Engine:
         limits.check(spec.limits)
         rlimits.check(spec.limits)
         self.filters.path(spec)
+        restarts.check(spec)
+        logs.limits(spec.log_options)
         arriving = role == "target"
+        if spec.init and not arriving:
+            reaper.check()
         self.try_limits(spec)
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
         try:
@@ -113,11 +135,15 @@ class Engine:
             layer.create()
             if not arriving:  # else it comes with the files in it
                 layer.seed(hostfiles.make(spec, host_network=own.host_network), lower)
+                if spec.init:
+                    reaper.put(directory / "layer" / "upper")
         except (AgentError, OSError):
             self.store.delete(spec.id)
             raise
         if own != local.NOTHING:
             self._local[spec.id] = own
+        if not arriving:
+            self.note("create", spec)
         return self.inspect(spec.id)
 
     def start(self, container_id: str) -> ContainerStatus:
@@ -126,18 +152,40 @@ class Engine:
         """
         self.visits.settle(container_id)
         with self.store.lock(container_id):
-            self._refuse("start", container_id, state.why_not_start)
+            self.refuse_start(container_id)
+            self.restarts.cancel(container_id)
             self._start(self.store.spec(container_id))
             return self.inspect(container_id)
 
-    def stop(self, container_id: str, timeout_s: float | None = None, signal: str = "") -> ContainerStatus:
+    def start_again(self, container_id: str) -> None:
+        """As its restart policy wants; counted, also where it fails. Under its lock."""
+        self.refuse_start(container_id)
+        restarted = self.store.record(container_id).restarts + 1
+        self.store.write_record(container_id, dataclasses.replace(self.store.record(container_id), restarts=restarted))
+        self._start(self.store.spec(container_id), restarts=restarted)
+
+    def refuse_start(self, container_id: str) -> None:
+        """Raises WrongState where it may not start now."""
+        self._refuse("start", container_id, state.why_not_start)
+
+    def note(self, action: str, spec: ContainerSpec, **attributes: str) -> None:
+        """An event of the container's, for `migrate events`."""
+        self.events.publish("container", action, spec.id, spec.name, {"image": spec.image, **spec.labels, **attributes})
+
+    def stop(
+        self, container_id: str, timeout_s: float | None = None, signal: str = "", *, for_good: bool = True
+    ) -> ContainerStatus:
         """Stop signal, wait, SIGKILL, wait. Defaults from the spec. Returns the status of the ended
-        container; no error on one that has.
+        container; no error on one that has. `for_good`: its restart policy is not asked.
         """
         spec = self.store.spec(container_id)
         number = signal_number(signal or spec.stop_signal)
-        live = watched = self._live_for("stop", container_id, state.why_not_stop)
+        with self.store.lock(container_id):
+            live = watched = self._live_for("stop", container_id, state.why_not_stop)
+            if for_good:
+                self._end_policy(container_id)
         if live is not None:
+            self.note("kill", spec, signal=str(int(number)))
             self._signal(live, number)
             self._thaw_to_end(container_id)
             if not live.gone.wait(spec.stop_timeout_s if timeout_s is None else timeout_s):
@@ -146,6 +194,7 @@ class Engine:
                     self._signal(live, signals.SIGKILL)
                     if not live.gone.wait(KILL_LIMIT_S):
                         raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
+            self.note("stop", spec)
         return (watched and watched.last) or self.inspect(container_id)
 
     def kill(self, container_id: str, signal: str = "SIGKILL") -> None:
@@ -154,6 +203,11 @@ class Engine:
         with self.store.lock(container_id):
             status = self._refuse("kill", container_id, state.why_not_kill)
             live = self._supervisor.get(container_id)
+            if number in (signals.SIGKILL, signal_number(status.spec.stop_signal)):
+                self._end_policy(container_id)
+            self.note("kill", status.spec, signal=str(int(number)))
+            if status.state == State.RESTARTING:
+                return
             if live is not None:
                 self._signal(live, number)
                 if number in (signals.SIGKILL, signal_number(status.spec.stop_signal)):
@@ -178,7 +232,9 @@ class Engine:
                     if status.state == State.LOST:
                         self._kill_lost(status.spec)
                     self.delete(container_id)
+                    self.note("destroy", status.spec)
                     return
+                self._end_policy(container_id)
                 self._signal(live, signals.SIGKILL)
             if not live.gone.wait(KILL_LIMIT_S):
                 raise AgentError(f"container {status.spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s")
@@ -195,6 +251,8 @@ class Engine:
         record, exit_status = self.store.record(container_id), self.store.exit_status(container_id)
         now = state.derive(record, exit_status, seen)
         ended = exit_status if now == State.EXITED else None
+        if now in (State.EXITED, State.CREATED) and self.restarts.pending(container_id):
+            now = State.RESTARTING
         return ContainerStatus(
             spec=spec,
             state=now,
@@ -208,6 +266,7 @@ class Engine:
             migration_id=record.migration_id,
             role=record.role,
             oom_kills=ended.oom_kills if ended else usage.oom_kills(usage.oom_events(cgroup.directories)),
+            restarts=record.restarts,
         )
 
     def list(self) -> list[ContainerStatus]:
@@ -226,15 +285,23 @@ class Engine:
         """Return when the container has ended, at the time limit, or when `wanted` says no, with its status. Raises
         WrongState when it never ran or is lost.
         """
-        before, live = None, self._supervisor.get(container_id)
+        before: Live | None = None
         deadline = time.monotonic() + timeout_s
-        while live is not None and live is not before:  # a killed monitor has a successor
-            while not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
-                if time.monotonic() >= deadline or not wanted():
-                    return self.inspect(container_id)
-            if live.last is not None:
-                return live.last
-            before, live = live, self._supervisor.get(container_id)
+        while True:
+            live = self._supervisor.get(container_id)
+            if live is not None and live is not before:  # a killed monitor has a successor
+                while not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+                    if time.monotonic() >= deadline or not wanted():
+                        return self.inspect(container_id)
+                if live.last is not None:
+                    return live.last
+                before = live
+            elif not self.restarts.pending(container_id):
+                break
+            elif time.monotonic() >= deadline or not wanted():
+                return self.inspect(container_id)
+            else:
+                time.sleep(RESTART_LOOK_S)
         status = self.inspect(container_id)
         if status.state in (State.CREATED, State.LOST):
             raise WrongState(
@@ -257,7 +324,8 @@ class Engine:
         path = self.store.directory(container_id) / "container.log"
 
         def alive() -> bool:
-            return wanted() and self._supervisor.get(container_id) is not None
+            alive = self._supervisor.get(container_id) is not None or self.restarts.pending(container_id)
+            return alive and wanted()
 
         return logs.read_log(path, tail=tail, since_unix_ns=since_unix_ns, follow=alive if follow else None)
 
@@ -313,6 +381,7 @@ class Engine:
 
     def close(self) -> None:
         """Let go of everything; the containers run on."""
+        self.restarts.close()
         self._supervisor.close()
 
     def _recover(self, container_id: str) -> None:
@@ -334,7 +403,14 @@ class Engine:
 
     # ------------------------------------------------------------ parts
 
-    def _start(self, spec: ContainerSpec) -> None:
+    def _end_policy(self, container_id: str) -> None:
+        """Somebody ends it: its restart policy is not asked."""
+        self.restarts.cancel(container_id)
+        record = self.store.record(container_id)
+        if not record.stopped:
+            self.store.write_record(container_id, dataclasses.replace(record, stopped=True))
+
+    def _start(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
         self.visits.settle(spec.id, LEFT_OVER_S)
         before = self.store.record(spec.id)
         attachments = self._waiting.pop(spec.id, [])
@@ -345,7 +421,13 @@ class Engine:
             live = self._supervisor.spawn(spec.id)
             pid = int(live.ask("create", plan=told)["pid"])
             record = dataclasses.replace(
-                before, pid=pid, start_ticks=process.start_ticks(pid), started_unix_ns=time.time_ns(), paused=False
+                before,
+                pid=pid,
+                start_ticks=process.start_ticks(pid),
+                started_unix_ns=time.time_ns(),
+                paused=False,
+                stopped=False,
+                restarts=restarts,
             )
             self.store.write_record(spec.id, record)
             inside: dict[str, Any] = {}
@@ -356,6 +438,7 @@ class Engine:
             for attachment in attachments:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
             live.ask("start", **inside)
+            self.note("start", spec)
         except (AgentError, OSError) as exc:
             by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
             # After a failed execve the monitor writes the exit status and ends by itself.
@@ -387,10 +470,21 @@ class Engine:
         if self._supervisor.get(container_id) is not None:
             return  # it is about to end
         status = self.inspect(container_id)
-        if status.state == State.EXITED and status.spec.remove_on_exit and not status.migration_id:
+        if status.state != State.EXITED:
+            return
+        if live is not None or self.events.lacks(container_id, "die", status.started_unix_ns):
+            if status.oom_kills:
+                self.note("oom", status.spec)
+            self.note("die", status.spec, exitCode=str(status.exit_code))
+        if status.migration_id:
+            return
+        if self.restarts.ended(status):
+            return
+        if status.spec.remove_on_exit:
             if live is not None:
                 live.last = status
             self.delete(container_id)
+            self.note("destroy", status.spec)
 
     def _lost(self, container_id: str, live: Live) -> None:
         self.adopt(container_id, live.outputs)

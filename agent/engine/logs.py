@@ -11,17 +11,40 @@ Output without a newline waits for its newline and is written as a part only whe
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from agent.errors import InvalidArgument
 
 LINE_LIMIT_BYTES = 16 * 1024
 MAX_BYTES = 10_000_000
 MAX_FILES = 3
 _POLL_S = 0.1
+
+
+MOST_FILES = 100
+_SIZE = re.compile(r"(\d+)([kmg]?)b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def limits(options: Mapping[str, str]) -> tuple[int, int]:
+    """(bytes a file, files) of --log-opt: {"max-size": "10m", "max-file": "3"}. Raises InvalidArgument."""
+    for name in options:
+        if name not in ("max-size", "max-file"):
+            raise InvalidArgument(f"{name!r} is no option of the log", hint="--log-opt max-size=10m, max-file=3")
+    size, files = options.get("max-size", ""), options.get("max-file", "")
+    found = _SIZE.fullmatch(size)
+    if size and (not found or int(found[1]) == 0):
+        raise InvalidArgument(f"max-size of the log cannot be {size!r}", hint="such as 10m or 500k")
+    if files and not (files.isdigit() and 1 <= int(files) <= MOST_FILES):
+        raise InvalidArgument(f"max-file of the log cannot be {files!r}", hint=f"a number from 1 to {MOST_FILES}")
+    bytes_ = int(found[1]) * _UNITS[found[2].lower()] if found else MAX_BYTES
+    return bytes_, int(files or MAX_FILES)
 
 
 class LogWriter:
@@ -100,6 +123,8 @@ class LogWriter:
 
     def _rotate(self) -> None:
         os.close(self._fd)
+        if self._max_files == 1:
+            self._path.unlink()
         for number in range(self._max_files - 1, 0, -1):
             older = _numbered(self._path, number - 1)
             if older.exists():
@@ -193,7 +218,7 @@ class _Chain:
 
     def _files(self) -> list[tuple[int, Path]]:
         found = []
-        for number in range(MAX_FILES + 8, -1, -1):
+        for number in range(MOST_FILES, -1, -1) if _numbered(self._path, 1).exists() else (0,):
             path = _numbered(self._path, number)
             try:
                 found.append((path.stat().st_ino, path))

@@ -26,7 +26,7 @@ from agent import atomic
 from agent.engine import link, program, rootfs, store, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
-from agent.engine.logs import LogWriter
+from agent.engine.logs import MAX_BYTES, MAX_FILES, LogWriter
 from agent.engine.monitor_clients import Client, Handler, Message, Server
 from agent.engine.monitor_start import Birth
 from agent.engine.monitor_stdio import ContainerEnds, Stdio
@@ -83,7 +83,8 @@ class Monitor:
     def take_plan(self, plan: Plan) -> None:
         """Remember what this container is; open its log. Raises OSError."""
         self.plan = plan
-        self._log = LogWriter(Path(plan["log"]))
+        max_bytes, max_files = plan.get("log_limits", (MAX_BYTES, MAX_FILES))
+        self._log = LogWriter(Path(plan["log"]), max_bytes=max_bytes, max_files=max_files)
 
     def mount_root(self) -> None:
         """Mount the container's root where the plan says. Raises OSError."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.engine import local, rlimits, usage
+from agent.engine import local, logs, reaper, rlimits, usage
 from agent.engine.cgroup import Cgroup
 from agent.engine.spec import ContainerSpec
 
@@ -36,7 +36,7 @@ def make(
         "freezer": str(cgroup.freezer),
         "oom_events": str(usage.oom_events(cgroup.directories)),
         "hostname": spec.hostname,
-        "argv": list(spec.argv),
+        "argv": reaper.command(spec.argv, init=spec.init),
         "env": list(spec.env),
         "cwd": spec.cwd,
         "user": spec.user,
@@ -49,5 +49,6 @@ def make(
         "new_privileges": spec.isolation.new_privileges,
         "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
         "log": str(directory / "container.log"),
+        "log_limits": logs.limits(spec.log_options),
         "exit": str(directory / "exit.json"),
     }

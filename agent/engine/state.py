@@ -19,6 +19,7 @@ class State(StrEnum):
     ARRIVING = "arriving"  # target of a move, no task yet
     LOST = "lost"  # tasks exist, their monitor does not
     PAUSED = "paused"  # tasks exist, none runs, because somebody said `pause`
+    RESTARTING = "restarting"  # exited, and its restart policy starts it again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class ContainerStatus:
     migration_id: str
     role: str
     oom_kills: int = 0
+    restarts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,8 @@ def derive(record: Record, exit_status: ExitStatus | None, seen: Seen) -> State:
 
 def why_not_start(status: ContainerStatus) -> str:
     """ "" = may start; else the reason, for a WrongState."""
-    return _moving(status) or ("" if status.state in (State.CREATED, State.EXITED) else f"it is {status.state}")
+    startable = status.state in (State.CREATED, State.EXITED, State.RESTARTING)
+    return _moving(status) or ("" if startable else f"it is {status.state}")
 
 
 def why_not_stop(status: ContainerStatus) -> str:
@@ -85,7 +88,8 @@ def why_not_kill(status: ContainerStatus) -> str:
     """A signal is refused only where no task could take it, or where it would be lost with the source of a move."""
     if status.state == State.FROZEN:
         return _moving(status) or "it is frozen"
-    return "" if status.state in (State.RUNNING, State.LOST, State.PAUSED) else f"it is {status.state}"
+    killable = (State.RUNNING, State.LOST, State.PAUSED, State.RESTARTING)
+    return "" if status.state in killable else f"it is {status.state}"
 
 
 def why_not_pause(status: ContainerStatus) -> str:
@@ -111,7 +115,8 @@ def why_not_reach(status: ContainerStatus) -> str:
 def why_not_attach(status: ContainerStatus) -> str:
     if moving := _moving(status):
         return moving
-    return "" if status.state in (State.CREATED, State.RUNNING, State.EXITED) else f"it is {status.state}"
+    attachable = (State.CREATED, State.RUNNING, State.EXITED, State.RESTARTING)
+    return "" if status.state in attachable else f"it is {status.state}"
 
 
 def why_not_remove(status: ContainerStatus, *, force: bool) -> str:

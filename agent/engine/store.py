@@ -38,6 +38,8 @@ class Record:
     migration_id: str = ""  # the move under way, or ""
     role: str = ""  # "source", "target" or ""
     paused: bool = False  # somebody said `pause`; true only of tasks that are frozen
+    stopped: bool = False  # somebody ended it: its restart policy does not start it again
+    restarts: int = 0  # by its policy, since somebody started it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,10 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             columns=start.columns,
             seccomp=self._engine.filters.path(spec),
         )
+        if start.detach:
+            streams.let_run(session.Session(what, stdin=False))
+            yield from (pb.ExecOutput(started=True), pb.ExecOutput(exit_code=0))
+            return
         with session.Session(what, stdin=start.stdin) as running:
             yield from streams.converse(running, request_iterator, context)
 

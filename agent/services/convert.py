@@ -26,6 +26,7 @@ _STATES = {
     State.ARRIVING: types_pb2.CONTAINER_STATE_ARRIVING,
     State.LOST: types_pb2.CONTAINER_STATE_LOST,
     State.PAUSED: types_pb2.CONTAINER_STATE_PAUSED,
+    State.RESTARTING: types_pb2.CONTAINER_STATE_RESTARTING,
 }
 
 
@@ -79,6 +80,7 @@ def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
         epoch=status.epoch,
         migration_id=status.migration_id,
         oom_kills=status.oom_kills,
+        restarts=status.restarts,
     )
 
 

@@ -10,6 +10,7 @@ import grpc
 
 from agent.engine.attach import Attachment, Output
 from agent.engine.container import Engine
+from agent.engine.session import Session
 from agent.engine.signals import signal_number
 from agent.errors import AgentError, TransferError
 from protos import agent_pb2 as pb
@@ -62,6 +63,17 @@ def converse(
         yield pb.ExecOutput(stderr=output.data) if output.stream == "stderr" else pb.ExecOutput(stdout=output.data)
     if program.exit_code is not None:
         yield pb.ExecOutput(exit_code=program.exit_code)
+
+
+def let_run(program: Session) -> None:
+    """Nobody listens: what it writes is thrown away until it ends."""
+
+    def drain() -> None:
+        with program:
+            for _ in program:
+                continue
+
+    threading.Thread(target=drain, name="detached", daemon=True).start()
 
 
 def _feed(program: Conversation, requests: Iterator[pb.ExecInput]) -> None:

@@ -25,6 +25,7 @@ PACKAGES = {  # name -> what it is for
     "slirp4netns": "a lab's way out, for builds",
     "libseccomp2": "filters of system calls",
     "skopeo": "images from and to registries",
+    "tini": "process 1 of containers with --init",
     "tar": "CRIU packs a container's tmpfs with it",
     "gzip": "the same",
 }

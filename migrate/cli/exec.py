@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import values
+from migrate.cli import upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ tar c . | migrate exec -i web1 tar x -C /srv
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help="user (default: the container's)")
     parser.add_argument("-w", "--workdir", default="", help="working directory (default: the container's)")
+    parser.add_argument("-d", "--detach", action="store_true", help="start the command and return; it runs on")
+    parser.add_argument("--env-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines")
+    parser.add_argument(
+        "--detach-keys",
+        type=values.keys,
+        default=values.keys("ctrl-p,ctrl-q"),
+        metavar="KEYS",
+        help="keys that let go of the command (default: ctrl-p,ctrl-q)",
+    )
     parser.add_argument("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="repeatable")
     parser.add_argument("container", metavar="CONTAINER")
     parser.add_argument("argv", metavar="COMMAND", nargs=argparse.REMAINDER)
@@ -39,6 +48,7 @@ tar c . | migrate exec -i web1 tar x -C /srv
         help="connect the terminal to a container's main process",
         examples="migrate attach job1\nmigrate attach --no-stdin web1\n(with a terminal: ctrl-p ctrl-q lets go)",
     )
+    upkeep.add_attachment(attach)
     attach.add_argument("--no-stdin", action="store_true", help="only show what it writes")
     attach.add_argument("container", metavar="CONTAINER")
 
@@ -55,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
             print("error: exec needs a command\nhint: migrate exec -it CONTAINER sh", file=sys.stderr)
             return 125
         try:
-            environment = values.environment(args.env, [])
+            environment = values.environment(args.env, args.env_file)
         except argparse.ArgumentTypeError as exc:
             print(f"error: {exc}", file=sys.stderr)
             return 125
-        if args.tty and args.interactive:
+        if args.tty and args.interactive and not args.detach:
             terminal.need_terminal()
         rows, columns = terminal.window_size() if args.tty else (0, 0)
         session = client.exec(
@@ -72,9 +82,12 @@ def run(args: argparse.Namespace) -> int:
             stdin=args.interactive,
             rows=rows,
             columns=columns,
+            detach=args.detach,
         )
         try:
-            return terminal.converse(session, interactive=args.interactive, is_tty=args.tty)
+            return terminal.converse(
+                session, interactive=args.interactive and not args.detach, is_tty=args.tty, detach_keys=args.detach_keys
+            )
         except terminal.Detached:
             print("\r\ndetached", file=sys.stderr)
             return 0
@@ -90,7 +103,13 @@ def _attach(client: Client, args: argparse.Namespace) -> int:
     rows, columns = terminal.window_size() if container.tty else (0, 0)
     session = client.attach(container.id, stdin=interactive, tty=container.tty, rows=rows, columns=columns)
     try:
-        return terminal.converse(session, interactive=interactive, is_tty=container.tty)
+        return terminal.converse(
+            session,
+            interactive=interactive,
+            is_tty=container.tty,
+            detach_keys=args.detach_keys,
+            sig_proxy=args.sig_proxy,
+        )
     except terminal.Detached:
         print(f"\r\ndetached; {container.name} runs on", file=sys.stderr)
         return 0

@@ -1,4 +1,4 @@
-"""`migrate start`, `stop`, `kill`, `rm`, `wait`: one call for each container; goes on after an error and reports each."""
+"""`migrate start`, `stop`, `restart`, `kill`, `rm`, `wait`: one call for each container; goes on after an error and reports each."""
 
 from __future__ import annotations
 
@@ -22,15 +22,25 @@ def add_parser(subparsers: Subparsers) -> None:
         help="stop running containers: the stop signal, then SIGKILL",
         examples="migrate stop web1\nmigrate stop -t 30 -s SIGINT web1 web2",
     )
-    stop.add_argument(
-        "-t",
-        "--time",
-        type=values.duration,
-        default=None,
-        metavar="SECONDS",
-        help="time before SIGKILL (default: the container's)",
+    restart = command(
+        subparsers,
+        "restart",
+        help="stop containers, where they run, and start them again",
+        examples="migrate restart web1\nmigrate restart -t 30 -s SIGINT web1 web2",
     )
-    stop.add_argument("-s", "--signal", type=values.signal, default=None, help="signal (default: the container's)")
+    for parser in (stop, restart):
+        parser.add_argument(
+            "-t",
+            "--time",
+            "--timeout",
+            type=values.duration,
+            default=None,
+            metavar="SECONDS",
+            help="time before SIGKILL (default: the container's)",
+        )
+        parser.add_argument(
+            "-s", "--signal", type=values.signal, default=None, help="signal (default: the container's)"
+        )
     kill = command(
         subparsers, "kill", help="send a signal to containers", examples="migrate kill web1\nmigrate kill -s HUP web1"
     )
@@ -45,7 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="wait until containers have exited and print their exit codes",
         examples="migrate wait job1",
     )
-    for parser in (start, stop, kill, remove, wait):
+    for parser in (start, stop, restart, kill, remove, wait):
         parser.add_argument("containers", metavar="CONTAINER", nargs="+", help="name, id or the beginning of an id")
 
 
@@ -75,6 +85,10 @@ def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
         client.stop(name, timeout_s=args.time, signal=args.signal or "")
         return name
 
+    def restart(name: str) -> str:
+        client.restart(name, timeout_s=args.time, signal=args.signal or "")
+        return name
+
     def kill(name: str) -> str:
         client.kill(name, signal=args.signal)
         return name
@@ -86,4 +100,4 @@ def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
     def wait(name: str) -> str:
         return str(client.wait(name).exit_code)
 
-    return {"start": start, "stop": stop, "kill": kill, "rm": remove, "wait": wait}[args.command]
+    return {"start": start, "stop": stop, "restart": restart, "kill": kill, "rm": remove, "wait": wait}[args.command]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, security, values
+from migrate.cli import limits, security, upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
+    from migrate.records import Container
 
 RUN = """
 migrate run -d --name web1 --host host1 redis
 migrate run -it --rm --host host1 debian bash
 migrate run -d --rm --name job1 --host host1 app /bin/job
+migrate run -d --restart unless-stopped --health-cmd "curl -f http://localhost/" --host host1 app
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
 """
 CREATE = """
@@ -34,6 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=RUN,
     )
     run_.add_argument("-d", "--detach", action="store_true", help="print the id and return; the container runs on")
+    upkeep.add_attachment(run_)
     run_.add_argument("--rm", action="store_true", help="remove the container when it has exited")
     create = command(
         subparsers,
@@ -82,6 +86,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     limits.add_options(parser, fixed=True)
     security.add_options(parser)
+    upkeep.add_options(parser)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -92,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         environment = values.environment(args.env, args.env_file)
+        life = upkeep.fields(args)
     except argparse.ArgumentTypeError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2 if args.command == "create" else 125
@@ -107,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         hostname=args.hostname,
         **limits.fields(args),
         **security.fields(args),
+        **life,
         tty=args.tty,
         stdin_open=args.interactive,
         labels=values.labels(args.label),
@@ -118,11 +125,19 @@ def run(args: argparse.Namespace) -> int:
         stop_timeout_s=args.stop_timeout,
         remove_on_exit=args.command == "run" and args.rm,
     )
-    with Client(args.coordinator) as client:
+    if args.command == "run" and not args.detach and args.tty and args.interactive:
+        terminal.need_terminal()
+    with Client(args.coordinator) as client, upkeep.id_file(args.cidfile) as keep:
+
+        def make(method: Callable[[Run], Container]) -> Container:
+            return keep(upkeep.with_image(client, wanted, args.pull, method))
+
         if args.command == "create":
-            print(client.create(wanted).id)
+            print(make(client.create).id)
             return 0
         if args.detach:
-            print(client.run(wanted).id)
+            print(make(client.run).id)
             return 0
-        return terminal.run_attached(client, wanted)
+        return terminal.run_attached(
+            client, make(client.create), detach_keys=args.detach_keys, sig_proxy=args.sig_proxy
+        )

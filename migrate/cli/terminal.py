@@ -18,7 +18,7 @@ from migrate.errors import InvalidArgument, MigrateError, NotFound
 
 if TYPE_CHECKING:
     from migrate.client import Client, Session
-    from migrate.records import Run
+    from migrate.records import Container
 
 DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, as Docker's
 ENOUGH = 3  # SIGINT or SIGTERM so often: stop forwarding and leave
@@ -30,21 +30,25 @@ class Detached(Exception):  # not an error: somebody typed the keys
 
 
 class DetachKeys:
-    """Finds the detach keys in what is typed, also when they come in two reads."""
+    """Finds the detach keys in what is typed, also when they come in several reads; without keys nothing is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: bytes = DETACH_KEYS) -> None:
+        self._keys = keys
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """What to pass on, and whether the keys were typed. A lone ctrl-p is held until the next key."""
+        """What to pass on, and whether the keys were typed. A beginning of them is held until the next key."""
         data = self._held + data
         self._held = b""
-        before, found, _ = data.partition(DETACH_KEYS)
+        if not self._keys:
+            return data, False
+        before, found, _ = data.partition(self._keys)
         if found:
             return before, True
-        if data.endswith(DETACH_KEYS[:1]):
-            self._held = data[-1:]
-            return data[:-1], False
+        for length in range(min(len(self._keys) - 1, len(data)), 0, -1):
+            if data.endswith(self._keys[:length]):
+                self._held = data[-length:]
+                return data[:-length], False
         return data, False
 
 
@@ -89,7 +93,9 @@ def handlers(action: Callable[[int], None], *numbers: int) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def converse(session: Session, *, interactive: bool, is_tty: bool) -> int:
+def converse(
+    session: Session, *, interactive: bool, is_tty: bool, detach_keys: bytes = DETACH_KEYS, sig_proxy: bool = True
+) -> int:
     """Copy both ways until the process ends; returns its exit code. Raises Detached."""
     detached = threading.Event()
     asked: list[int] = []
@@ -112,7 +118,10 @@ def converse(session: Session, *, interactive: bool, is_tty: bool) -> int:
         session.close()
 
     reader = threading.Thread(
-        target=_copy_stdin, args=(session, done_read, is_tty, on_detach), name="stdin", daemon=True
+        target=_copy_stdin,
+        args=(session, done_read, DetachKeys(detach_keys) if is_tty else None, on_detach),
+        name="stdin",
+        daemon=True,
     )
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, done_read)
@@ -122,7 +131,7 @@ def converse(session: Session, *, interactive: bool, is_tty: bool) -> int:
         if is_tty and interactive:
             stack.enter_context(raw_mode(0))
             stack.enter_context(handlers(leave, signal.SIGTERM, signal.SIGHUP))
-        else:
+        elif sig_proxy:
             stack.enter_context(handlers(forward, *FORWARDED))
         if interactive:
             reader.start()
@@ -141,9 +150,8 @@ def converse(session: Session, *, interactive: bool, is_tty: bool) -> int:
     return session.exit_code
 
 
-def _copy_stdin(session: Session, done: int, is_tty: bool, on_detach: Callable[[], None]) -> None:
+def _copy_stdin(session: Session, done: int, keys: DetachKeys | None, on_detach: Callable[[], None]) -> None:
     """Until end-of-file, the detach keys, or a byte on `done`."""
-    keys = DetachKeys()
     while True:
         ready, _, _ = select.select([0, done], [], [])
         if done in ready:
@@ -155,7 +163,7 @@ def _copy_stdin(session: Session, done: int, is_tty: bool, on_detach: Callable[[
         if not data:
             session.close_stdin()
             return
-        if is_tty:
+        if keys is not None:
             data, typed = keys.feed(data)
             if typed:
                 on_detach()
@@ -170,14 +178,13 @@ def need_terminal() -> None:
         raise InvalidArgument("the input is not a terminal, and -t needs one", hint="leave out -t, or use -i alone")
 
 
-def run_attached(client: Client, wanted: Run) -> int:
-    """`migrate run` in the foreground: create, attach, start, converse; returns the container's exit code."""
-    if wanted.tty and wanted.stdin_open:
-        need_terminal()
-    container = client.create(wanted)
-    rows, columns = window_size() if wanted.tty else (0, 0)
+def run_attached(
+    client: Client, container: Container, *, detach_keys: bytes = DETACH_KEYS, sig_proxy: bool = True
+) -> int:
+    """`migrate run` in the foreground, after the creation: attach, start, converse; returns the container's exit code."""
+    rows, columns = window_size() if container.tty else (0, 0)
     try:
-        session = client.attach(container.id, stdin=wanted.stdin_open, tty=wanted.tty, rows=rows, columns=columns)
+        session = client.attach(container.id, stdin=container.stdin_open, tty=container.tty, rows=rows, columns=columns)
         try:
             session.wait_started()
             client.start(container.id)
@@ -190,11 +197,17 @@ def run_attached(client: Client, wanted: Run) -> int:
             client.remove(container.id, force=True)
         raise
     try:
-        status = converse(session, interactive=wanted.stdin_open, is_tty=wanted.tty)
+        status = converse(
+            session,
+            interactive=container.stdin_open,
+            is_tty=container.tty,
+            detach_keys=detach_keys,
+            sig_proxy=sig_proxy,
+        )
     except Detached:
         print(f"\r\ndetached; {container.name} runs on: migrate attach {container.name}", file=sys.stderr)
         return 0
-    if wanted.remove_on_exit:  # its host does that by itself; when we return it is done, and the name is free
+    if container.remove_on_exit:  # its host does that by itself; when we return it is done, and the name is free
         with contextlib.suppress(NotFound):
             client.remove(container.id, force=True)
     return status

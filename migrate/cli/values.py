@@ -157,3 +157,23 @@ def capability(text: str) -> str:
     if not re.fullmatch(r"(CAP_)?[A-Z_]+", name):
         raise ArgumentTypeError(f"{text!r} is not a capability such as NET_ADMIN")
     return name if name.startswith("CAP_") else f"CAP_{name}"
+
+
+def boolean(text: str) -> bool:
+    """ "true" or "false", as Docker's flags take."""
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "1")
+
+
+def keys(text: str) -> bytes:
+    """What these keys send: "ctrl-p,ctrl-q", "ctrl-a,d", "ctrl-@"; "" = none."""
+    found = b""
+    for key in text.split(",") if text else ():
+        if len(key) == 1 and key.isascii():
+            found += key.encode()
+        elif key.startswith("ctrl-") and re.fullmatch(r"[a-z@\[\\\]^_]", key[5:]):
+            found += bytes([ord(key[5:].upper()) & 0x1F])
+        else:
+            raise ArgumentTypeError(f"{key!r} is no key: a letter, or ctrl- and one of a-z @ [ \\ ] ^ _")
+    return found

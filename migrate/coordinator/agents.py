@@ -24,6 +24,7 @@ from protos import agent_pb2, agent_pb2_grpc
 STUBS: Mapping[str, Any] = {
     "Host": agent_pb2_grpc.HostStub,
     "Containers": agent_pb2_grpc.ContainersStub,
+    "Lifecycle": agent_pb2_grpc.LifecycleStub,
     "Images": agent_pb2_grpc.ImagesStub,
     "Builds": agent_pb2_grpc.BuildsStub,
     "Files": agent_pb2_grpc.FilesStub,
@@ -45,6 +46,8 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Containers.Logs": None,
     "Containers.Exec": None,
     "Containers.Attach": None,
+    "Lifecycle.Restart": None,  # its own timeout, which the caller knows
+    "Lifecycle.Events": None,
     "Images.Import": None,
     "Builds.Build": None,
     "Images.Remove": 120.0,

@@ -149,11 +149,16 @@ def reserved(store: Store) -> Iterator[Place]:
             store.reserved -= {str(ip), str(base)}
 
 
+def check_name(wanted: str) -> None:
+    """Raises InvalidArgument."""
+    if not NAME.fullmatch(wanted) or ID.fullmatch(wanted):
+        hint = "a letter or digit, then letters, digits, _ . -; at most 63; not 32 hex digits, which are an id"
+        raise InvalidArgument(f"{wanted!r} cannot be a container's name", hint=hint)
+
+
 def _name(db: sqlite3.Connection, wanted: str) -> str:
     if wanted:
-        if not NAME.fullmatch(wanted) or ID.fullmatch(wanted):
-            hint = "a letter or digit, then letters, digits, _ . -; at most 63; not 32 hex digits, which are an id"
-            raise InvalidArgument(f"{wanted!r} cannot be a container's name", hint=hint)
+        check_name(wanted)
         check_free(db, "name", wanted)
         return wanted
     taken = {row["name"] for row in db.execute("select name from containers")}

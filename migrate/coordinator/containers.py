@@ -265,6 +265,7 @@ class FleetContainers:
     def _complete(
         self, container: Container, status: types_pb2.ContainerStatus, move: str | None = None
     ) -> types_pb2.ContainerStatus:
+        status.spec.name = container.name  # what the fleet calls it, also while its host has not heard of a new name
         status.host = container.owner
         status.epoch = container.epoch
         status.migration_id = self.move_of(container) if move is None else move

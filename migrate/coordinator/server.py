@@ -18,6 +18,7 @@ from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.config import CoordinatorConfig
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.files import FilesService
+from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Host, Store
@@ -62,6 +63,8 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
         builds = BuildsService(self.store, self.pool)
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(builds, self._server)  # type: ignore[no-untyped-call]  # generated
+        lifecycle = LifecycleService(containers)
+        coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(lifecycle, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 

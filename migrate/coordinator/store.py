@@ -235,6 +235,18 @@ class Store:
         with self.database.transaction() as db:
             db.execute("update containers set desired=? where id=?", (desired, container_id))
 
+    def rename(self, container_id: ContainerId, name: str, spec: str) -> None:
+        """Another name, with the spec that has it. AlreadyExists when it is taken; WrongState while a move is under way."""
+        with self.database.transaction() as db:
+            query = "select id, state from active_migrations where container_id=?"
+            if row := db.execute(query, (container_id,)).fetchone():
+                raise WrongState(f"move {row['id']} is {row['state']}", hint=f"migrate migrations show {row['id']}")
+            if row := db.execute("select id from containers where name=? and id!=?", (name, container_id)).fetchone():
+                raise AlreadyExists(
+                    f"the name {name} is taken by container {row['id'][:12]}", hint="choose another, or rename that one"
+                )
+            db.execute("update containers set name=?, spec=? where id=?", (name, spec, container_id))
+
     def set_spec(self, container_id: ContainerId, spec: str) -> None:
         """Replace the text; the allocated values in it are the caller's to keep."""
         with self.database.transaction() as db:

@@ -14,6 +14,7 @@ from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.files import FilesService
+from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Fleet, Host, MigrationId, Store, change_owner
@@ -54,6 +55,7 @@ class FakeFleet:
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(BuildsService(self.store, self.pool), self._server)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(FilesService(containers), self._server)
+        coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(LifecycleService(containers), self._server)
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"

@@ -17,10 +17,12 @@ from typing import Any
 import grpc
 
 from agent import errors
+from agent.engine.events import EventLog
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
 from tests.fakes.files import FilesService
+from tests.fakes.lifecycle import LifecycleService
 
 CREATED = types_pb2.CONTAINER_STATE_CREATED
 RUNNING = types_pb2.CONTAINER_STATE_RUNNING
@@ -43,6 +45,7 @@ class FakeHost:
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
         self.files = FilesService(self, directory)
+        self.lifecycle = LifecycleService(self, EventLog(directory / f"{name}-events.jsonl"))
 
     def serve(self, migration: agent_pb2_grpc.MigrationServicer | None = None) -> FakeHost:
         """`migration`: what answers for this host's part of moves, tests.fakes.agent.FakeAgent."""
@@ -56,6 +59,7 @@ class FakeHost:
         agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self), self._server)
         agent_pb2_grpc.add_BuildsServicer_to_server(BuildsService(self), self._server)
         agent_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
+        agent_pb2_grpc.add_LifecycleServicer_to_server(self.lifecycle, self._server)
         if migration is not None:
             agent_pb2_grpc.add_MigrationServicer_to_server(_Late(migration), self._server)
         self._server.add_insecure_port(channels.unix_target(self.path))

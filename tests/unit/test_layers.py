@@ -58,11 +58,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
     "migrate.context": {"migrate.errors", "e2b_dockerfile_utils"},
     "migrate.client": {
-        "migrate.client_builds", "migrate.client_files", "migrate.client_images", "migrate.errors", "migrate.records",
+        "migrate.client_builds", "migrate.client_files", "migrate.client_images", "migrate.client_lifecycle", "migrate.errors",
+        "migrate.records",
         "migrate.wire", "migrate.rpc", "protos", "grpc",
     },
     "migrate.client_builds": {"migrate.errors", "migrate.records", "migrate.wire", "protos", "grpc"},
     "migrate.client_images": {"migrate.errors", "migrate.records", "migrate.wire", "protos"},
+    "migrate.client_lifecycle": {"migrate.records", "migrate.wire", "protos"},
     "migrate.client_copy": {"migrate.errors", "migrate.records_files", "protos", "agent.filetree"},
     "migrate.client_files": {
         "migrate.client_copy", "migrate.errors", "migrate.records", "migrate.records_files", "migrate.wire", "protos",

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import logs
 from agent.engine.logs import LINE_LIMIT_BYTES, LogWriter, read_log
+from agent.errors import InvalidArgument
 
 pytestmark = pytest.mark.unit
 
@@ -148,3 +150,26 @@ def test_following_sees_every_line_once_through_rotations(tmp_path: Path) -> Non
     lines = [entry.data for entry in read_log(path, follow=alive.is_set)]
     thread.join()
     assert lines == [b"line %d\n" % number for number in range(count)]
+
+
+def test_the_options_of_a_log() -> None:
+    """Docker's names and sizes; what is none is refused with an example."""
+    assert logs.limits({}) == (logs.MAX_BYTES, logs.MAX_FILES)
+    assert logs.limits({"max-size": "10k", "max-file": "7"}) == (10240, 7)
+    for wrong in ({"max-size": "0"}, {"max-size": "x"}, {"max-file": "0"}, {"max-file": "101"}, {"mode": "x"}):
+        with pytest.raises(InvalidArgument):
+            logs.limits(wrong)
+
+
+@pytest.mark.parametrize("files", [1, 2, 20])
+def test_as_many_files_as_were_asked_for(tmp_path: Path, files: int) -> None:
+    """All of them are read as one; none is beyond the number."""
+    path = tmp_path / "container.log"
+    writer = logs.LogWriter(path, max_bytes=200, max_files=files)
+    for number in range(200):
+        writer.write("stdout", b"line %03d\n" % number)
+    writer.close()
+    assert len(list(tmp_path.iterdir())) == files
+    read = [entry.data for entry in logs.read_log(path)]
+    assert read == [b"line %03d\n" % number for number in range(200 - len(read), 200)]
+    assert len(read) >= 3 * (files - 1)

@@ -69,9 +69,9 @@ def test_verbs_are_allowed_where_they_make_sense() -> None:
         "remove": {now for now in State if not state.why_not_remove(status(now), force=False)},
     }
     assert allowed == {
-        "start": {State.CREATED, State.EXITED},
-        "stop": {State.CREATED, State.RUNNING, State.EXITED, State.LOST, State.PAUSED},
-        "kill": {State.RUNNING, State.LOST, State.PAUSED},
+        "start": {State.CREATED, State.EXITED, State.RESTARTING},
+        "stop": {State.CREATED, State.RUNNING, State.EXITED, State.LOST, State.PAUSED, State.RESTARTING},
+        "kill": {State.RUNNING, State.LOST, State.PAUSED, State.RESTARTING},
         "pause": {State.RUNNING, State.PAUSED},
         "update": set(State) - {State.ARRIVING},
         "exec": {State.RUNNING},
