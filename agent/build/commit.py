@@ -64,21 +64,21 @@ class Committer:
             hold = stack.enter_context(self._images.hold(*spec.layers))
             archive = work / "layer.tar"
             with contextlib.nullcontext() if wanted.running else stillness.still(self._engine, container_id):
-                empty = self._write(spec, archive)
+                empty = self._write(spec, archive, steady=not wanted.running)
             lock.close()  # nobody has to wait while it is unpacked
             layer = "" if empty else self._images.add_layer(_chunks(archive), hold).diff_id
             return self._add(wanted, spec, document, config, layer)
 
-    def _write(self, spec: ContainerSpec, archive: Path) -> bool:
+    def _write(self, spec: ContainerSpec, archive: Path, *, steady: bool) -> bool:
         """The layer's tar, uncompressed; returns whether it has no member. Quick: the container may be standing still."""
         upper, lower = self._upper(spec), self._layers(spec)
         made = [name for name in runner.MOUNT_POINTS if not any((layer / name).is_dir() for layer in lower)]
         ignore = (*runner.HOST_FILES, *made)
         try:
-            if layertar.is_empty(upper, lower, ignore):
+            if layertar.is_empty(upper, lower, ignore, steady=steady):
                 return True
             with archive.open("xb", buffering=_READ_BYTES) as file:
-                for piece in layertar.write(upper, lower, ignore):
+                for piece in layertar.write(upper, lower, ignore, steady=steady):
                     file.write(piece)
         except OSError as exc:
             raise StorageError(f"cannot write the layer: {exc.strerror}", hint="is the disk full?") from exc

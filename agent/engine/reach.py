@@ -90,7 +90,6 @@ def _stop(_number: int, _frame: object) -> NoReturn:
 
 def _enter(root: dict[str, Any]) -> int:
     """Returns a descriptor of the root; afterwards this process is the container's root user."""
-    process.set_dumpable(False)
     kind = root["kind"]
     if kind == "stopped":
         fd = _mount(root)
@@ -112,6 +111,7 @@ def _enter(root: dict[str, Any]) -> int:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
     os.close(userns)
+    process.set_dumpable(False)  # nobody without privilege over the host may trace it
     return fd
 
 

@@ -64,8 +64,8 @@ class _Comparison:
                     for name in sorted(os.fsencode(one) for one in os.listdir(fd)):  # noqa: PTH208  # of a descriptor
                         try:
                             pending += self._entry(fd, name, path + b"/" + name if path else name)
-                        except FileNotFoundError:
-                            continue  # it has just gone
+                        except (FileNotFoundError, NotADirectoryError):
+                            continue  # it has just gone, or become another kind of file
                 finally:
                     os.close(fd)
         finally:

@@ -2,11 +2,13 @@
 
 Members are sorted by name; a directory that only leads to others, and looks as it does below, is left out unless
 something is in it. Whiteouts become `.wh.NAME`, opaque directories get `.wh..wh..opq`; the overlay's own xattrs stay
-behind, all others go along. Nobody may write to the directory meanwhile.
+behind, all others go along. Nobody may write to the directory meanwhile, unless the caller says that it is not `steady`: then
+what is gone when its turn comes is left out, and a file that became shorter is filled up with zeros.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
@@ -34,24 +36,25 @@ class _Level:
     wanted: bool = False  # it is written even if nothing is in it
 
 
-def write(upper: Path, lower: Sequence[Path], ignore: Collection[str] = ()) -> Iterator[bytes]:
+def write(upper: Path, lower: Sequence[Path], ignore: Collection[str] = (), *, steady: bool = True) -> Iterator[bytes]:
     """The tar in pieces. `lower`: the layers below, base first. `ignore`: paths ("etc/hosts") that are left out, with
     what is in them. Raises StorageError.
     """
     try:
-        yield from _Writer(lower, {os.fsencode(path) for path in ignore}).run(upper)
+        yield from _Writer(lower, {os.fsencode(path) for path in ignore}, steady=steady).run(upper)
     except OSError as exc:
         raise StorageError(f"cannot read {upper}: {exc.strerror} ({exc.filename!r})") from exc
 
 
-def is_empty(upper: Path, lower: Sequence[Path], ignore: Collection[str] = ()) -> bool:
+def is_empty(upper: Path, lower: Sequence[Path], ignore: Collection[str] = (), *, steady: bool = True) -> bool:
     """Whether `write` would give a tar without a member."""
-    first = next(iter(write(upper, lower, ignore)))
+    first = next(iter(write(upper, lower, ignore, steady=steady)))
     return first == _END
 
 
 class _Writer:
-    def __init__(self, lower: Sequence[Path], ignore: Collection[bytes]) -> None:
+    def __init__(self, lower: Sequence[Path], ignore: Collection[bytes], *, steady: bool) -> None:
+        self._steady = steady
         self._lower = [os.fsencode(path) for path in reversed(lower)]  # top first
         self._ignore = ignore
         self._names: dict[tuple[int, int], bytes] = {}  # files with several names -> the first
@@ -85,6 +88,14 @@ class _Writer:
                 level.header = None
 
     def _member(self, parent: _Level, name: bytes) -> Iterator[bytes]:
+        try:
+            yield from self._entry(parent, name)
+        except OSError as exc:
+            # Another kind of file in its place: it is as gone as one that was removed.
+            if self._steady or exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+                raise
+
+    def _entry(self, parent: _Level, name: bytes) -> Iterator[bytes]:
         path = parent.path + b"/" + name if parent.path else name
         status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
@@ -93,32 +104,60 @@ class _Writer:
         if kind == stat.S_IFDIR:
             yield from self._directory(parent, name, path, status)
             return
+        if kind == stat.S_IFREG:
+            yield from self._file(parent.fd, name, path)
+            return
         yield from self._headers()
         if kind == stat.S_IFCHR and status.st_rdev == 0:
             yield _header(tarfile.TarInfo(_text(_join(parent.path, b".wh." + name))))
             return
         info = _info(path, status, _xattrs(parent.fd, name))
+        if self._another_name(info, path, status):
+            yield _header(info)
+            return
+        if kind == stat.S_IFLNK:
+            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(os.fsdecode(name), dir_fd=parent.fd)
+        elif kind == stat.S_IFIFO:
+            info.type = tarfile.FIFOTYPE
+        else:
+            info.type = tarfile.CHRTYPE if kind == stat.S_IFCHR else tarfile.BLKTYPE
+            info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        yield _header(info)
+
+    def _another_name(self, info: tarfile.TarInfo, path: bytes, status: os.stat_result) -> bool:
+        """Whether the file has had its turn under another name: then `info` becomes a hard link."""
         identity = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and identity in self._names:
             info.type, info.linkname, info.size = tarfile.LNKTYPE, _text(self._names[identity]), 0
             info.pax_headers = {}
-            yield _header(info)
-            return
+            return True
         if status.st_nlink > 1:
             self._names[identity] = path
-        if kind == stat.S_IFREG:
+        return False
+
+    def _file(self, parent: int, name: bytes, path: bytes) -> Iterator[bytes]:
+        fd = os.open(name, _FILE, dir_fd=parent)  # before its header: then there is one only if there is a file
+        with open(fd, "rb", buffering=0) as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it is no file any more", os.fsdecode(path))
+            info = _info(path, status, _all_xattrs(fd))
             info.size = status.st_size
+            linked = self._another_name(info, path, status)
+            yield from self._headers()
             yield _header(info)
-            yield from self._data(parent.fd, name, path, status.st_size)
-        else:
-            if kind == stat.S_IFLNK:
-                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(os.fsdecode(name), dir_fd=parent.fd)
-            elif kind == stat.S_IFIFO:
-                info.type = tarfile.FIFOTYPE
-            else:
-                info.type = tarfile.CHRTYPE if kind == stat.S_IFCHR else tarfile.BLKTYPE
-                info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-            yield _header(info)
+            if linked:
+                return
+            left = status.st_size
+            while left:
+                chunk = file.read(min(_CHUNK, left))
+                if not chunk and self._steady:
+                    raise StorageError(f"{os.fsdecode(path)} became shorter while it was read")
+                chunk = chunk or bytes(min(_CHUNK, left))
+                left -= len(chunk)
+                yield chunk
+        if status.st_size % tarfile.BLOCKSIZE:
+            yield bytes(tarfile.BLOCKSIZE - status.st_size % tarfile.BLOCKSIZE)
 
     def _directory(self, parent: _Level, name: bytes, path: bytes, status: os.stat_result) -> Iterator[bytes]:
         fd = os.open(name, _DIRECTORY, dir_fd=parent.fd)
@@ -162,19 +201,6 @@ class _Writer:
                 if _all_xattrs(place).get(OVERLAY_OPAQUE) == b"y" and not os.path.lexists(layer + b"/" + path):
                     return None
         return None
-
-    def _data(self, parent: int, name: bytes, path: bytes, size: int) -> Iterator[bytes]:
-        fd = os.open(name, _FILE, dir_fd=parent)
-        with open(fd, "rb", buffering=0) as file:
-            left = size
-            while left:
-                chunk = file.read(min(_CHUNK, left))
-                if not chunk:
-                    raise StorageError(f"{os.fsdecode(path)} became shorter while it was read")
-                left -= len(chunk)
-                yield chunk
-        if size % tarfile.BLOCKSIZE:
-            yield bytes(tarfile.BLOCKSIZE - size % tarfile.BLOCKSIZE)
 
 
 def _info(path: bytes, status: os.stat_result, xattrs: dict[str, bytes]) -> tarfile.TarInfo:

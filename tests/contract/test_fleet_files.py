@@ -280,3 +280,12 @@ def test_diff_export_commit_and_rootfs_on_the_command_line(
         assert "no container 'web9'" in capsys.readouterr().err
     with pytest.raises(NotFound):
         fleet.client.diff("web9")
+
+
+def test_the_shell_completes_containers_with_a_colon(
+    fleet: FakeFleet, inside: Inside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At both places of cp; as they are of the others."""
+    for words, expected in ((["cp", "we"], "web1:"), (["cp", ".", ""], "web1:"), (["diff", ""], "web1")):
+        assert main(["__complete", "--", *words]) == 0
+        assert capsys.readouterr().out == f"{expected}\n"

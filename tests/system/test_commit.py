@@ -139,7 +139,7 @@ def test_it_stands_still_while_it_is_read_and_is_afterwards_as_it_was(
         adjust.pause(engine, spec.id)
     seen: list[State] = []
 
-    def write(*_: object) -> bool:
+    def write(*_: object, **__: object) -> bool:
         seen.append(engine.inspect(spec.id).state)
         raise AgentError("no")
 
@@ -172,16 +172,33 @@ def test_a_dead_agent_leaves_no_container_standing_still(host: EngineHost, engin
     del held
 
 
+def test_a_container_that_runs_on_is_committed_though_its_files_come_and_go(host: EngineHost, engine: Engine) -> None:
+    """--pause=false: what is gone when its turn comes is left out, and the image can be used."""
+    script = """
+        mkdir /w; echo stays >/w/stays
+        (while :; do for i in 1 2 3 4 5 6 7 8; do
+            mkdir -p /w/d$i; echo $i >/w/d$i/f; dd if=/dev/zero of=/w/z$i bs=64k count=8; : >/w/z$i
+            rm -r /w/d$i /w/z$i; ln -s x /w/d$i; rm /w/d$i
+        done; done) &
+    """
+    spec = running(host, engine, script)
+    for _ in range(5):
+        image = Committer(engine, host.images).commit(spec.id, Wanted(running=True))
+        assert (host.images.layer_path(image.layers[-1]) / "w/stays").read_text() == "stays\n"
+        assert "A /w/stays" in diff(host, engine, spec)
+    assert engine.inspect(spec.id).state == State.RUNNING
+
+
 def test_others_wait_for_a_commit(host: EngineHost, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pause of somebody else's meanwhile is not undone by its end."""
     spec = running(host, engine)
     reading, go = threading.Event(), threading.Event()
     write = commits.Committer._write
 
-    def slow(self: Committer, spec: ContainerSpec, archive: Path) -> bool:
+    def slow(self: Committer, spec: ContainerSpec, archive: Path, *, steady: bool) -> bool:
         reading.set()
         assert go.wait(30)
-        return write(self, spec, archive)
+        return write(self, spec, archive, steady=steady)
 
     monkeypatch.setattr(commits.Committer, "_write", slow)
     committing = threading.Thread(target=Committer(engine, host.images).commit, args=(spec.id, Wanted()))

@@ -16,9 +16,9 @@ import pytest
 from agent.engine import adjust
 from agent.engine.container import Engine
 from agent.engine.files import Files
-from agent.engine.spec import ContainerSpec
+from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.visits import Visits
-from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
+from agent.errors import AgentError, InvalidArgument, NotFound, StorageError, WrongState
 from agent.filetree.paths import Source
 from agent.filetree.place import Owner
 from tests.system.engine_host import IDS, EngineHost, until
@@ -349,6 +349,15 @@ def test_a_start_and_a_removal_do_not_wait_for_ever_for_a_silent_sender(host: En
     copying.join()
     never.set()
     assert [one.code for one in errors] == ["files.cut"]
+
+
+def test_a_full_file_system_is_said_and_no_part_of_a_file_stays(host: EngineHost, engine: Engine) -> None:
+    """Here the container's /dev/shm, of which the size is limited."""
+    spec = running(host, engine, limits=Limits(shm_bytes=1 << 20))
+    with pytest.raises(StorageError, match="No space left"):
+        write(engine, spec, "/dev/shm", tar_of(small=b"1" * 1000, big=b"2" * 3_000_000))
+    with read(engine, spec, "/dev/shm") as tar:
+        assert tar.getnames() == ["shm", "shm/small"]
 
 
 def test_a_container_does_not_start_again_under_a_copy_into_its_life_before(

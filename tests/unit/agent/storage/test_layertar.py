@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import StorageError
 from agent.storage import layertar, unpack
 
 pytestmark = pytest.mark.unit
@@ -92,3 +93,21 @@ def test_ignored_paths(upper: Path) -> None:
     (upper / "etc/hosts").touch()
     assert list(tar(upper, ignore=("etc/hosts", "etc"))) == []
     assert layertar.is_empty(upper, [], ("etc",))
+
+
+def test_what_changes_while_it_is_read(upper: Path) -> None:
+    """An error, as nobody may write meanwhile; or, where that is allowed, left out and filled up."""
+    for steady in (True, False):
+        for name in "abc":
+            (upper / name).write_bytes(b"x" * 3_000_000)
+        pieces = layertar.write(upper, [], steady=steady)
+        data = next(pieces)
+        (upper / "a").write_bytes(b"x")
+        (upper / "b").unlink()
+        if steady:
+            with pytest.raises(StorageError, match="shorter"):
+                list(pieces)
+            continue
+        data += b"".join(pieces)
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            assert [(one.name, one.size) for one in archive] == [("a", 3_000_000), ("c", 3_000_000)]
