@@ -105,7 +105,7 @@ def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
     process.set_dumpable(False)  # nobody in there may look into this process before it has become theirs
     with step("limits"):
         Path("/proc/self/oom_score_adj").write_text(str(request["oom_score_adj"]))
-        rlimits.raise_hard(request["rlimits"])
+        rlimits.raise_hard(request["rlimits"], 0)
     with step("cgroup"):  # opened here: the files are out of sight in there
         cgroups = [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in request["cgroups"]]
     with step("seccomp"):

@@ -1,8 +1,8 @@
 """Stage and init: from the monitor's fork to the container's first program, step by named step.
 
-The stage leaves the host (cgroups, user namespace, the other namespaces) and forks init, which is pid 1 of the
-container. Init makes the container's mounts, waits until the network is there, and becomes the program. `sync.py` has
-the conversation with the monitor.
+The stage makes the namespaces that need nothing of the container (user, pid, network, ...) and forks init, which is pid 1 of the
+container: ahead of need, as a rule. Told which container it is, init makes its mounts, waits until the network is there, and becomes
+the program. `sync.py` has the conversation with the monitor, `monitor_start.py` what the monitor does for init from the host's side.
 
 Every mount here must be one that CRIU can dump and restore in a user namespace; docs/adr/0003-container-mounts.md
 says what was tried. Those that come from the host are listed by `external_mounts`, for CRIU must be told the same
@@ -18,7 +18,7 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn, NotRequired, TypedDict
 
-from agent.engine import program, rlimits, sync
+from agent.engine import program, sync
 from agent.engine.program import step
 from agent.linux import mounts, namespaces
 
@@ -37,13 +37,12 @@ MASKED_DIRECTORIES = ("/sys/firmware",)
 EMPTY_DIRECTORY = "/sys/fs/cgroup"  # of the container's own sysfs: nothing from the host is needed to mask with
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
-_OTHER_NAMESPACES = (
-    namespaces.CLONE_NEWNS
+AHEAD = (  # what the stage makes; the mount namespace comes last, for it must have the container's root
+    namespaces.CLONE_NEWUSER
     | namespaces.CLONE_NEWUTS
     | namespaces.CLONE_NEWIPC
     | namespaces.CLONE_NEWPID
     | namespaces.CLONE_NEWNET
-    | namespaces.CLONE_NEWCGROUP
 )
 _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 
@@ -82,23 +81,29 @@ def external_mounts() -> list[tuple[str, str, str]]:
     return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
 
 
-def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+def stage_flags(plan: Plan) -> int:
+    """CLONE_NEW* of what the stage has to make for this container."""
+    return AHEAD & ~(namespaces.CLONE_NEWNET if plan.get("host_network") else 0)
+
+
+def run_stage(channel: socket.socket, flags: int) -> NoReturn:
     """Leave the host and start init; runs in a child that the (single-threaded) monitor forked, and never returns.
 
-    `channel` is the child's end of a SOCK_SEQPACKET pair, `stdio` the program's descriptors; with plan["tty"] all
-    three name the slave.
+    `channel` is the child's end of a SOCK_SEQPACKET pair; the plan comes by it. `flags`: of stage_flags().
     """
     try:
         try:
-            with step("seccomp"):
-                seccomp_filter = program.read_filter(plan)
-            _leave_host(plan, channel, stdio)
+            with step("session"):
+                os.setsid()
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            with step("unshare"):
+                namespaces.unshare(flags)
             with step("fork"):
                 pid = os.fork()
             if pid:
                 sync.send(channel, {"type": "created", "pid": pid})
                 os._exit(0)
-            _run_init(plan, channel, stdio, seccomp_filter)
+            _run_init(channel)
         except program.StepError as exc:
             sync.send_error(channel, exc.step, exc)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:  # a plan that is not one
@@ -107,34 +112,21 @@ def run_stage(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -
         os._exit(1)  # whatever happened: a child never returns into the monitor's code
 
 
-def _leave_host(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int]) -> None:
+def _run_init(channel: socket.socket) -> NoReturn:
     with step("session"):
-        os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    with step("cgroup"):
-        for directory in plan["cgroups"]:
-            (Path(directory) / "cgroup.procs").write_text("0")
-    with step("limits"):
-        Path("/proc/self/oom_score_adj").write_text(str(plan["oom_score_adj"]))
-        rlimits.raise_hard(plan["rlimits"])
-    with step("stdio"):
-        program.give_stdio(stdio, plan["ids_base"], plan["ids_base"])
-    with step("root"):
-        os.chdir(plan["root"])  # the way there is closed to the container's root; the working directory comes along
+        os.setsid()  # CRIU wants the container's first process to lead a session
+    plan, root, stdio = _take_plan(channel)
+    with step("seccomp"):
+        seccomp_filter = program.read_filter(plan)  # the file is the host's root's, which we still are to it
     with step("userns"):
-        namespaces.unshare(namespaces.CLONE_NEWUSER)
-        sync.send(channel, {"type": "userns"})
-        _wait_for(channel, "mapped")
         os.setgroups(())
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+    with step("root"):
+        os.fchdir(root)  # the way there is closed to the container's root; the working directory comes along
+        os.close(root)
     with step("unshare"):
-        namespaces.unshare(_OTHER_NAMESPACES & ~(namespaces.CLONE_NEWNET if plan.get("host_network") else 0))
-
-
-def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int], seccomp_filter: bytes) -> NoReturn:
-    with step("session"):
-        os.setsid()  # CRIU wants the container's first process to lead a session
+        namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
     _mount_all(plan)
     with step("hostname"):
         socket.sethostname(plan["hostname"])
@@ -145,6 +137,15 @@ def _run_init(plan: Plan, channel: socket.socket, stdio: tuple[int, int, int], s
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())
     program.become(program.Program.of(plan, seccomp_filter))
+
+
+def _take_plan(channel: socket.socket) -> tuple[Plan, int, tuple[int, int, int]]:
+    """With the descriptors that come along: the root, and the program's stdio; with plan["tty"] all three name the slave."""
+    message, fds = sync.receive(channel)
+    if message is None:
+        os._exit(0)  # nobody needed us
+    root, *stdio = fds
+    return message["plan"], root, (stdio[0], stdio[1], stdio[2])
 
 
 def _mount_all(plan: Plan) -> None:

@@ -20,10 +20,10 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from agent import atomic
-from agent.engine import link, program, rootfs, store, usage
+from agent.engine import init, link, program, rootfs, store, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import MAX_BYTES, MAX_FILES, LogWriter
@@ -68,7 +68,7 @@ class Monitor:
             "stdio": self._stdio,
             "discard": self._discard,
         }
-        self._birth: Birth | None = None
+        self._birth: Birth | None = None  # stage and init, made ahead of need
         self._pidfd = -1  # of an init that is not our child
         self._log: LogWriter | None = None
         self._runtime_dir: Path | None = None
@@ -76,18 +76,22 @@ class Monitor:
         self._server.add(connection)
 
     def run(self) -> None:
+        self._birth = Birth(self.loop)
         self.loop.run()
 
     # ------------------------------------------------------------ for those who add commands
 
     def take_plan(self, plan: Plan) -> None:
         """Remember what this container is; open its log. Raises OSError."""
+        if self._birth:
+            self._birth.discard()  # this container has an init, or CRIU makes it
+            self._birth = None
         self.plan = plan
         max_bytes, max_files = plan.get("log_limits", (MAX_BYTES, MAX_FILES))
         self._log = LogWriter(Path(plan["log"]), max_bytes=max_bytes, max_files=max_files)
 
-    def mount_root(self) -> None:
-        """Mount the container's root where the plan says. Raises OSError."""
+    def mount_root(self, userns: int = -1) -> None:
+        """Mount the container's root where the plan says. `userns`: see rootfs.mount_root(). Raises OSError."""
         rootfs.mount_root(
             layers=[Path(layer) for layer in self.plan["layers"]],
             writable=Path(self.plan["writable"]),
@@ -95,6 +99,7 @@ class Monitor:
             ids_base=self.plan["ids_base"],
             ids_count=self.plan["ids_count"],
             binds=self.plan.get("binds", ()),
+            userns=userns,
         )
 
     def make_stdio(self) -> ContainerEnds:
@@ -236,24 +241,37 @@ class Monitor:
             client.fail(request, "create", errno.EBUSY, f"this monitor is {self.state}")
             return
         self.state = "creating"
+        birth, self._birth = self._birth, None
 
         def failed(step: str, number: int, text: str) -> None:
             client.fail(request, step, number, text)
             self._abandon()
-
-        try:
-            self.take_plan(request["plan"])
-            self.mount_root()
-        except OSError as exc:
-            failed("root", exc.errno or 0, str(exc))
-            return
 
         def ready(pid: int) -> None:
             self.state = "created"
             self.watch_init(pid)
             client.answer(request, pid=pid)
 
-        self._birth = Birth(self.loop, self.plan, self.make_stdio().fds(), ready=ready, failed=failed)
+        root = -1
+        try:
+            self.take_plan(request["plan"])
+            plan = cast(init.Plan, self.plan)
+            if birth is None or birth.over or birth.flags != init.stage_flags(plan):
+                if birth:
+                    birth.discard()
+                birth = Birth(self.loop, init.stage_flags(plan))
+            self._birth = birth
+            userns = birth.map_ids(plan["ids_base"], plan["ids_count"])
+            try:
+                self.mount_root(userns)
+            finally:
+                os.close(userns)
+            root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            failed("root", exc.errno or 0, str(exc))
+            return
+        self._birth.create(plan, root, self.make_stdio().fds(), ready=ready, failed=failed)
+        os.close(root)
         if self.stdio:
             self.stdio.close_container_ends()
 
@@ -341,6 +359,8 @@ class Monitor:
     def _abandon(self) -> None:
         """The creation failed and its client knows: nothing of it may stay."""
         self.on_init_exit = lambda _code: None
+        if self._birth:
+            self._birth.discard()
         try:
             if self.plan:
                 self.end_tasks()

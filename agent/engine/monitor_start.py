@@ -1,5 +1,5 @@
-"""A container's birth as the monitor sees it: fork the stage, answer it, and know when execve has worked. sync.py
-draws it.
+"""A container's birth as the monitor sees it: stage and init forked ahead of need, init admitted to the container once that is known,
+and the news whether execve has worked. sync.py draws it.
 """
 
 from __future__ import annotations
@@ -7,53 +7,88 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import NoReturn, cast
+from pathlib import Path
+from typing import NoReturn
 
-from agent.engine import init, sync
+from agent.engine import init, program, rlimits, sync
 from agent.engine.eventloop import Loop
+from agent.engine.program import step
 from agent.linux import namespaces
 
 Failed = Callable[[str, int, str], None]  # step, errno, text
 
 
 class Birth:
-    """One conversation. Exactly one of `ready(pid)` and `failed` is called, then, after start(), one of its
+    """One conversation. After create() exactly one of its `ready(pid)` and `failed` is called, then, after start(), one of its
     `running()` and `failed`.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        plan: dict[str, object],
-        stdio: tuple[int, int, int],
-        *,
-        ready: Callable[[int], None],
-        failed: Failed,
-    ) -> None:
+    def __init__(self, loop: Loop, flags: int = init.AHEAD) -> None:
+        self.flags = flags
         self._loop = loop
-        self._plan = plan
-        self._on_ready = ready
+        self._on_ready: Callable[[int], None] | None = None
         self._on_running: Callable[[], None] | None = None
-        self._on_failed: Failed | None = failed
+        self._on_failed: Failed | None = None
+        self._error: tuple[str, int, str] | None = None  # before anybody wanted to know
         self._pid = 0
-        self._ready = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stage = os.fork()
         if self._stage == 0:
-            _become_stage(loop, self._channel, plan, theirs, stdio)
+            _become_stage(loop, self._channel, theirs, flags)
         self._channel.setblocking(False)
         theirs.close()  # ours, or the end of file that means "execve worked" never comes
         loop.on_exit(self._stage, self._stage_exited)
         loop.add_reader(self._channel.fileno(), self.drain)
+
+    @property
+    def over(self) -> bool:
+        """It has failed, or init has become the program."""
+        return self._channel.fileno() < 0
+
+    def pid(self) -> int:
+        """Init's, on the host; waits for the stage. 0: it has failed."""
+        self._channel.setblocking(True)
+        while not self._pid and not self.over:
+            self._message()
+        if not self.over:
+            self._channel.setblocking(False)
+        return self._pid
+
+    def map_ids(self, base: int, count: int) -> int:
+        """Before create(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
+        pid = self.pid()
+        if not pid:
+            raise OSError(0, "{0}: {2}".format(*self._error) if self._error else "init ended without a word")
+        namespaces.write_id_maps(pid, base, count)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    def create(
+        self, plan: init.Plan, root: int, stdio: tuple[int, int, int], *, ready: Callable[[int], None], failed: Failed
+    ) -> None:
+        """Make init the container's, whose root is the descriptor `root`. The descriptors stay the caller's."""
+        self._on_ready, self._on_failed = ready, failed
+        if not self.pid():
+            self._fail(*self._error or ("init", 0, "ended without a word"))
+            return
+        try:
+            admit(plan, self._pid, stdio)
+            with step("plan"):
+                sync.send(self._channel, {"type": "plan", "plan": plan}, [root, *stdio])
+        except program.StepError as exc:
+            self._fail(exc.step, exc.errno or 0, exc.strerror or str(exc))
 
     def start(self, *, running: Callable[[], None], failed: Failed) -> None:
         """Let init become the program. Raises OSError when init is gone."""
         self._on_running, self._on_failed = running, failed
         sync.send(self._channel, {"type": "start"})
 
+    def discard(self) -> None:
+        """Nobody needs it: an init that has no plan yet ends."""
+        self._close()
+
     def drain(self) -> None:
         """Take what the dead have said."""
-        while self._channel.fileno() >= 0 and self._message():
+        while not self.over and self._message():
             pass
 
     def _message(self) -> bool:
@@ -71,33 +106,17 @@ class Birth:
             self._end_of_file()
             return True
         kind = message.get("type")
-        if kind == "userns":
-            self._map_ids()
-        elif kind == "created":
+        if kind == "created":
             self._pid = int(message["pid"])
-            self._check_ready()
         elif kind == "ready":
-            self._ready = True
-            self._check_ready()
+            ready, self._on_ready, self._on_failed = self._on_ready, None, None
+            if ready:
+                ready(self._pid)
         elif kind == "error":
             self._fail(str(message["step"]), int(message["errno"]), str(message["text"]))
         else:
             self._fail("protocol", 0, f"unexpected message {message!r}")
         return True
-
-    def _map_ids(self) -> None:
-        try:
-            namespaces.write_id_maps(
-                self._stage, cast(int, self._plan["ids_base"]), cast(int, self._plan["ids_count"])
-            )  # fmt: skip
-            sync.send(self._channel, {"type": "mapped"})
-        except OSError as exc:
-            self._fail("map", exc.errno or 0, str(exc))
-
-    def _check_ready(self) -> None:
-        if self._pid and self._ready:
-            self._on_failed = None
-            self._on_ready(self._pid)
 
     def _end_of_file(self) -> None:
         self._close()
@@ -112,22 +131,33 @@ class Birth:
 
     def _fail(self, step: str, number: int, text: str) -> None:
         self._close()
+        self._error = self._error or (step, number, text)
         failed, self._on_failed, self._on_running = self._on_failed, None, None
         if failed:
             failed(step, number, text)
 
     def _close(self) -> None:
-        if self._channel.fileno() >= 0:
+        if not self.over:
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
 
 
-def _become_stage(
-    loop: Loop, ours: socket.socket, plan: dict[str, object], theirs: socket.socket, stdio: tuple[int, int, int]
-) -> NoReturn:
+def admit(plan: init.Plan, pid: int, stdio: tuple[int, int, int]) -> None:
+    """What only the host's root can do for an init that becomes this container's. Raises StepError."""
+    with step("cgroup"):
+        for directory in plan["cgroups"]:
+            (Path(directory) / "cgroup.procs").write_text(str(pid))
+    with step("limits"):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(plan["oom_score_adj"]))
+        rlimits.raise_hard(plan["rlimits"], pid)
+    with step("stdio"):
+        program.give_stdio(stdio, plan["ids_base"], plan["ids_base"])
+
+
+def _become_stage(loop: Loop, ours: socket.socket, theirs: socket.socket, flags: int) -> NoReturn:
     try:
         loop.after_fork()
         ours.close()
-        init.run_stage(cast(init.Plan, plan), theirs, stdio)
+        init.run_stage(theirs, flags)
     finally:
         os._exit(1)  # run_stage never returns; nothing here may ever run the monitor's code

@@ -57,14 +57,14 @@ def plan(limits: Limits) -> dict[str, list[int]]:
     return {"RLIMIT_NOFILE": [min(soft, hard), hard], **asked}
 
 
-def raise_hard(wanted: Mapping[str, Sequence[int]]) -> None:
-    """On the host's side. Raises OSError, ValueError, AttributeError for a name that is none."""
+def raise_hard(wanted: Mapping[str, Sequence[int]], pid: int) -> None:
+    """Of the process `pid` (0: this one), from the host's side. Raises OSError, ValueError, AttributeError for a name that is none."""
     for name, (soft, hard) in wanted.items():
         if _above(soft, hard):
             raise ValueError(f"{name}: {soft} is above {hard}")
-        now = resource.getrlimit(_number(name))
+        now = resource.prlimit(pid, _number(name))
         if _above(hard, now[1]):
-            resource.setrlimit(_number(name), (now[0], hard))
+            resource.prlimit(pid, _number(name), (now[0], hard))
 
 
 def set_all(wanted: Mapping[str, Sequence[int]]) -> None:

@@ -3,16 +3,17 @@
 What is on disk keeps its own ids (0 = root), so that layers are shared between containers and a writable layer can
 move to another host as it is. Each layer is cloned as an id-mapped mount and the overlay lies on the clones:
 
-    caller (monitor, host's namespaces)        child (private mount namespace)
-      userns_fd(base, count)
-      fork ------------------------------------> tmpfs on `target`, the id-mapped clones on it at 0, 1, ... and w
-                                                 fsuid := base, capabilities kept; mount overlay
-      move_mount(descriptor, target) <---------- descriptor of a detached copy of the overlay
-                                                 exit: the staging mounts go with the namespace
+    in a mount namespace for the moment         in the host's again
+      tmpfs on `target`, the id-mapped clones
+      on it at 0, 1, ... and w; as the container's
+      root, capabilities kept: mount overlay
+      a detached copy of it  ------------------>  move_mount(descriptor, target)
+      the staging mounts go with the namespace
 
 Why the ids: overlayfs acts on the upper layer as whoever mounted it, and the host's root has no id in an id-mapped
-upper layer: mounted by uid 0 the overlay silently becomes read-only. Why a child with attached clones: kernels before
-6.15 refuse detached mounts as layers. Forks: only a single-threaded process may call this. Standard library only.
+upper layer: mounted by uid 0 the overlay silently becomes read-only. Why attached clones: kernels before 6.15 refuse detached
+mounts as layers. No fork on the way to a container's start: one of a Python costs milliseconds. Only a single-threaded process
+may call this. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,32 +44,33 @@ def mount_root(
     ids_base: int,
     ids_count: int,
     binds: Sequence[Mapping[str, Any]] = (),
+    userns: int = -1,
 ) -> None:
     """Mount at `target` the overlay of `layers` (base first) under `writable`, which has `upper/` and `work/` on one
     file system.
 
     Whatever an earlier attempt left mounted at `target` goes first. Missing mount points for /proc, /sys and /dev are
-    made, as the container's root. `binds`: what of the host is put into it, see binds.py. Raises OSError; then nothing
-    stays mounted.
+    made, as the container's root. `binds`: what of the host is put into it, see binds.py. `userns`: a descriptor
+    of a user namespace with these ids, where the caller has one; else one is made. Raises OSError; then nothing stays mounted.
     """
     mounts.unmount_all(target)
     target.mkdir(parents=True, exist_ok=True)
-    userns = namespaces.userns_fd(ids_base, ids_count)
-
+    own = namespaces.userns_fd(ids_base, ids_count) if userns < 0 else os.dup(userns)
     try:
-        overlay = _in_child(lambda: _mount_staged(layers, writable, target, userns, ids_base))
+        overlay = _mount_staged(layers, writable, target, own, ids_base)
         try:
             mounts.move_mount(overlay, target)
         finally:
             os.close(overlay)
         try:
-            os.close(_in_child(lambda: _make_mount_points(target, ids_base)))
-            bound.attach(target, binds, userns, lambda work: _as_root(work, ids_base))
+            with _mounter(ids_base):
+                _make_mount_points(target)
+            bound.attach(target, binds, own, lambda work: _as_root(work, ids_base))
         except OSError:
             mounts.unmount_all(target)
             raise
     finally:
-        os.close(userns)
+        os.close(own)
 
 
 def mount_read_only(
@@ -109,18 +112,19 @@ def mount_read_only(
 
 
 def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: int, ids_base: int) -> int:
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mounts.make_private(Path("/"))
-    mounts.mount("staging", target, "tmpfs", 0, "mode=755")
-    os.chdir(target)
-    top_first = [str(number) for number in range(len(layers))]
-    for name, layer in zip(top_first, reversed(layers), strict=True):
-        _attach_clone(layer, Path(name), userns)
-    _attach_clone(writable, Path("w"), userns)
-    Path("root").mkdir()
-    _become_mounter(ids_base)
-    mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
-    return mounts.open_tree(Path("root"))
+    """A descriptor of the overlay, detached."""
+    with namespaces.mounts_of_its_own():
+        mounts.make_private(Path("/"))
+        mounts.mount("staging", target, "tmpfs", 0, "mode=755")
+        os.chdir(target)
+        top_first = [str(number) for number in range(len(layers))]
+        for name, layer in zip(top_first, reversed(layers), strict=True):
+            _attach_clone(layer, Path(name), userns)
+        _attach_clone(writable, Path("w"), userns)
+        Path("root").mkdir()
+        with _mounter(ids_base):
+            mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
+        return mounts.open_tree(Path("root"))
 
 
 def _attach_clone(source: Path, name: Path, userns: int) -> None:
@@ -132,14 +136,30 @@ def _attach_clone(source: Path, name: Path, userns: int) -> None:
         os.close(clone)
 
 
-def _make_mount_points(target: Path, ids_base: int) -> int:
-    _become_mounter(ids_base)
+def _make_mount_points(target: Path) -> None:
     for name in MOUNT_POINTS:
         path = target / name
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise OSError(errno.ENOTDIR, f"the image has /{name} as something else than a directory", str(path))
         path.mkdir(mode=0o755, exist_ok=True)
-    return os.open("/dev/null", os.O_RDONLY)  # _in_child wants a descriptor
+
+
+@contextmanager
+def _mounter(ids_base: int) -> Iterator[None]:
+    """With the ids of the container's root, but every capability over the host, for the length of the block."""
+    groups = os.getgroups()
+    process.set_securebits(process.SECBIT_NO_SETUID_FIXUP)
+    try:
+        os.setgroups([])
+        os.setegid(ids_base)
+        os.seteuid(ids_base)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+        process.set_securebits(0)
+        process.set_dumpable(True)  # the change of ids has taken it away
 
 
 def _become_mounter(ids_base: int) -> None:

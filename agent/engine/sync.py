@@ -1,20 +1,19 @@
 """Messages between a monitor and the processes that it starts. One JSON object a packet on a SOCK_SEQPACKET socket.
 
     monitor                                   stage                               init
-      plan, by fork ------------------------>   joins the cgroups
-                                                unshare(user)
-      <------------------------------ userns
-      writes uid_map, gid_map of the stage
-      mapped ------------------------------->   becomes 0:0, unshare(the rest)
-                                                fork ---------------------------->  setsid, mounts, pivot_root
-      <----------------------- created {pid}    exits                               hostname
-      <------------------------------------------------------------------- ready
+      fork, ahead of need ------------------>   unshare(user, pid, net, ...)
+                                                fork ---------------------------->  setsid
+      <----------------------- created {pid}    exits
+
+      the container is known: cgroups, limits, uid_map and gid_map of init
+      plan, root, stdio -------------------------------------------------------->  becomes 0:0, unshare(mnt, cgroup),
+      <------------------------------------------------------------------- ready   mounts, pivot_root, hostname
       the agent sets the network up meanwhile
       start -------------------------------------------------------------------->  user, limits, capabilities
       <------------------------------------------------- end of file: execve worked
       <------------------------------ error {step, errno, text}: from the stage or from init, instead of any of these
 
-`created` and `ready` come from two processes: their order is not fixed. The monitor must close its own copy of the
+An init whose monitor goes away before it has a plan ends. The monitor must close its own copy of the
 child's end right after the fork, or the end of file never comes. Standard library only.
 """
 

@@ -52,6 +52,17 @@ def network_of(pid: int) -> Iterator[None]:
             setns(here.fileno(), CLONE_NEWNET)
 
 
+@contextmanager
+def mounts_of_its_own() -> Iterator[None]:
+    """In a new mount namespace for the length of the block. The working directory is "/" after it."""
+    with open("/proc/self/ns/mnt", "rb") as here:
+        unshare(CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            setns(here.fileno(), CLONE_NEWNS)
+
+
 def write_id_maps(pid: int, base: int, count: int, proc: Path = Path("/proc")) -> None:
     """Map ids 0..count-1 of `pid`'s new user namespace to the host's from `base` on, users and groups alike."""
     for kind in ("uid", "gid"):

@@ -1,4 +1,4 @@
-"""A monitor reduced to what `engine/init.py` needs of one: mounts the root, forks the stage, writes its id maps, reaps.
+"""A monitor reduced to what `engine/init.py` needs of one: mounts the root, forks the stage, admits init, reaps.
 
 Run as `python -I -S small_monitor.py PACKAGE_ROOT FD` with the plan as the first message on FD. Everything that the stage and init say
 is passed on as it comes; then `{"type": "exit", "status"}`. The test answers `start` itself. On end of file init is killed.
@@ -6,6 +6,7 @@ is passed on as it comes; then `{"type": "exit", "status"}`. The test answers `s
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ sys.path.insert(0, sys.argv[1])
 
 from pathlib import Path
 
-from agent.engine import init, rootfs, sync
+from agent.engine import init, monitor_start, program, rootfs, sync
 from agent.linux import mounts, namespaces, process
 
 
@@ -46,10 +47,8 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
     if stage == 0:
         test.close()
         ours.close()
-        init.run_stage(plan, theirs, (stdio[0], stdio[1], stdio[2]))
+        init.run_stage(theirs, init.stage_flags(plan))
     theirs.close()
-    for fd in stdio:
-        os.close(fd)
     pid, status = 0, None
     open_channel = True
     while True:
@@ -66,12 +65,11 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
             if message is None:
                 open_channel = False
                 sync.send(test, {"type": "eof"})
-            elif message["type"] == "userns":
-                namespaces.write_id_maps(stage, plan["ids_base"], plan["ids_count"])
-                sync.send(ours, {"type": "mapped"})
-            else:
-                pid = message.get("pid", pid)
-                sync.send(test, message)
+                continue
+            sync.send(test, message)
+            if message["type"] == "created":
+                pid = message["pid"]
+                _become(plan, pid, ours, test, (stdio[0], stdio[1], stdio[2]))
         while True:
             try:
                 ended, code = os.waitpid(-1, os.WNOHANG)
@@ -84,6 +82,26 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
         if not open_channel and (status is not None or ended == -1):
             sync.send(test, {"type": "exit", "status": status})
             return 0
+
+
+def _become(
+    plan: init.Plan, pid: int, channel: socket.socket, test: socket.socket, stdio: tuple[int, int, int]
+) -> None:
+    """Init becomes the container's, or the test hears why not and init ends."""
+    try:
+        namespaces.write_id_maps(pid, plan["ids_base"], plan["ids_count"])
+        monitor_start.admit(plan, pid, stdio)
+        root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY)
+        sync.send(channel, {"type": "plan", "plan": plan}, [root, *stdio])
+        os.close(root)
+    except program.StepError as exc:
+        sync.send_error(test, exc.step, exc)
+        os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
+        sync.send(test, {"type": "error", "step": "plan", "errno": errno.EINVAL, "text": repr(exc)})
+        os.kill(pid, signal.SIGKILL)
+    for fd in stdio:
+        os.close(fd)
 
 
 if __name__ == "__main__":

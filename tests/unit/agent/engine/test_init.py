@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine import init, sync
+from agent.linux import namespaces
 
 pytestmark = pytest.mark.unit
 
@@ -20,20 +21,28 @@ def test_external_mounts_are_distinct_and_come_from_dev() -> None:
     assert all(not set(key) & set("[]:/") for _, key, _ in listed)  # CRIU's own separators
 
 
-@pytest.mark.parametrize("plan", [{}, {"cgroups": 5}, {"cgroups": [], "rlimits": {"RLIMIT_NOTHING": [1, 1]}}])
-def test_a_plan_that_is_none_is_reported_and_nothing_starts(plan: dict[str, object]) -> None:
-    """A broken plan ends the stage with a message, never in the monitor's code."""
+@pytest.mark.parametrize("plan", [{}, {"cgroups": 5}, {"hostname": "x", "shm_bytes": "many"}])
+def test_a_plan_that_is_none_is_reported_and_nothing_starts(plan: dict[str, object], tmp_path: Path) -> None:
+    """A broken plan ends init with a message, never in the monitor's code."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    root = os.open(tmp_path, os.O_PATH)
     pid = os.fork()
     if pid == 0:
-        init.run_stage(plan, theirs, (0, 1, 2))  # type: ignore[arg-type]
+        ours.close()
+        init.run_stage(theirs, namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNET)
     theirs.close()
     with ours:
         message, _ = sync.receive(ours)
         assert message is not None
-        assert (message["type"], message["step"]) == ("error", "plan")
+        assert message["type"] == "created"
+        namespaces.write_id_maps(message["pid"], os.getuid(), 1)
+        sync.send(ours, {"type": "plan", "plan": plan}, [root, 0, 1, 2])
+        message, _ = sync.receive(ours)
+        assert message is not None
+        assert message["type"] == "error"
         assert sync.receive(ours) == (None, [])
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    os.close(root)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the stage has done its work"
 
 
 def test_init_needs_the_standard_library_only() -> None:
