@@ -94,6 +94,7 @@ def run_stage(channel: socket.socket, flags: int) -> NoReturn:
     try:
         try:
             with step("session"):
+                program.close_others(channel.fileno())  # the monitor's connections end with the monitor
                 os.setsid()
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
             with step("unshare"):

@@ -97,6 +97,8 @@ class Birth:
             message, fds = sync.receive(self._channel)
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            message, fds = None, []  # it went with a message of ours unread
         except (OSError, sync.ProtocolError) as exc:
             self._fail("protocol", 0, str(exc))
             return True

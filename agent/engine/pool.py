@@ -78,7 +78,7 @@ class Idle:
 
     def alive(self) -> bool:
         readable, _, _ = select.select([self.connection], [], [], 0)
-        return not readable  # it says nothing unasked: this is its end
+        return not readable and not self.process.wait(0)  # it says nothing unasked: that is its end
 
     def close(self) -> None:
         self.connection.close()

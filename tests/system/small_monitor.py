@@ -61,7 +61,10 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
                 return 0
             sync.send(ours, command)
         if ours in readable:
-            message, _ = sync.receive(ours)
+            try:
+                message, _ = sync.receive(ours)
+            except ConnectionResetError:  # it went with the plan unread
+                message = None
             if message is None:
                 open_channel = False
                 sync.send(test, {"type": "eof"})
@@ -91,7 +94,8 @@ def _become(
     try:
         namespaces.write_id_maps(pid, plan["ids_base"], plan["ids_count"])
         monitor_start.admit(plan, pid, stdio)
-        root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY)
+        with program.step("root"):
+            root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY)
         sync.send(channel, {"type": "plan", "plan": plan}, [root, *stdio])
         os.close(root)
     except program.StepError as exc:

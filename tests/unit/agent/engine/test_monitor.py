@@ -187,7 +187,8 @@ class Peer:
     def __init__(self, loop: Loop, directory: Path) -> None:
         self.requests: list[tuple[Client, Message]] = []
         self.gone = 0
-        self.server = Server(loop, directory / "m.sock", self._take, self._left)
+        self.server = Server(loop, self._take, self._left)
+        self.server.listen(directory / "m.sock")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with short_name(directory / "m.sock") as name:
             self.socket.connect(name)
