@@ -67,7 +67,9 @@ class Committer:
                 empty = self._write(spec, archive, steady=not wanted.running)
             lock.close()  # nobody has to wait while it is unpacked
             layer = "" if empty else self._images.add_layer(_chunks(archive), hold).diff_id
-            return self._add(wanted, spec, document, config, layer)
+            image = self._add(wanted, spec, document, config, layer)
+            self._engine.note("commit", spec, comment=wanted.message, imageID=image.digest, imageRef=wanted.name)
+            return image
 
     def _write(self, spec: ContainerSpec, archive: Path, *, steady: bool) -> bool:
         """The layer's tar, uncompressed; returns whether it has no member. Quick: the container may be standing still."""

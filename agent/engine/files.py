@@ -48,14 +48,15 @@ class Files:
     def copy_out(self, container_id: str, path: bytes, *, follow: bool) -> Iterator[Reading]:
         """Iterate over the Reading for the tar. Raises NotFound, InvalidArgument, WrongState during a move."""
         request = {"verb": "copy-out", "path": os.fsdecode(path), "follow": follow}
-        with self._reading(container_id, request, "copy from") as reading:
+        shown = path.decode(errors="replace")
+        with self._reading(container_id, request, "copy from", "archive-path", path=shown) as reading:
             reading.wait_for_source()
             yield reading
 
     @contextmanager
     def export(self, container_id: str) -> Iterator[Reading]:
         """Of the whole root, without what is mounted in it."""
-        with self._reading(container_id, {"verb": "export"}, "export") as reading:
+        with self._reading(container_id, {"verb": "export"}, "export", "export") as reading:
             yield reading
 
     def copy_in(
@@ -74,6 +75,7 @@ class Files:
             status = self._refuse("copy to", container_id)
             writing = stack.enter_context(_Writing(request | {"root": self._root(status, writable=True)}))
             stack.enter_context(self._engine.visits.visit(container_id, writing.cut, writes=True))
+            self._engine.note("extract-to-dir", status.spec, path=path.decode(errors="replace"))
             if status.state in _WITH_TASKS:
                 lock.close()  # else to the end: two overlays of one writable layer are undefined
             return writing.send(tar)
@@ -89,13 +91,16 @@ class Files:
         return self._engine.store.directory(container_id) / "rootfs"
 
     @contextmanager
-    def _reading(self, container_id: str, request: dict[str, Any], verb: str) -> Iterator[Reading]:
+    def _reading(
+        self, container_id: str, request: dict[str, Any], verb: str, action: str, **attributes: str
+    ) -> Iterator[Reading]:
         with contextlib.ExitStack() as stack:
             with self._engine.store.lock(container_id):
                 status = self._refuse(verb, container_id)
-                root = self._root(status, export=request["verb"] == "export")
+                root = self._root(status, export=action == "export")
                 reading = stack.enter_context(Reading(request | {"root": root}))
                 stack.enter_context(self._engine.visits.visit(container_id, reading.cut, writes=False))
+                self._engine.note(action, status.spec, **attributes)
             yield reading
 
     def _root(self, status: ContainerStatus, *, writable: bool = False, export: bool = False) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def test_an_image_of_a_container_runs_with_what_it_had_changed(host: EngineHost,
     )
     image = Committer(engine, host.images).commit(spec.id, wanted)
     assert (image.name, image.layers[:-1]) == ("made:1", spec.layers)
+    assert not engine.events.lacks(spec.id, "commit", engine.inspect(spec.id).started_unix_ns)
     assert image.config.cmd == ("/bin/cat", "/d/f")
     assert image.config.env == ("A=1", "PATH=/bin", "B=2")
     assert (image.config.exposed_ports, image.config.working_dir, image.config.labels) == (

@@ -103,6 +103,9 @@ def test_what_is_mounted_in_a_running_container_is_seen(host: EngineHost, engine
     assert "./proc" in names
     assert not [name for name in names if name.startswith("./proc/")]
     write(engine, spec, "/dev/shm", tar_of(y=b"in memory"))
+    began = engine.inspect(spec.id).started_unix_ns
+    assert not [one for one in ("archive-path", "extract-to-dir") if engine.events.lacks(spec.id, one, began)]
+    assert engine.events.lacks(spec.id, "export", began)
     assert content(engine, spec, "/dev/shm/y") == b"in memory"
 
 
@@ -435,4 +438,5 @@ def test_an_export_has_all_of_the_root_and_nothing_that_is_mounted_in_it(host: E
         assert "etc/group" not in names
         assert (tar.getmember("d/f").uid, tar.getmember("d/f").gid) == (5, 6)
         assert tar.getmember("bin/busybox").uid == 0
+    assert not engine.events.lacks(spec.id, "export", engine.inspect(spec.id).started_unix_ns)
     assert opened[0].getnames() == opened[1].getnames()
