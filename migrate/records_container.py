@@ -71,11 +71,12 @@ class Mount(Json):
 @dataclass(frozen=True, kw_only=True)
 class Port(Json):
     """A port of the host that leads to one of the container. `host_address` "" = every address; `host_port` 0 = one that is
-    free.
+    free; with `host_port_end` one that is free between the two.
     """
 
     container_port: int
     host_port: int = 0
+    host_port_end: int = 0
     host_address: str = ""
     protocol: str = "tcp"
 
@@ -160,6 +161,7 @@ class Place:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()  # "5000/tcp": what it says that it serves
 
 
 @dataclass(frozen=True, kw_only=True)

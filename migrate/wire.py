@@ -100,6 +100,7 @@ def place_fields(spec: types_pb2.ContainerSpec) -> dict[str, Any]:
         "dns": tuple(network.dns),
         "dns_search": tuple(network.dns_search),
         "dns_options": tuple(network.dns_options),
+        "exposed": tuple(network.exposed),
     }
 
 
@@ -111,6 +112,7 @@ def network(wanted: records.Place) -> types_pb2.Network:
         dns=wanted.dns,
         dns_search=wanted.dns_search,
         dns_options=wanted.dns_options,
+        exposed=wanted.exposed,
     )
 
 

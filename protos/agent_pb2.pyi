@@ -910,23 +910,27 @@ class FinishResponse(_message.Message):
     def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., left_over: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhereRequest(_message.Message):
-    __slots__ = ("container_id",)
+    __slots__ = ("container_id", "ports")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
-    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+    ports: _containers.RepeatedCompositeFieldContainer[_types_pb2.Port]
+    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ...) -> None: ...
 
 class WhereResponse(_message.Message):
-    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed")
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers")
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     present: bool
     state: _types_pb2.ContainerState
     epoch: int
     migration_id: str
     role: str
     committed: bool
-    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ...) -> None: ...
+    blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ...) -> None: ...

@@ -37,7 +37,7 @@ class IdRange(_message.Message):
     def __init__(self, base: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Network(_message.Message):
-    __slots__ = ("address", "mac", "gateway", "mtu", "mode", "ports", "extra_hosts", "dns", "dns_search", "dns_options")
+    __slots__ = ("address", "mac", "gateway", "mtu", "mode", "ports", "extra_hosts", "dns", "dns_search", "dns_options", "exposed")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MAC_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,7 @@ class Network(_message.Message):
     DNS_FIELD_NUMBER: _ClassVar[int]
     DNS_SEARCH_FIELD_NUMBER: _ClassVar[int]
     DNS_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPOSED_FIELD_NUMBER: _ClassVar[int]
     address: str
     mac: str
     gateway: str
@@ -58,19 +59,22 @@ class Network(_message.Message):
     dns: _containers.RepeatedScalarFieldContainer[str]
     dns_search: _containers.RepeatedScalarFieldContainer[str]
     dns_options: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ..., gateway: _Optional[str] = ..., mtu: _Optional[int] = ..., mode: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., extra_hosts: _Optional[_Iterable[str]] = ..., dns: _Optional[_Iterable[str]] = ..., dns_search: _Optional[_Iterable[str]] = ..., dns_options: _Optional[_Iterable[str]] = ...) -> None: ...
+    exposed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ..., gateway: _Optional[str] = ..., mtu: _Optional[int] = ..., mode: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., extra_hosts: _Optional[_Iterable[str]] = ..., dns: _Optional[_Iterable[str]] = ..., dns_search: _Optional[_Iterable[str]] = ..., dns_options: _Optional[_Iterable[str]] = ..., exposed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Port(_message.Message):
-    __slots__ = ("host_address", "host_port", "container_port", "protocol")
+    __slots__ = ("host_address", "host_port", "container_port", "protocol", "host_port_end")
     HOST_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_PORT_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_PORT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    HOST_PORT_END_FIELD_NUMBER: _ClassVar[int]
     host_address: str
     host_port: int
     container_port: int
     protocol: str
-    def __init__(self, host_address: _Optional[str] = ..., host_port: _Optional[int] = ..., container_port: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
+    host_port_end: int
+    def __init__(self, host_address: _Optional[str] = ..., host_port: _Optional[int] = ..., container_port: _Optional[int] = ..., protocol: _Optional[str] = ..., host_port_end: _Optional[int] = ...) -> None: ...
 
 class Mount(_message.Message):
     __slots__ = ("kind", "source", "target", "read_only", "propagation", "size_bytes", "mode", "no_copy", "anonymous", "create_source")

@@ -41,6 +41,7 @@ from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
 from agent.engine.events import EventLog
 from agent.engine.launch import ContainerStartError, MonitorError
+from agent.engine.ports import Ports
 from agent.engine.roles import Roles
 from agent.engine.seccomp import Filters
 from agent.engine.signals import signal_number
@@ -87,7 +88,8 @@ class Engine:
         self._images = images
         self._writable_layer = writable_layer
         self.visits = Visits()
-        self._supervisor = Supervisor(config, self.store, self.after_end, self._lost)
+        self.ports = Ports(config)
+        self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._lost)
         self.filters = Filters(config.seccomp_dir)
         self.roles = Roles(self, self._supervisor)
         self.restarts = restarts.Restarts(self)
@@ -134,7 +136,7 @@ class Engine:
             layer = self._writable_layer(directory / "layer")
             layer.create()
             if not arriving:  # else it comes with the files in it
-                layer.seed(hostfiles.make(spec, host_network=own.host_network), lower)
+                layer.seed(hostfiles.make(spec, self._config.bridge, host_network=own.host_network), lower)
                 if spec.init:
                     reaper.put(directory / "layer" / "upper")
         except (AgentError, OSError):
@@ -348,14 +350,15 @@ class Engine:
         """Everything the monitor and init need: see plan.py."""
         layers = [self._images.layer_path(layer) for layer in spec.layers]
         directory, cgroup = self.store.directory(spec.id), self.cgroup(spec.id)
-        return plan.make(spec, directory, layers, cgroup, seccomp=self.filters.path(spec), own=self._local_of(spec.id))
+        return plan.make(spec, directory, layers, cgroup, seccomp=self.filters.path(spec), own=self._local_of(spec))
 
     def try_limits(self, spec: ContainerSpec) -> None:
         """What this host cannot keep is refused at once, not at the start. Raises Unsupported, InvalidArgument."""
         try_limits(self._config.cgroup_parent, spec.id, spec.limits)
 
-    def _local_of(self, container_id: str) -> local.Local:
-        return self._local.get(container_id, local.NOTHING)
+    def _local_of(self, spec: ContainerSpec) -> local.Local:
+        own = self._local.get(spec.id, local.NOTHING)
+        return dataclasses.replace(own, host_network=own.host_network or spec.network.mode == "host")
 
     def cgroup(self, container_id: str) -> Cgroup:
         return Cgroup(self._config.cgroup_parent, container_id)
@@ -378,11 +381,13 @@ class Engine:
                     self.delete(entry.name)
             except (AgentError, OSError) as exc:  # one bad container must not keep the agent from the others
                 log.error("container %s: recovery: %s", entry.name, exc)
+        self._publish_again()
 
     def close(self) -> None:
         """Let go of everything; the containers run on."""
         self.restarts.close()
         self._supervisor.close()
+        self.ports.close()
 
     def _recover(self, container_id: str) -> None:
         disk.attach(self.store.directory(container_id))  # after a boot nothing is mounted
@@ -400,6 +405,14 @@ class Engine:
             self._supervisor.settle(container_id)
         elif monitor_state != "exited":
             live.hold_outputs()
+
+    def _publish_again(self) -> None:
+        """The ports of those that run, and of those that are to arrive."""
+        here = [one for one in self.list() if one.pid or one.role == "target"]
+        try:
+            self.ports.recover([one.spec for one in here])
+        except AgentError as exc:
+            log.error("published ports: %s", exc.message)
 
     # ------------------------------------------------------------ parts
 
@@ -431,9 +444,10 @@ class Engine:
             )
             self.store.write_record(spec.id, record)
             inside: dict[str, Any] = {}
-            if not self._local_of(spec.id).host_network:
+            if not self._local_of(spec).host_network:
                 network.attach(spec, pid, self._config.bridge)
                 inside["link"] = dataclasses.asdict(network.inside_plan(spec, self._config.bridge))
+            self.ports.publish(spec)
             live.hold_outputs()
             for attachment in attachments:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
@@ -533,6 +547,7 @@ class Engine:
         self._local.pop(container_id, None)
         self.visits.cut(container_id)
         network.remove(container_id)
+        self.ports.withdraw(container_id)
         self.cgroup(container_id).remove()
         shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)
         self.store.delete(container_id)

@@ -1,55 +1,118 @@
 """The files that a container gets from its host: /etc/hosts, /etc/hostname, /etc/resolv.conf.
 
 They are written into the writable layer before the first start, so they are the container's own from then on and move
-with it.
+with it, as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 
-from agent.engine.spec import ContainerSpec
+from agent.engine.spec import ContainerSpec, Network
+from agent.errors import InvalidArgument
 
 # systemd-resolved keeps the real servers here; its /etc/resolv.conf names a stub on the host's loopback.
 _RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+_HOSTS = Path("/etc/hosts")
+# What Docker writes where the host names no server that a container can reach.
+PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
+HOST_GATEWAY = "host-gateway"  # of --add-host: the host that the container is created on
+_SIOCGIFADDR = 0x8915
 
 
-def make(spec: ContainerSpec, *, host_network: bool = False) -> dict[str, bytes]:
-    """Path inside the container -> contents. In the host's network its files are right as they are."""
-    files = {
-        "/etc/hostname": f"{spec.hostname}\n".encode(),
-        "/etc/hosts": _hosts(spec).encode(),
-        "/etc/resolv.conf": resolv_conf(_RESOLV_CONF).encode(),
-    }
+def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -> dict[str, bytes]:
+    """Path inside the container -> contents. In the host's network its files are right as they are, but for what was asked.
+
+    Raises InvalidArgument for a host-gateway where the bridge has no address.
+    """
+    host_network = host_network or spec.network.mode == "host"
+    hosts = _hosts(spec)
     if host_network:
-        for name in ("/etc/hosts", "/etc/resolv.conf"):
-            with contextlib.suppress(OSError):  # the host has none
-                files[name] = Path(name).read_bytes()
-    return files
+        with contextlib.suppress(OSError):  # the host has none
+            hosts = _HOSTS.read_text(errors="replace").splitlines()
+    hosts += _extra_hosts(spec.network, "127.0.0.1" if host_network else address_of(bridge))
+    return {
+        "/etc/hostname": f"{spec.hostname}\n".encode(),
+        "/etc/hosts": _text(hosts).encode(),
+        "/etc/resolv.conf": resolv_conf(_RESOLV_CONF, spec.network, host_network=host_network).encode(),
+    }
 
 
-def resolv_conf(candidates: tuple[Path, ...]) -> str:
-    """The first readable candidate without name servers on loopback: that address is the container itself in there."""
+def resolv_conf(candidates: tuple[Path, ...], wanted: Network, *, host_network: bool = False) -> str:
+    """The first readable candidate without name servers on loopback, which are the container itself in there, and with what
+    `wanted` says in place of what it says of the same. Public servers where none is left, as Docker's.
+    """
+    if host_network:
+        candidates = candidates[::-1]  # a stub on loopback is reached from there
+    lines = _first_readable(candidates)
+    servers = [line for line in lines if line.split()[:1] == ["nameserver"]]
+    if not host_network:
+        servers = [line for line in servers if not _is_local_server(line)] or _servers(PUBLIC_SERVERS)
+    if wanted.dns:
+        servers = _servers(wanted.dns)
+    replaced = {"nameserver"}
+    own = []
+    if wanted.dns_search:
+        replaced |= {"search", "domain"}
+        own = [f"search {' '.join(wanted.dns_search)}"] if wanted.dns_search != (".",) else []
+    if wanted.dns_options:
+        replaced |= {"options"}
+        own += [f"options {' '.join(wanted.dns_options)}"]
+    kept = [line for line in lines if not set(line.split()[:1]) & replaced]
+    return _text([*kept, *servers, *own])
+
+
+def address_of(interface: str) -> str:
+    """Its IPv4 address; "" where it has none, or is not there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+        except OSError:
+            return ""
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _first_readable(candidates: tuple[Path, ...]) -> list[str]:
     for path in candidates:
         try:
-            lines = path.read_text(errors="replace").splitlines()
+            return path.read_text(errors="replace").splitlines()
         except OSError:
             continue
-        return "".join(f"{line}\n" for line in lines if not _is_local_server(line))
-    return ""
+    return []
 
 
-def _hosts(spec: ContainerSpec) -> str:
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+def _hosts(spec: ContainerSpec) -> list[str]:
     address = spec.network.address.partition("/")[0] or "127.0.1.1"
-    return "\n".join([*lines, f"{address}\t{spec.hostname}", ""])
+    return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{spec.hostname}"]
+
+
+def _extra_hosts(network: Network, gateway: str) -> list[str]:
+    lines = []
+    for entry in network.extra_hosts:
+        name, _, address = entry.partition(":")
+        if address == HOST_GATEWAY and not (address := gateway):
+            raise InvalidArgument(f"{entry}: the host's bridge has no IPv4 address", hint=f"--add-host {name}:ADDRESS")
+        lines.append(f"{address}\t{name}")
+    return lines
+
+
+def _servers(addresses: Iterable[str]) -> list[str]:
+    return [f"nameserver {address}" for address in addresses]
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _is_local_server(line: str) -> bool:
     words = line.split()
-    if len(words) < 2 or words[0] != "nameserver":
+    if len(words) < 2:
         return False
     try:
         return ipaddress.ip_address(words[1].partition("%")[0]).is_loopback

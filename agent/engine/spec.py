@@ -110,6 +110,7 @@ class Network:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()  # "5000/tcp": only shown
 
 
 @dataclass(frozen=True, kw_only=True)

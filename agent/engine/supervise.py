@@ -24,6 +24,7 @@ from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError
 from agent.engine.pool import Idle, MonitorProcess, Pool
+from agent.engine.ports import Ports
 from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
@@ -69,11 +70,13 @@ class Supervisor:
         self,
         config: AgentConfig,
         store: Store,
+        ports: Ports,
         on_end: Callable[[str, Live], None],
         on_lost: Callable[[str, Live], None],
     ) -> None:
         self._config = config
         self._store = store
+        self._ports = ports
         self._on_end = on_end
         self._on_lost = on_lost
         self._guard = threading.Lock()
@@ -156,6 +159,7 @@ class Supervisor:
             return False
         mounts.unmount_all(self._store.directory(container_id) / "rootfs")
         network.remove(container_id)
+        self._ports.withdraw(container_id)
         cgroup.remove()
         if record.pid and not record.migration_id and self._store.exit_status(container_id) is None:
             error = "its monitor or its host ended first: the exit code is not known"

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.engine.spec import Network
 from agent.storage import tree_scan
 
 
@@ -28,6 +29,19 @@ def memory_bytes(pids: Iterable[int]) -> int:
             if line.startswith(("RssAnon:", "RssShmem:")):
                 total += int(line.split()[1]) * 1024
     return total
+
+
+def of_network(network: Network) -> list[Blocker]:
+    """What its network keeps from moving."""
+    if network.mode != "host":
+        return []
+    return [
+        Blocker(
+            what="it uses the host's network (--network host): its addresses and connections are the host's and stay there",
+            where="",
+            remedy="run it with --network bridge, publish its ports with -p",
+        )
+    ]
 
 
 def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:

@@ -113,7 +113,7 @@ class Source:
             memory_bytes=inside.memory_bytes(pids),
             layer_bytes=layer.size_bytes(),
             tasks=len(pids),
-            blockers=inside.blockers(status.pid, pids),
+            blockers=[*inside.of_network(status.spec.network), *inside.blockers(status.pid, pids)],
         )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:

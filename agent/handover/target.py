@@ -143,6 +143,7 @@ class Target:
 
     def _make_ready(self, move: Move, spec: ContainerSpec) -> None:
         """All that takes time and needs nothing of the container's state."""
+        self._engine.ports.publish(spec)  # now: a port that is taken here ends the move while nothing is lost by it
         if spec.network.address:
             network.prepare_peer(spec, self._config.bridge)
         monitor = self._engine.roles.spawn_monitor(spec.id)

@@ -10,11 +10,13 @@ from typing import Any
 import grpc
 
 from agent.engine.container import Engine
+from agent.engine.spec import Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.services import convert
 from agent.storage.images import ImageStore
+from migrate.rpc import messages
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
 
@@ -127,11 +129,14 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         return pb.FinishResponse(marks=_marks(marks), left_over=left_over)
 
     def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:
+        wanted = [messages.record(Port, one) for one in request.ports]
+        blockers = [pb.Blocker(what=one.message, remedy=one.hint) for one in self._engine.ports.blockers(wanted)]
         try:
             status = self._engine.inspect(request.container_id)
         except NotFound:
-            return pb.WhereResponse(present=False)
+            return pb.WhereResponse(present=False, blockers=blockers)
         return pb.WhereResponse(
+            blockers=blockers,
             present=True,
             state=convert.state_to_proto(status.state),
             epoch=status.epoch,

@@ -43,6 +43,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("rename", "rename", "give a container another name"),
             ("ps", "ps", "list containers on all hosts"),
             ("stats", "stats", "show what containers use: processors, memory, network, disks, processes"),
+            ("port", "network", "list the published ports of a container"),
             ("top", "top", "list the processes of a container"),
             ("logs", "logs", "print what a container wrote"),
             ("exec", "exec", "run a command in a running container"),

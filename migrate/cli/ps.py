@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import tables
+from migrate.cli import network, tables
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -108,9 +108,10 @@ def run(args: argparse.Namespace) -> int:
                 status(one),
                 one.image,
                 one.address.partition("/")[0],
+                network.summary(one),
                 tables.ago(one.created_unix_ns) + " ago",
             )
             for one in found
         ]
-        print(tables.table(("CONTAINER ID", "NAME", "HOST", "STATUS", "IMAGE", "ADDRESS", "CREATED"), rows))
+        print(tables.table(("CONTAINER ID", "NAME", "HOST", "STATUS", "IMAGE", "ADDRESS", "PORTS", "CREATED"), rows))
     return 0

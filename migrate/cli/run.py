@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, security, upkeep, values
+from migrate.cli import limits, network, security, upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RUN = """
 migrate run -d --name web1 --host host1 redis
 migrate run -it --rm --host host1 debian bash
+migrate run -d --name web1 -p 8080:80 -p 127.0.0.1:5353:53/udp app
 migrate run -d --rm --name job1 --host host1 app /bin/job
 migrate run -d --restart unless-stopped --health-cmd "curl -f http://localhost/" --host host1 app
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
@@ -87,6 +88,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     limits.add_options(parser, fixed=True)
     security.add_options(parser)
     upkeep.add_options(parser)
+    network.add_options(parser)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -112,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         user=args.user,
         hostname=args.hostname,
         **limits.fields(args),
+        **network.fields(args),
         **security.fields(args),
         **life,
         tty=args.tty,

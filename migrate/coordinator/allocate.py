@@ -42,7 +42,9 @@ SURNAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """`address` with the subnet's prefix length; `ids_base`: first host uid and gid of IDS_COUNT."""
+    """`address` with the subnet's prefix length; `ids_base`: first host uid and gid of IDS_COUNT; `others()`: the
+    specs of all other containers, while make_spec runs.
+    """
 
     id: ContainerId
     name: str
@@ -51,6 +53,7 @@ class Allocation:
     gateway: str
     ids_base: int
     created_unix_ns: int
+    others: Callable[[], list[str]]
 
 
 def create(
@@ -84,6 +87,7 @@ def create(
             gateway=fleet.gateway,
             ids_base=_ids_base(db, store.reserved),
             created_unix_ns=time.time_ns(),
+            others=lambda: [row["spec"] for row in db.execute("select spec from containers")],
         )
         container = Container(
             id=allocation.id,

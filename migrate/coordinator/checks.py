@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from migrate.coordinator.move import Move
@@ -41,9 +41,11 @@ def describe(move: Move) -> agent_pb2.Description:
     return description
 
 
-def where(move: Move, host: str, *, timeout_s: float = LOOK_S) -> agent_pb2.WhereResponse:
-    """What is on `host` of the container, now."""
-    request = agent_pb2.WhereRequest(container_id=move.container_id)
+def where(
+    move: Move, host: str, *, timeout_s: float = LOOK_S, ports: Sequence[types_pb2.Port] = ()
+) -> agent_pb2.WhereResponse:
+    """What is on `host` of the container, now; and why `ports`, if any, could not be published there."""
+    request = agent_pb2.WhereRequest(container_id=move.container_id, ports=ports)
     seen: agent_pb2.WhereResponse = move.call(host, "Where", request, timeout_s=timeout_s)
     return seen
 
@@ -52,11 +54,12 @@ def examine(move: Move) -> Examination:
     """Everything that speaks against it, not only the first. Raises Unreachable."""
     source, target = move.agents.facts(move.source), move.agents.facts(move.target)
     description = describe(move)
-    there = where(move, move.target)
+    there = where(move, move.target, ports=description.spec.network.ports)
     findings = [
         *_hosts(move, source, target),
         *_container(move, description),
         *_room(move, description, target),
+        *(Finding(what=one.what, where=move.target, remedy=one.remedy) for one in there.blockers),
     ]
     if there.present:
         what = f"has a container with the id of {move.container} already, state {state_name(there.state)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from google.protobuf import json_format
 
-from migrate.coordinator import allocate, capabilities, images
+from migrate.coordinator import allocate, capabilities, images, networks
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.allocate import IDS_COUNT, Allocation
 from migrate.coordinator.store import Container, Desired, Store
@@ -116,7 +116,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         health=health(request.health, config.healthcheck),
         init=request.init,
         log_options=request.log_options,
-        network=request.network,
+        network=networks.network(request, config),
     )
 
 
@@ -153,7 +153,9 @@ def _with_allocation(plan: types_pb2.ContainerSpec, allocation: Allocation) -> t
     spec.name = allocation.name
     spec.hostname = plan.hostname or allocation.id[:12]
     spec.ids.base, spec.ids.count = allocation.ids_base, IDS_COUNT
-    spec.network.address, spec.network.mac = allocation.address, allocation.mac
-    spec.network.gateway = allocation.gateway
+    if not plan.network.mode:
+        spec.network.address, spec.network.mac = allocation.address, allocation.mac
+        spec.network.gateway = allocation.gateway
+    networks.choose_ports(spec.network, allocation.others())
     spec.created_unix_ns = allocation.created_unix_ns
     return spec

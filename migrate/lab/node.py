@@ -27,6 +27,7 @@ from migrate.lab import processes
 from migrate.lab.plan import NodePlan, NodeState, Program, ProgramState
 
 _PR_SET_CHILD_SUBREAPER = 36
+BRIDGED_TO_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _FIRST_DELAY_S = 0.2
 _LAST_DELAY_S = 5.0
 _STEADY_S = 10.0  # a program that ran this long starts again at once, with the first delay next time
@@ -216,6 +217,10 @@ def make_host(plan: NodePlan) -> None:
     # would tear a bind off in every mount namespace.
     etc = Path(plan.directory) / "etc"
     _mount("-t", "overlay", "-o", f"lowerdir=/etc,upperdir={etc},workdir={etc}.work", "overlay", "/etc")
+    if BRIDGED_TO_IPTABLES.exists():
+        # Where this machine has br_netfilter, a new network namespace shows bridged frames to the firewall. A host that has no
+        # such module does not, and docs/networks.md says what it does to published ports.
+        BRIDGED_TO_IPTABLES.write_text("0")
     for source, target in plan.binds:
         if target.startswith("/run/"):
             Path(target).mkdir(exist_ok=True)

@@ -106,7 +106,9 @@ def engine_host() -> Iterator[EngineHost]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     namespaces.unshare(namespaces.CLONE_NEWNET)
     try:
-        _ip(f"link add {host.config.bridge} type bridge")
+        _ip(
+            f"link add {host.config.bridge} address 02:42:0a:4d:00:01 type bridge"
+        )  # pinned, as agent/setup/bridge.py does
         _ip(f"address add 10.77.0.1/16 dev {host.config.bridge}")
         _ip(f"link set {host.config.bridge} up")
         host.images.import_tar(IMAGE, ImageConfig(), [_image_tar()])

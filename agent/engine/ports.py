@@ -1,0 +1,211 @@
+"""Published ports of this host: who has which, kept from everybody else, and led to their container.
+
+A port is held by a socket that is bound and never listens, so that no other program gets it and a conflict shows at once; the
+packets are led by the kernel (port_rules.py). What is in force follows from the containers that are here: it is made anew as a
+whole at each change and at the agent's start, so an agent that is killed between two steps leaves nothing that stays wrong.
+A container without ports costs nothing here: no process, no rule.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agent import atomic
+from agent.config import AgentConfig
+from agent.engine import port_rules
+from agent.engine.spec import ContainerSpec, Network, Port
+from agent.errors import AgentError, Unsupported
+from agent.linux import nft
+
+ANY = "0.0.0.0"  # noqa: S104  what "" means; nothing listens here
+_PROC = Path("/proc/sys/net/ipv4/conf")
+
+log = logging.getLogger(__name__)
+
+
+class PortError(AgentError):
+    """A port of this host cannot be published; the message names it and who has it."""
+
+    code = "network.port"
+
+
+class Ports:
+    """One a host. Thread-safe; every method is idempotent."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._guard = threading.Lock()
+        self._published: dict[str, ContainerSpec] = {}
+        self._held: dict[str, list[socket.socket]] = {}
+
+    def publish(self, spec: ContainerSpec) -> None:
+        """Take the container's ports and lead them to it. Raises PortError, Unsupported; nothing is taken then."""
+        if not spec.network.ports:
+            return
+        with self._guard:
+            if spec.id in self._published:
+                return
+            for port in spec.network.ports:
+                self._refuse_taken(port, spec.id)
+            sockets = _hold(spec.network.ports, self._config.host)
+            try:
+                self._open_way()
+                self._published[spec.id] = spec
+                self._apply()
+            except BaseException:
+                self._published.pop(spec.id, None)
+                _close(sockets)
+                raise
+            self._held[spec.id] = sockets
+
+    def withdraw(self, container_id: str) -> None:
+        """The container is not here any more, or does not run. Connections that came through its ports go on."""
+        with self._guard:
+            if self._published.pop(container_id, None) is None:
+                return
+            _close(self._held.pop(container_id, []))
+            try:
+                self._apply()
+            except AgentError as exc:  # its end must not fail for this; the next change makes the whole table anew
+                log.error("container %s: its ports still lead to where it was: %s", container_id, exc.message)
+
+    def recover(self, specs: Iterable[ContainerSpec]) -> None:
+        """At the agent's start: exactly these are published, whatever an earlier agent left."""
+        with self._guard:
+            for spec in specs:
+                if not spec.network.ports:
+                    continue
+                self._published[spec.id] = spec
+                try:
+                    self._held[spec.id] = _hold(spec.network.ports, self._config.host)
+                except PortError as exc:  # somebody took it while no agent ran: the packets still go to the container
+                    log.warning("container %s: %s", spec.name, exc.message)
+            if self._published:
+                self._open_way()
+            if self._published or self._made.exists():
+                self._apply()
+
+    def close(self) -> None:
+        """Let go of the ports at the agent's end; the packets still go to the containers."""
+        with self._guard:
+            for sockets in self._held.values():
+                _close(sockets)
+            self._held.clear()
+            self._published.clear()
+
+    def blockers(self, ports: Sequence[Port]) -> list[PortError]:
+        """Why these could not be published here now."""
+        found = []
+        for port in ports:
+            try:
+                with self._guard:
+                    self._refuse_taken(port, "")
+                    _close(_hold([port], self._config.host))
+            except PortError as exc:
+                found.append(exc)
+        return found
+
+    # ------------------------------------------------------------ parts; callers hold the guard
+
+    @property
+    def _made(self) -> Path:
+        """Says that the table is there: on a tmpfs, as short-lived as the kernel's tables."""
+        return self._config.run_dir / "ports"
+
+    @property
+    def _forwards(self) -> Path:
+        """Says that the bridge forwards because we told it to."""
+        return self._config.run_dir / "ports.forwarding"
+
+    def _refuse_taken(self, wanted: Port, container_id: str) -> None:
+        for other in self._published.values():
+            for port in other.network.ports:
+                if other.id != container_id and _collide(port, wanted):
+                    raise PortError(
+                        f"port {_text(wanted)} of {self._config.host} is taken: container {other.name} publishes it",
+                        hint=f"another port, or: migrate stop {other.name}",
+                    )
+
+    def _apply(self) -> None:
+        if self._published and not self._made.exists():
+            atomic.write(self._made, "")
+        networks: list[Network] = [spec.network for spec in self._published.values()]
+        script = port_rules.script(self._config.bridge, networks, guard_forwarding=self._forwards.exists())
+        try:
+            nft.apply(script)
+        except FileNotFoundError as exc:
+            raise Unsupported(
+                f"nft is not installed on {self._config.host}: it publishes ports", hint="apt-get install nftables"
+            ) from exc
+        except OSError as exc:
+            raise PortError(
+                f"ports of {self._config.host} cannot be published: {exc.strerror}",
+                hint="a kernel with nf_tables, nft_nat and nft_fib; see: migrate hosts",
+            ) from exc
+
+    def _open_way(self) -> None:
+        """What the kernel must let through: packets that come in on the bridge and leave on it, and 127.0.0.1:PORT."""
+        bridge = _PROC / self._config.bridge
+        try:
+            if (bridge / "forwarding").read_text().strip() == "0":
+                atomic.write(self._forwards, "")
+                (bridge / "forwarding").write_text("1")
+            (bridge / "route_localnet").write_text("1")
+        except OSError as exc:
+            raise PortError(f"bridge {self._config.bridge} cannot forward: {exc}") from exc
+
+
+def _hold(ports: Sequence[Port], host: str) -> list[socket.socket]:
+    """Sockets that keep the ports from everybody else. Raises PortError; none is held then."""
+    held: list[socket.socket] = []
+    try:
+        for port in ports:
+            kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
+            one = socket.socket(socket.AF_INET, kind)
+            held.append(one)
+            if kind == socket.SOCK_STREAM:
+                # Past connections of a server that has ended (TIME_WAIT) do not matter, a listener does. Whoever comes later
+                # finds no reuse here.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((port.host_address or ANY, port.host_port))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except OSError as exc:
+        _close(held)
+        raise _refusal(port, host, exc) from exc
+    return held
+
+
+def _refusal(port: Port, host: str, exc: OSError) -> PortError:
+    if exc.errno == errno.EADDRINUSE:
+        return PortError(
+            f"port {_text(port)} of {host} is taken by a program of the host",
+            hint=f"another port, or end that program: ss -lnp 'sport = :{port.host_port}' on {host}",
+        )
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return PortError(
+            f"{port.host_address} is no address of {host}: port {_text(port)} cannot be published there",
+            hint="publish on every address (-p PORT:PORT), or on one that each host has, such as 127.0.0.1",
+        )
+    return PortError(f"port {_text(port)} of {host} cannot be taken: {exc.strerror}")
+
+
+def _collide(one: Port, other: Port) -> bool:
+    same = replace(one, host_address="", container_port=0) == replace(other, host_address="", container_port=0)
+    return same and (
+        ANY in (one.host_address or ANY, other.host_address or ANY) or one.host_address == other.host_address
+    )
+
+
+def _text(port: Port) -> str:
+    return f"{port.host_address + ':' if port.host_address else ''}{port.host_port}/{port.protocol}"
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for one in sockets:
+        one.close()

@@ -1,0 +1,20 @@
+"""nftables, through its own program: one script is one transaction, all of it or nothing. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+
+PROGRAM = "nft"
+LIMIT_S = 30.0
+
+
+def apply(script: str) -> None:
+    """Raises OSError, and nothing of the script is in force: ENOENT where nft is not installed, else with nft's own words."""
+    command = [PROGRAM, "-f", "-"]
+    try:
+        done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise OSError(errno.ETIMEDOUT, f"nft did not end in {LIMIT_S:g} s") from exc
+    if done.returncode:
+        raise OSError(errno.EINVAL, f"nft: {done.stderr.strip() or f'exit status {done.returncode}'}")
