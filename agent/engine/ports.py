@@ -79,7 +79,7 @@ class Ports:
         """At the agent's start: exactly these are published, whatever an earlier agent left."""
         with self._guard:
             for spec in specs:
-                if not spec.network.ports:
+                if not spec.network.ports or spec.id in self._published:  # a restart policy was faster
                     continue
                 self._published[spec.id] = spec
                 try:
