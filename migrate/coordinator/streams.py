@@ -61,8 +61,9 @@ def attach(
             if not _elsewhere(containers, now, exc):
                 raise
         finally:
-            inputs.revoke()
+            # In this order: a lease that ends first would be the end of the agent's requests, which a cancelled call has not.
             stream.cancel()
+            inputs.revoke()
     # It exited while nobody was connected.
     status = containers.inspect(container.id)
     if status.HasField("exit_code"):

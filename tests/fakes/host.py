@@ -329,8 +329,6 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             try:
                 for item in request_iterator:
                     inputs.put(item)
-                if context.is_active():
-                    inputs.put(agent_pb2.ExecInput(close_stdin=True))  # a careless agent
             except grpc.RpcError:
                 pass  # the other side is gone
 
