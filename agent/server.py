@@ -98,6 +98,7 @@ class Agent:
         self._target.recover()
         self._server.start()
         self._engine.restarts.boot()
+        self._engine.checks.boot()
         self._door.start()
         log.info("agent of %s serves %s", self.config.host, self.config.socket)
 

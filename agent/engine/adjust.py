@@ -69,6 +69,7 @@ def pause(engine: Engine, container_id: str) -> ContainerStatus:
         cgroup = engine.cgroup(container_id)
         _note(engine, container_id, paused=True)  # first: tasks that are frozen and nobody knows why would be a move's
         try:
+            engine.checks.hold(container_id)
             cgroup.freeze(True, timeout_s=PAUSE_LIMIT_S)
         except (AgentError, OSError):
             cgroup.freeze(False)

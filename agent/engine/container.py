@@ -25,6 +25,7 @@ from agent.config import AgentConfig
 from agent.engine import (
     adoption,
     disk,
+    health,
     hostfiles,
     limits,
     local,
@@ -93,6 +94,7 @@ class Engine:
         self.filters = Filters(config.seccomp_dir)
         self.roles = Roles(self, self._supervisor)
         self.restarts = restarts.Restarts(self)
+        self.checks = health.Checks(self)
         self._local: dict[str, local.Local] = {}  # of containers that have one
         self._waiting: dict[str, list[Attachment]] = {}  # for their container's start; under its lock
         for directory in (config.containers_dir, config.runtime_dir):
@@ -121,6 +123,7 @@ class Engine:
         rlimits.check(spec.limits)
         self.filters.path(spec)
         restarts.check(spec)
+        health.check(spec)
         logs.limits(spec.log_options)
         arriving = role == "target"
         if spec.init and not arriving:
@@ -269,6 +272,7 @@ class Engine:
             role=record.role,
             oom_kills=ended.oom_kills if ended else usage.oom_kills(usage.oom_events(cgroup.directories)),
             restarts=record.restarts,
+            health=self.checks.read(spec),
         )
 
     def list(self) -> list[ContainerStatus]:
@@ -386,6 +390,7 @@ class Engine:
     def close(self) -> None:
         """Let go of everything; the containers run on."""
         self.restarts.close()
+        self.checks.close()
         self._supervisor.close()
         self.ports.close()
 
@@ -453,6 +458,7 @@ class Engine:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
             live.ask("start", **inside)
             self.note("start", spec)
+            self.checks.watch(spec, fresh=True)
         except (AgentError, OSError) as exc:
             by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
             # After a failed execve the monitor writes the exit status and ends by itself.
@@ -486,6 +492,7 @@ class Engine:
         status = self.inspect(container_id)
         if status.state != State.EXITED:
             return
+        self.checks.unwatch(container_id)
         if live is not None or self.events.lacks(container_id, "die", status.started_unix_ns):
             if status.oom_kills:
                 self.note("oom", status.spec)

@@ -7,6 +7,7 @@ the agent.
       <------------------ started {pid} <-------------- end of file ---------   execve
       <------- error {step, errno, text} <-------------- error --------------   or not
       signal {signal} ------------------->   to the child
+      kill {} --------------------------->   SIGKILL to its process group
       <---------------- exit {exit_code}     waitpid
 
 FD is a SOCK_SEQPACKET socket with `sync.py`'s messages. When the agent lets go of it the session is hung up: SIGHUP
@@ -211,6 +212,8 @@ def _watch(child: int, channel: socket.socket) -> int:
             os.killpg(child, signal.SIGHUP)
         elif message.get("type") == "signal":
             process.pidfd_send_signal(pidfd, int(cast(int, message["signal"])))
+        elif message.get("type") == "kill":
+            os.killpg(child, signal.SIGKILL)
 
 
 def _next_command(channel: socket.socket) -> dict[str, object] | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from agent.engine import limits
 from agent.engine.launch import MonitorClient
@@ -54,6 +55,7 @@ class Roles:
                 )
             record = dataclasses.replace(record, migration_id=migration_id, role=role, epoch=epoch)
             self._engine.store.write_record(container_id, record)
+        self._engine.checks.hold(container_id)  # from here on none begins: CRIU must not meet one
 
     def end(self, container_id: str, migration_id: str, epoch: int) -> None:
         """End this host's part in that move, with the epoch that the container has from now on. A container in
@@ -69,6 +71,9 @@ class Roles:
             self._engine.store.write_record(container_id, record)
             self._engine.after_end(container_id)  # or it would have removed itself during the move
             self._engine.adopt(container_id)  # or its monitor would have been replaced
+            status = self._engine.inspect(container_id)
+            if status.state == State.RUNNING:
+                self._engine.checks.watch(status.spec)
 
     def epoch(self, container_id: str) -> int:
         """The highest that this host knows of the container; 0 when it does not have it."""
@@ -97,17 +102,30 @@ class Roles:
         wanted = self._engine.store.spec(container_id).limits
         self._engine.cgroup(container_id).set_limits(wanted, limits.unhurried(wanted))
 
-    def set_process(self, container_id: str, pid: int) -> None:
-        """A restore has made `pid` this container's init."""
+    def life(self, container_id: str) -> dict[str, Any]:
+        """What the next host is to know of it beyond its spec: JSON, for set_process there."""
+        record, spec = self._engine.store.record(container_id), self._engine.store.spec(container_id)
+        return {
+            "started_unix_ns": record.started_unix_ns,
+            "restarts": record.restarts,
+            "health": self._engine.checks.export(spec),
+        }
+
+    def set_process(self, container_id: str, pid: int, life: Mapping[str, Any] | None = None) -> None:
+        """A restore has made `pid` this container's init; `life`: what life() said on its last host."""
+        life = life or {}
         with self._engine.store.lock(container_id):
             record = self._engine.store.record(container_id)
             record = dataclasses.replace(
                 record,
                 pid=pid,
                 start_ticks=process.start_ticks(pid),
-                started_unix_ns=record.started_unix_ns or time.time_ns(),
+                started_unix_ns=record.started_unix_ns or int(life.get("started_unix_ns", 0)) or time.time_ns(),
+                restarts=record.restarts or int(life.get("restarts", 0)),
             )
             self._engine.store.write_record(container_id, record)
+            if "health" in life:
+                self._engine.checks.take(container_id, life["health"])
             self._supervisor.require(container_id).hold_outputs()
 
     def forget(self, container_id: str, *, discard: bool = False) -> None:

@@ -184,6 +184,14 @@ class Session:
             if exc.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
                 raise
 
+    def kill(self) -> None:
+        """SIGKILL to the program and what it has started in its session; the iteration goes on to its end."""
+        try:
+            sync.send(self._channel, {"type": "kill"})
+        except OSError as exc:
+            if exc.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
+                raise
+
     def hang_up(self) -> None:
         """Stop the iteration; the program ends with close(). From any thread, any number of times."""
         self._hung_up.set()

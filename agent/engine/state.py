@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.engine.spec import ContainerSpec
@@ -23,6 +23,25 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HealthResult:
+    """One check. `exit_code` -1: it could not be run, or took too long; `output`: of both streams, cut."""
+
+    started_unix_ns: int
+    ended_unix_ns: int
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """`status`: "" where nothing is checked, "starting", "healthy", "unhealthy"; `log`: the last five checks."""
+
+    status: str = ""
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerStatus:
     """ContainerStatus of protos/types.proto: the same fields; exit_code None while there is none."""
 
@@ -39,6 +58,7 @@ class ContainerStatus:
     role: str
     oom_kills: int = 0
     restarts: int = 0
+    health: Health = field(default_factory=Health)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,16 +105,17 @@ class Source:
         with _named_not_found():
             status = self._engine.inspect(container_id)
         self._fence(container_id, epoch)
-        pids = self._engine.cgroup(container_id).procs()
-        layer = WritableLayer(self._engine.store.directory(container_id) / "layer")
-        return Description(
-            spec=status.spec,
-            state=status.state,
-            memory_bytes=inside.memory_bytes(pids),
-            layer_bytes=layer.size_bytes(),
-            tasks=len(pids),
-            blockers=[*inside.of_network(status.spec.network), *inside.blockers(status.pid, pids)],
-        )
+        with self._engine.checks.quiet(container_id):  # a health check is no reason against a move
+            pids = self._engine.cgroup(container_id).procs()
+            layer = WritableLayer(self._engine.store.directory(container_id) / "layer")
+            return Description(
+                spec=status.spec,
+                state=status.state,
+                memory_bytes=inside.memory_bytes(pids),
+                layer_bytes=layer.size_bytes(),
+                tasks=len(pids),
+                blockers=[*inside.of_network(status.spec.network), *inside.blockers(status.pid, pids)],
+            )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
         """Take the part of the source; returns the public key of this move."""
@@ -252,7 +253,11 @@ class Source:
         monitor = self._engine.roles.monitor(container_id)
         status = monitor.request("status").fields
         stdio = options.Stdio(**status["stdio_keys"])
-        handover = {"stdio": status["stdio_keys"], "stdio_owner": status.get("stdio_owner", [0, 0])}
+        handover = {
+            "stdio": status["stdio_keys"],
+            "stdio_owner": status.get("stdio_owner", [0, 0]),
+            "life": self._engine.roles.life(container_id),
+        }
         (move.images / "handover.json").write_text(json.dumps(handover))
         request = options.dump(
             options.load(criu.pycriu_path),

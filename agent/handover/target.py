@@ -244,7 +244,8 @@ class Target:
         except MonitorError as exc:
             self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
             raise criu_error("restore", move.images / "restore.log", exc) from exc
-        self._engine.roles.set_process(spec.id, int(answer["pid"]))
+        life = json.loads((move.images / "handover.json").read_text()).get("life", {})
+        self._engine.roles.set_process(spec.id, int(answer["pid"]), life)
         pycriu = criu_images.load(criu.pycriu_path)
         return Restored(
             pid=int(answer["pid"]),

@@ -81,6 +81,7 @@ def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
         migration_id=status.migration_id,
         oom_kills=status.oom_kills,
         restarts=status.restarts,
+        health=types_pb2.Health(**dataclasses.asdict(status.health)) if status.health.status else None,
     )
 
 
