@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from agent.filetree import pack, paths, place
 from migrate.errors import InvalidArgument, MigrateError, NotFound, Unreachable
@@ -26,7 +26,7 @@ def receive(
         reading = _Reading(chunks, progress)
         source = reading.source()
         with _local(), _root() as root, paths.destination(root, _absolute(destination), source) as where:
-            placed = place.members(cast(IO[bytes], io.BufferedReader(reading, _BUFFER_BYTES)), where, owner)
+            placed = place.members(io.BufferedReader(reading, _BUFFER_BYTES), where, owner)
     finally:
         cast(Any, chunks).close()  # a generator: ends the call
     return Copied(

@@ -30,7 +30,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from agent.engine import rootfs, sync
 from agent.filetree import pack, paths, place
@@ -167,7 +167,7 @@ def _copy_in(request: dict[str, Any], root: int, pipe: int, channel: socket.sock
         open(pipe, "rb", buffering=0, closefd=False) as tar,
     ):
         _refuse_read_only(where)
-        whole = cast(IO[bytes], io.BufferedReader(_Whole(tar, channel), PIPE_BYTES))
+        whole = io.BufferedReader(_Whole(tar, channel), PIPE_BYTES)
         placed = place.members(whole, where, place.Owner(request["owner"]), root=root)
         return {"type": "done", **dataclasses.asdict(placed)}
 

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import lzma
 import os
 import stat
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import IO, cast
 
+from agent.filetree import reading
 from agent.filetree.paths import PATH_DIRECTORY, Destination, Misfit
 from agent.linux import openat2, statx
 
 _CHUNK_BYTES = 1 << 20
-_BUFFER_BYTES = 1 << 17
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTR = "SCHILY.xattr."
 _NAMELESS_ID = (1 << 32) - 1  # chown takes it for "leave as it is"
 _SHOWN = 10  # of what was left out
-# What the parser and the decompressors let through when a header or a stream is damaged or hostile.
-_DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, ValueError, IndexError, OverflowError, EOFError)
 _NOT_HERE = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)  # of an extended attribute
 
 
@@ -50,7 +45,7 @@ class Placed:
     skipped_count: int = 0
 
 
-def members(tar: IO[bytes], where: Destination, owner: Owner, *, root: int = -1) -> Placed:
+def members(tar: reading.Stream, where: Destination, owner: Owner, *, root: int = -1) -> Placed:
     """Read `tar` (plain, gzip, bzip2 or xz) to its end and place what is in it in `where`.
 
     With `root`, links on the way to a member are followed, with that open directory as "/"; without, they are refused.
@@ -58,57 +53,17 @@ def members(tar: IO[bytes], where: Destination, owner: Owner, *, root: int = -1)
     """
     placer = _Placer(where, owner, root)
     try:
-        for archive, member in _read(tar):
+        for archive, member in reading.members(tar):
             try:
                 placer.add(archive, member)
             except OSError as exc:
                 raise OSError(exc.errno, exc.strerror, member.name) from exc
-            except _DAMAGED as exc:  # also a time or a device number that the kernel cannot hold
+            except reading.DAMAGED as exc:  # also a time or a device number that the kernel cannot hold
                 raise Misfit(f"cannot place {member.name!r}: {exc}") from exc
         placer.finish()
     finally:
         placer.close()
     return placer.placed
-
-
-def _read(tar: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    begin = tar.read(tarfile.BLOCKSIZE)
-    if not begin:
-        return  # a tar of nothing
-    whole = cast(IO[bytes], _Whole(begin, tar))
-    # Not `for member in archive`: that takes a damaged header in the middle for the end.
-    try:
-        archive = tarfile.open(  # noqa: SIM115  # `tar` is the caller's
-            fileobj=whole, mode="r|*", bufsize=_BUFFER_BYTES, errorlevel=2, encoding="utf-8", errors="surrogateescape"
-        )
-        member: tarfile.TarInfo | None = archive.firstmember  # type: ignore[attr-defined]  # typeshed lacks it
-        stream = archive.fileobj
-        assert stream is not None
-        while member is not None:
-            yield archive, member
-            archive.members.clear()  # type: ignore[attr-defined]  # a tar of a million files is not to be kept in memory
-            stream.seek(archive.offset)  # over what nobody has read
-            try:
-                member = tarfile.TarInfo.fromtarfile(archive)
-            except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]  # typeshed lacks them
-                member = None
-        while whole.read(_CHUNK_BYTES):  # what follows the mark of the end
-            pass
-    except _DAMAGED as exc:
-        raise Misfit(f"this is no tar, or a damaged one: {exc}") from exc
-
-
-class _Whole:
-    """A stream of which the beginning has been read."""
-
-    def __init__(self, begin: bytes, rest: IO[bytes]) -> None:
-        self._begin, self._rest = begin, rest
-
-    def read(self, size: int) -> bytes:
-        begin, self._begin = self._begin, b""
-        if len(begin) > size:
-            begin, self._begin = begin[:size], begin[size:]
-        return begin + self._rest.read(size - len(begin)) if len(begin) < size else begin
 
 
 class _Placer:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import adjust
+from agent.engine import adjust, local
 from agent.engine.container import Engine
-from agent.engine.files import Files
+from agent.engine.files import Files, Reading
 from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.visits import Visits
 from agent.errors import AgentError, InvalidArgument, NotFound, StorageError, WrongState
 from agent.filetree.paths import Source
 from agent.filetree.place import Owner
+from agent.linux import process
 from tests.system.engine_host import IDS, EngineHost, until
 
 pytestmark = pytest.mark.system
@@ -352,6 +353,67 @@ def test_a_start_and_a_removal_do_not_wait_for_ever_for_a_silent_sender(host: En
     copying.join()
     never.set()
     assert [one.code for one in errors] == ["files.cut"]
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["running", "exited"])
+def test_what_is_mounted_from_the_host_is_reached_and_not_exported(
+    host: EngineHost, engine: Engine, secret: Path, alive: bool
+) -> None:
+    """A writable directory, and a file and a directory that are read-only."""
+    data = host.directory / f"data-{alive}"
+    data.mkdir()
+    (data / "f").write_text("of the host")
+    binds = (
+        local.Bind(source=data, target="/data"),
+        local.Bind(source=data, target="/ro", read_only=True),
+        local.Bind(source=secret / "file", target="/file", read_only=True),
+    )
+    spec = host.spec("sleep 1000")
+    engine.create(spec, 1, own=local.Local(binds=binds))
+    engine.start(spec.id)
+    if not alive:
+        engine.kill(spec.id)
+        engine.wait(spec.id)
+    assert content(engine, spec, "/data/f") == b"of the host"
+    assert content(engine, spec, "/file") == SECRET
+    write(engine, spec, "/data", tar_of(new=b"x"))
+    assert ((data / "new").read_bytes(), (data / "new").stat().st_uid) == (b"x", 1000)
+    with pytest.raises(WrongState, match="Read-only"):
+        write(engine, spec, "/ro", tar_of(no=b"x"))
+    with pytest.raises(AgentError, match="Read-only"):
+        write(engine, spec, "/", tar_of(file=b"x"))
+    assert (secret / "file").read_bytes() == SECRET
+    with Files(engine).export(spec.id) as reading, tarfile.open(fileobj=io.BytesIO(b"".join(reading))) as tar:
+        names = tar.getnames()
+    assert {"data", "file"} <= set(names)
+    assert not [one for one in names if one.startswith("data/")]
+
+
+def test_a_file_that_is_mounted_is_written_in_place(host: EngineHost, engine: Engine) -> None:
+    """It stays mounted, and the host's file has the contents."""
+    source = host.directory / "conf"
+    source.write_text("before, and longer")
+    spec = host.spec("touch /ready; exec sleep 1000")
+    engine.create(spec, 1, own=local.Local(binds=(local.Bind(source=source, target="/etc/conf"),)))
+    engine.start(spec.id)
+    write(engine, spec, "/etc", tar_of(conf=b"after"))
+    assert source.read_text() == "after"
+    assert content(engine, spec, "/etc/conf") == b"after"
+
+
+def test_without_a_user_namespace_the_process_has_only_what_copying_needs(tmp_path: Path) -> None:
+    """As for a container that shares the host's: paths are still the root's, and most privileges are gone."""
+    (tmp_path / "f").write_bytes(b"x" * 5_000_000)
+    root = {"kind": "live", "pid": os.getpid(), "start_ticks": process.start_ticks(os.getpid())}
+    request = {"verb": "copy-out", "path": str(tmp_path / "f"), "follow": False, "root": root}
+    with Reading(request) as reading:
+        reading.wait_for_source()
+        assert reading._process is not None
+        status = Path(f"/proc/{reading._process.pid}/status").read_text()
+        effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
+        assert not effective & 1 << process.capability_number("CAP_SYS_ADMIN")
+        assert effective & 1 << process.capability_number("CAP_DAC_OVERRIDE")
+        assert sum(map(len, reading)) > 5_000_000
 
 
 def test_a_full_file_system_is_said_and_no_part_of_a_file_stays(host: EngineHost, engine: Engine) -> None:

@@ -154,6 +154,23 @@ def test_damaged_tars_leave_no_part_of_a_file(root: int, tmp_path: Path, data: b
     assert list(tmp_path.iterdir()) == []
 
 
+def test_hostile_headers_are_refused(root: int, tmp_path: Path) -> None:
+    """Headers in headers, a header that would fill the memory, numbers that are none."""
+    nested = tarfile.TarInfo._create_pax_generic_header({"a": "b"}, tarfile.XHDTYPE, "utf-8")  # type: ignore[attr-defined]
+    huge = member("x", tarfile.XHDTYPE)
+    huge.size = 1 << 40
+    odd = tarfile.TarInfo("x")
+    odd.pax_headers = {"mtime": "soon"}
+    for data in (
+        nested * 3000 + tar_of(("f", b"")),
+        huge.tobuf() + b"x" * 2048,
+        odd.tobuf(tarfile.PAX_FORMAT) + bytes(1024),
+    ):
+        with pytest.raises(Misfit):
+            placed(root, "/", data)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_member_leads_out_of_the_destination(root: int, tmp_path: Path) -> None:
     """Neither by its name nor by a link of the tar's own; at this machine's end no link on the way is followed at all."""
     (tmp_path / "in").mkdir()
