@@ -20,7 +20,7 @@ from typing import Any
 from agent.criu import sysctl
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
-from agent.engine import link
+from agent.engine import link, sysctls
 from agent.engine.monitor import Monitor, say
 from agent.engine.monitor_clients import Client, Message
 from agent.errors import AgentError
@@ -115,6 +115,7 @@ class Arrival:
             os.close(fd)
         try:
             if script == "setup-namespaces":
+                sysctls.apply(pid, self._monitor.plan.get("sysctls", {}))
                 if self._plan["furnish"]:
                     link.furnish(self._link, pid)
                 if self._plan["lazy"]:

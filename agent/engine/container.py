@@ -27,6 +27,7 @@ from agent.engine import (
     disk,
     health,
     hostfiles,
+    isolation,
     limits,
     local,
     logs,
@@ -121,7 +122,7 @@ class Engine:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
         limits.check(spec.limits)
         rlimits.check(spec.limits)
-        self.filters.path(spec)
+        isolation.check(spec, self.filters)
         restarts.check(spec)
         health.check(spec)
         logs.limits(spec.log_options)
@@ -434,6 +435,7 @@ class Engine:
         attachments = self._waiting.pop(spec.id, [])
         told = self.plan(spec)
         self.cgroup(spec.id).create(spec.limits)
+        isolation.restrict(self.cgroup(spec.id), spec)
         self.store.forget_exit(spec.id)
         try:
             live = self._supervisor.spawn(spec.id)

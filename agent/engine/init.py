@@ -15,6 +15,7 @@ import errno
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, NotRequired, TypedDict
 
@@ -44,6 +45,7 @@ AHEAD = (  # what the stage makes; the mount namespace comes last, for it must h
     | namespaces.CLONE_NEWPID
     | namespaces.CLONE_NEWNET
 )
+_SHARED = {"pid": namespaces.CLONE_NEWPID, "ipc": namespaces.CLONE_NEWIPC, "uts": namespaces.CLONE_NEWUTS}
 _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 
 
@@ -64,6 +66,8 @@ class Plan(TypedDict):
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
+    shared: NotRequired[list[str]]  # of "pid", "ipc", "uts": the host's, not its own
+    devices: NotRequired[list[dict[str, str]]]  # "source" on the host, "target" in the container
     seccomp: NotRequired[str]  # a file with the program of the filter; "" = none
     new_privileges: NotRequired[bool]
     binds: NotRequired[list[dict[str, Any]]]  # mounted in the root already: agent/engine/local.py
@@ -71,19 +75,23 @@ class Plan(TypedDict):
     host_network: NotRequired[bool]
 
 
-def external_mounts() -> list[tuple[str, str, str]]:
+def external_mounts(further: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str, str]]:
     """Every mount that comes from the host: (mount point in the container, key, source on the host), on every host
-    the same.
+    the same. `further`: (source, target) of the container's own devices.
 
     For CRIU: `mnt[MOUNT POINT]:KEY` at dump, `mnt[KEY]:SOURCE` at restore.
     """
     devices = [(f"/dev/{name}", f"dev-{name}", f"/dev/{name}") for name in DEVICES]
+    devices += [(target, "device" + target.replace("/", "-"), source) for source, target in further]
     return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
 
 
 def stage_flags(plan: Plan) -> int:
     """CLONE_NEW* of what the stage has to make for this container."""
-    return AHEAD & ~(namespaces.CLONE_NEWNET if plan.get("host_network") else 0)
+    shared = namespaces.CLONE_NEWNET if plan.get("host_network") else 0
+    for name in plan.get("shared", ()):
+        shared |= _SHARED[name]
+    return AHEAD & ~shared
 
 
 def run_stage(channel: socket.socket, flags: int) -> NoReturn:
@@ -130,7 +138,8 @@ def _run_init(channel: socket.socket) -> NoReturn:
         namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
     _mount_all(plan)
     with step("hostname"):
-        socket.sethostname(plan["hostname"])
+        if "uts" not in plan.get("shared", ()):
+            socket.sethostname(plan["hostname"])
     sync.send(channel, {"type": "ready"})
     with step("start"):
         _wait_for(channel, "start")
@@ -160,14 +169,19 @@ def _mount_all(plan: Plan) -> None:
         os.fchdir(own)
         os.close(own)
     with step("proc"):
-        mounts.mount("proc", Path("proc"), "proc", _SAFE)
+        if "pid" in plan.get("shared", ()):  # only the owner of a pid namespace may mount it anew
+            mounts.bind(Path("/proc"), Path("proc"))
+        else:
+            mounts.mount("proc", Path("proc"), "proc", _SAFE)
     with step("sys"):
         if plan.get("host_network"):  # sysfs shows a network namespace: only its owner may mount it
             mounts.mount("sys", Path("sys"), "tmpfs", _SAFE | mounts.MS_RDONLY, "size=0,mode=555")
         else:
             mounts.mount("sysfs", Path("sys"), "sysfs", _SAFE | mounts.MS_RDONLY)
     with step("dev"):
-        _mount_dev(Path("dev"), plan["shm_bytes"])
+        _mount_dev(Path("dev"), plan["shm_bytes"], host_shm="ipc" in plan.get("shared", ()))
+        # Attached when this is the root: then no link of the image leads out of it.
+        devices = [(mounts.open_tree(Path(one["source"])), Path(one["target"])) for one in plan.get("devices", ())]
     with step("mask"):
         for path in MASKED_FILES:
             _bind_over(Path("/dev/null"), path)
@@ -179,6 +193,12 @@ def _mount_all(plan: Plan) -> None:
                 mounts.remount_bind(Path(_inside(path)), _SAFE | mounts.MS_RDONLY)
     with step("pivot_root"):
         mounts.pivot_root(Path())
+    with step("device"):
+        for fd, place in devices:
+            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            place.touch()
+            mounts.move_mount(fd, place)
+            os.close(fd)
     with step("tmpfs"):
         for one in plan.get("scratch", ()):  # paths are the container's now: links lead nowhere else
             place = Path(one["target"])
@@ -187,7 +207,7 @@ def _mount_all(plan: Plan) -> None:
             mounts.mount("tmpfs", place, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=1777{size}")
 
 
-def _mount_dev(dev: Path, shm_bytes: int) -> None:
+def _mount_dev(dev: Path, shm_bytes: int, *, host_shm: bool) -> None:
     mounts.mount("tmpfs", dev, "tmpfs", mounts.MS_NOSUID, "mode=755,size=65536k")
     for name in DEVICES:  # a user namespace may not make devices: those of the host are bound
         (dev / name).touch()
@@ -201,7 +221,10 @@ def _mount_dev(dev: Path, shm_bytes: int) -> None:
         mounts.MS_NOSUID | mounts.MS_NOEXEC,
         "newinstance,ptmxmode=0666,mode=0620,gid=5",
     )
-    mounts.mount("tmpfs", dev / "shm", "tmpfs", _SAFE, f"mode=1777,size={shm_bytes}")
+    if host_shm:
+        mounts.bind(Path("/dev/shm"), dev / "shm")  # noqa: S108  the host's, as asked for
+    else:
+        mounts.mount("tmpfs", dev / "shm", "tmpfs", _SAFE, f"mode=1777,size={shm_bytes}")
     (dev / "ptmx").symlink_to("pts/ptmx")
     for name, to in LINKS:
         (dev / name).symlink_to(to)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import atomic
-from agent.engine import init, link, program, rootfs, store, usage
+from agent.engine import init, link, program, rootfs, store, sysctls, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import MAX_BYTES, MAX_FILES, LogWriter
@@ -291,6 +291,11 @@ class Monitor:
             code = 125 if step != "exec" else 127 if number == errno.ENOENT else 126
             self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
 
+        try:
+            sysctls.apply(self.pid, self.plan.get("sysctls", {}))
+        except OSError as exc:
+            client.fail(request, "sysctl", exc.errno or 0, exc.strerror or str(exc))
+            return
         if "link" in request:
             try:
                 link.furnish(link.LinkPlan(**request["link"]), self.pid)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.engine import limits
+from agent.engine import isolation, limits
 from agent.engine.launch import MonitorClient
 from agent.engine.state import State
 from agent.engine.supervise import Supervisor
@@ -93,7 +93,9 @@ class Roles:
         with the container. What would only slow the restore down comes with impose_limits().
         """
         with self._engine.store.lock(container_id):
-            self._engine.cgroup(container_id).create(limits.unhurried(self._engine.store.spec(container_id).limits))
+            spec, cgroup = self._engine.store.spec(container_id), self._engine.cgroup(container_id)
+            cgroup.create(limits.unhurried(spec.limits))
+            isolation.restrict(cgroup, spec)
             self._supervisor.spawn(container_id)
         return self.monitor(container_id)
 

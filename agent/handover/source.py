@@ -264,7 +264,7 @@ class Source:
             pid=int(status["pid"]),
             root=self._engine.store.directory(container_id) / "rootfs",
             images_dir=move.images_link,
-            external=init.external_mounts(),
+            external=init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
             stdio=stdio,
             skeleton=record.lazy,
             carry_network=network.may_change(spec),

@@ -262,7 +262,7 @@ class Target:
             options.load(criu.pycriu_path),
             root=self._engine.store.directory(spec.id) / "rootfs",
             images_dir=move.images_link,
-            external=init.external_mounts(),
+            external=init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
             cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
             peer=plan.peer,
             carry_network=carry,

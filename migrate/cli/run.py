@@ -130,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.command == "run" and not args.detach and args.tty and args.interactive:
         terminal.need_terminal()
+    for line in security.warnings(wanted.isolation):
+        print(f"warning: {line}", file=sys.stderr)
     with Client(args.coordinator) as client, upkeep.id_file(args.cidfile) as keep:
 
         def make(method: Callable[[Run], Container]) -> Container:

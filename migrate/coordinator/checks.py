@@ -113,6 +113,14 @@ def _container(move: Move, description: agent_pb2.Description) -> Iterator[Findi
             what = f"{move.container} has lost its monitor and gets no other: it runs, and can only be killed"
             remedy = f"migrate kill --signal KILL {move.container}, then migrate start {move.container}"
         yield Finding(what=what, where=move.source, remedy=remedy)
+    isolation = description.spec.isolation
+    for name, what in (("pid", "processes"), ("ipc", "shared memory and queues")):
+        if getattr(isolation, name) == "host":
+            yield Finding(
+                what=f"{move.container} shares the host's {what} (--{name} host): they are not its own to take along",
+                where=move.source,
+                remedy=f"run it without --{name} host",
+            )
     for blocker in description.blockers:
         yield Finding(what=blocker.what, where=blocker.where or move.source, remedy=blocker.remedy)
 

@@ -19,6 +19,7 @@ from protos import agent_pb2, coordinator_pb2, types_pb2
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_STOP_TIMEOUT_S = 10.0
+ALL_IDS = (1 << 32) - 1
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,8 @@ def _with_allocation(plan: types_pb2.ContainerSpec, allocation: Allocation) -> t
     spec.name = allocation.name
     spec.hostname = plan.hostname or allocation.id[:12]
     spec.ids.base, spec.ids.count = allocation.ids_base, IDS_COUNT
+    if plan.isolation.user == "host":
+        spec.ids.base, spec.ids.count = 0, ALL_IDS
     if not plan.network.mode:
         spec.network.address, spec.network.mac = allocation.address, allocation.mac
         spec.network.gateway = allocation.gateway

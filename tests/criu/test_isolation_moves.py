@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from migrate.records import Isolation, Run
-from tests.criu.moving_lab import MovingLab, program
+from migrate.errors import MigrateError
+from migrate.records import Device, Isolation, Run
+from tests.criu.moving_lab import MovingLab, program, wait_for
 
 pytestmark = pytest.mark.criu
 
@@ -39,6 +40,30 @@ except OSError as exc: code = exc.errno
 print(json.dumps([status["Seccomp"], status["NoNewPrivs"], code]))
 """
 
+_TUNED = """
+import json, os
+names = ["net/core/somaxconn", "net/ipv4/ip_unprivileged_port_start", "kernel/shmmni", "kernel/msgmax", "fs/mqueue/msg_max"]
+found = {name: open("/proc/sys/" + name).read().strip() for name in names}
+def opened(path, flags):
+    try: os.close(os.open(path, flags))
+    except OSError as exc: return exc.errno
+    return 0
+found["read"], found["write"] = opened("/srv/nothing", os.O_RDONLY), opened("/srv/nothing", os.O_WRONLY)
+found["read fuse"], found["write fuse"] = opened("/dev/again", os.O_RDONLY), opened("/dev/again", os.O_WRONLY)
+print(json.dumps(found))
+"""
+_MKNOD = """
+import os, stat
+try: os.mknod("/tmp/disk", stat.S_IFBLK | 0o600, os.makedev(254, 0)); print(0)
+except OSError as exc: print(exc.errno)
+"""
+
+
+def goes_on(fleet: MovingLab, name: str) -> None:
+    """The workload counts on; it may have been started just now."""
+    wait_for(lambda: list(fleet.upper(fleet.client.inspect(name)).glob("srv/counter.json")))
+    fleet.later(name, "counter")
+
 
 def test_the_default_filter_moves_there_and_back(fleet: MovingLab) -> None:
     """The filter of the first process is the kernel's on the target too, and `exec` gets it there: the same calls fail in the same way."""
@@ -51,7 +76,7 @@ def test_the_default_filter_moves_there_and_back(fleet: MovingLab) -> None:
             code, text = fleet.run("filtered", "/usr/bin/python3", "-c", _TRY)
             assert code == 0, text
             seen.append(json.loads(text))
-            fleet.later("filtered", "counter")
+            goes_on(fleet, "filtered")
     finally:
         fleet.client.remove("filtered", force=True)
     assert seen[0]["init"] == seen[0]["own"] == ["2", "1", "1"]
@@ -80,3 +105,80 @@ def test_a_profile_of_one_s_own_moves(fleet: MovingLab) -> None:
                 assert f"\nNoNewPrivs:\t{expected[1]}\n" in state
         finally:
             fleet.client.remove(name, force=True)
+
+
+def test_sysctls_and_devices_move(fleet: MovingLab) -> None:
+    """Kernel parameters of both namespaces and a device are there after moves to and fro; less access than asked for stays refused."""
+    values = {
+        "net.core.somaxconn": "77", "net.ipv4.ip_unprivileged_port_start": "80", "kernel.shmmni": "99", "kernel.msgmax": "6000",
+        "fs.mqueue.msg_max": "7",
+    }  # fmt: skip
+    nodes = (
+        Device(source="/dev/zero", target="/srv/nothing"),
+        Device(source="/dev/fuse", target="/dev/again", permissions="r"),
+    )
+    # The node is the host's root's: with ids of its own the container could not open this one (0600) at all.
+    isolation = Isolation(sysctls=values, devices=nodes, user="host")
+    fleet.client.run(Run(image="work", argv=program("counter"), name="tuned", host="host1", isolation=isolation))
+    try:
+        seen = []
+        for step in range(3):
+            if step:
+                assert fleet.move("tuned").state == "succeeded"
+            code, text = fleet.run("tuned", "/usr/bin/python3", "-c", _TUNED)
+            assert code == 0, text
+            seen.append(json.loads(text))
+            goes_on(fleet, "tuned")
+    finally:
+        fleet.client.remove("tuned", force=True)
+    opened = {"read": 0, "write": 0, "read fuse": 0, "write fuse": 1}
+    assert seen[0] == {name.replace(".", "/"): value for name, value in values.items()} | opened
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_namespaces_of_the_host(fleet: MovingLab) -> None:
+    """Who shares the host's processes or memory runs, and is refused a move with the reason; who shares its name moves, and has
+    the target's then.
+    """
+    for name, isolation in (("pids", Isolation(pid="host")), ("memory", Isolation(ipc="host"))):
+        fleet.client.run(Run(image="work", argv=program("counter"), name=name, host="host1", isolation=isolation))
+        try:
+            init = fleet.client.inspect(name).pid
+            kind = "pid" if name == "pids" else "ipc"
+            assert Path(f"/proc/{init}/ns/{kind}").readlink() == Path(f"/proc/self/ns/{kind}").readlink()
+            code, text = fleet.run(
+                name, "/usr/bin/python3", "-c", "import os; print(os.getpid(), len(os.listdir('/proc')))"
+            )
+            assert code == 0, text
+            with pytest.raises(MigrateError, match="shares the host's"):
+                fleet.move(name)
+        finally:
+            fleet.client.remove(name, force=True)
+    fleet.client.run(
+        Run(image="work", argv=program("counter"), name="uts", host="host1", isolation=Isolation(uts="host"))
+    )
+    try:
+        assert fleet.run("uts", "/bin/uname", "-n") == (0, "host1\n")
+        assert fleet.move("uts").state == "succeeded"
+        assert fleet.run("uts", "/bin/uname", "-n") == (0, "host2\n")
+        goes_on(fleet, "uts")
+    finally:
+        fleet.client.remove("uts", force=True)
+
+
+def test_users_of_the_host_move(fleet: MovingLab) -> None:
+    """With --userns host the ids are the host's, before a move and after it; what they may do is still the namespace's."""
+    fleet.client.run(
+        Run(image="work", argv=program("counter"), name="users", host="host1", isolation=Isolation(user="host"))
+    )
+    try:
+        for step in range(2):
+            if step:
+                assert fleet.move("users").state == "succeeded"
+            init = fleet.client.inspect("users").pid
+            assert Path(f"/proc/{init}/uid_map").read_text().split() == ["0", "0", "4294967295"]
+            assert Path(f"/proc/{init}").stat().st_uid == 0
+            assert fleet.run("users", "/usr/bin/python3", "-c", _MKNOD) == (0, "1\n")
+            goes_on(fleet, "users")
+    finally:
+        fleet.client.remove("users", force=True)

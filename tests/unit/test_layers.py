@@ -112,6 +112,7 @@ SINGLE_THREADED = {
     "agent/engine/monitor_start.py",
     "agent/engine/reach.py",
     "agent/engine/rootfs.py",  # by the monitor
+    "agent/engine/sysctls.py",  # by the monitor
     "agent/engine/zygote.py",
     "agent/setup/probe_child.py",
 }

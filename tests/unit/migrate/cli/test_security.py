@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from migrate.cli import security
-from migrate.records import Isolation
+from migrate.records import Device, Isolation
 
 pytestmark = pytest.mark.unit
 
@@ -62,3 +62,38 @@ def test_what_is_wrong_is_said(option: str, words: str) -> None:
     """A wrong option is an error that names it, before anything is asked of anybody."""
     with pytest.raises(argparse.ArgumentError, match=words):
         parsed("--security-opt", option)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("/dev/fuse", Device(source="/dev/fuse", target="/dev/fuse")),
+        ("/dev/a:/dev/b", Device(source="/dev/a", target="/dev/b")),
+        ("/dev/a:r", Device(source="/dev/a", target="/dev/a", permissions="r")),
+        ("/dev/a:/dev/b:rw", Device(source="/dev/a", target="/dev/b", permissions="rw")),
+    ],
+)
+def test_devices(option: str, expected: Device) -> None:
+    """As Docker writes them."""
+    assert parsed("--device", option).devices == (expected,)
+
+
+def test_namespaces_and_parameters() -> None:
+    """host is the host's; the names of the default are the default."""
+    found = parsed(
+        "--pid", "host", "--ipc", "private", "--uts", "host", "--userns", "auto", "--sysctl", "net.core.somaxconn=9"
+    )
+    assert found == Isolation(pid="host", uts="host", sysctls={"net.core.somaxconn": "9"})
+    assert security.warnings(found) == []
+    assert "host" in security.warnings(parsed("--userns=host"))[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--device", "fuse"), ("--device", "/dev/a:x"), ("--device", "/dev/a:/dev/b:/dev/c"), ("--pid", "container:web1"), ("--uts", "mine"),
+     ("--sysctl", "net.core.somaxconn")],
+)  # fmt: skip
+def test_wrong_values_are_errors(words: tuple[str, ...]) -> None:
+    """Before anything is asked of anybody."""
+    with pytest.raises(argparse.ArgumentError):
+        parsed(*words)
