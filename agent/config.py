@@ -25,6 +25,9 @@ class AgentConfig:
     build_gateway: str = (
         ""  # where a build's containers go out in a fleet without a gateway; they never leave this host
     )
+    way_out: str = (
+        ""  # "masquerade": what the fleet's segment sends to other networks by this host leaves with its address
+    )
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
     idle_monitors: int = 2  # made ahead of need, each one process of some 2 MB of its own
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
@@ -95,6 +98,8 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
             values[name] = Path(value)
         else:
             values[name] = value
+    if values.get("way_out", "") not in ("", "masquerade"):
+        raise InvalidArgument(f'{path}: way_out takes "masquerade" or nothing, not {values["way_out"]!r}')
     if not values.get("host"):
         raise InvalidArgument(f"{path}: host is missing", hint='add a line such as: host = "host1"')
     return AgentConfig(**values)  # type: ignore[arg-type]  # checked above, field by field

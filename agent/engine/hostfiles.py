@@ -7,15 +7,13 @@ with it, as they are.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
-import socket
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from agent.engine.spec import ContainerSpec, Network
 from agent.errors import InvalidArgument
+from agent.linux import interfaces
 
 # systemd-resolved keeps the real servers here; its /etc/resolv.conf names a stub on the host's loopback.
 _RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -23,7 +21,6 @@ _HOSTS = Path("/etc/hosts")
 # What Docker writes where the host names no server that a container can reach.
 PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 HOST_GATEWAY = "host-gateway"  # of --add-host: the host that the container is created on
-_SIOCGIFADDR = 0x8915
 
 
 def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -> dict[str, bytes]:
@@ -36,7 +33,7 @@ def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -
     if host_network:
         with contextlib.suppress(OSError):  # the host has none
             hosts = _HOSTS.read_text(errors="replace").splitlines()
-    hosts += _extra_hosts(spec.network, "127.0.0.1" if host_network else address_of(bridge))
+    hosts += _extra_hosts(spec.network, "127.0.0.1" if host_network else interfaces.address_of(bridge))
     return {
         "/etc/hostname": f"{spec.hostname}\n".encode(),
         "/etc/hosts": _text(hosts).encode(),
@@ -66,16 +63,6 @@ def resolv_conf(candidates: tuple[Path, ...], wanted: Network, *, host_network: 
         own += [f"options {' '.join(wanted.dns_options)}"]
     kept = [line for line in lines if not set(line.split()[:1]) & replaced]
     return _text([*kept, *servers, *own])
-
-
-def address_of(interface: str) -> str:
-    """Its IPv4 address; "" where it has none, or is not there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            answer = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])
 
 
 def _first_readable(candidates: tuple[Path, ...]) -> list[str]:

@@ -28,14 +28,18 @@ _CHAINS = (
 )
 
 
-def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool) -> str:
-    """For agent.linux.nft: the whole table, as it is to be. `guard_forwarding`: the bridge forwards for us alone.
+_TABLE = f"ip {TABLE}"
+_GUARD = "ct direction original drop"
+
+
+def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool = False, way_out: str = "") -> str:
+    """For agent.linux.nft: the whole table, as it is to be. `guard_forwarding`: the bridge forwards for us alone; `way_out`: the
+    network whose packets to elsewhere leave with this host's address ("10.88.0.0/16"), "" for none.
 
     Rules and elements are replaced in one transaction; the chains are never without their hooks.
     """
-    table = f"ip {TABLE}"
+    table = _TABLE
     on_bridge = f'iifname "{bridge}"'
-    any_host, at_host, behind = _elements(published)
     lines = [
         f"add table {table}",
         f"add map {table} any {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}",
@@ -44,9 +48,6 @@ def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool)
         *(f"add chain {table} {name} {{ {hook}; }}" for name, hook in _CHAINS),
         f"add chain {table} publish",
         f"flush table {table}",
-        f"flush map {table} any",
-        f"flush map {table} at",
-        f"flush set {table} behind",
         # The bridge may route 127.0.0.0/8 (route_localnet), for 127.0.0.1:PORT; a frame from outside must not use that.
         f"add rule {table} guard {on_bridge} ip daddr 127.0.0.0/8 drop",
         f"add rule {table} guard {on_bridge} ip saddr 127.0.0.0/8 drop",
@@ -60,12 +61,28 @@ def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool)
         # In and out on one segment: the client is not to be told of a shorter way.
         f'add rule {table} leaving oifname "{bridge}" icmp type redirect ct status dnat drop',
     ]
-    if guard_forwarding:
-        lines.append(f'add rule {table} forward {on_bridge} oifname != "{bridge}" ct direction original drop')
-    for name, elements in (("any", any_host), ("at", at_host), ("behind", behind)):
-        if elements:
-            lines.append(f"add element {table} {name} {{ {', '.join(elements)} }}")
+    if way_out:
+        lines += [
+            f'add rule {table} postrouting ip saddr {way_out} oifname != "{bridge}" ip daddr != {way_out} masquerade',
+            f'add rule {table} forward iifname != "{bridge}" oifname "{bridge}" ct state new ct status != dnat drop',
+        ]
+    elif guard_forwarding:
+        lines.append(f'add rule {table} forward {on_bridge} oifname != "{bridge}" {_GUARD}')
+    return "".join(f"{line}\n" for line in lines) + elements(published)
+
+
+def elements(published: Iterable[Network]) -> str:
+    """For agent.linux.nft: only what leads where. Quicker than the whole; an error where the table is not there."""
+    lines = [f"flush map {_TABLE} any", f"flush map {_TABLE} at", f"flush set {_TABLE} behind"]
+    for name, found in zip(("any", "at", "behind"), _elements(published), strict=True):
+        if found:
+            lines.append(f"add element {_TABLE} {name} {{ {', '.join(found)} }}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def guards_forwarding(text: str) -> bool:
+    """Whether the table that nft lists so does."""
+    return _GUARD in text
 
 
 def container_address(network: Network) -> str:

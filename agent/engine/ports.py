@@ -16,15 +16,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent import atomic
 from agent.config import AgentConfig
 from agent.engine import port_rules
 from agent.engine.spec import ContainerSpec, Network, Port
 from agent.errors import AgentError, Unsupported
-from agent.linux import nft
+from agent.linux import conntrack, interfaces, nft
 
 ANY = "0.0.0.0"  # noqa: S104  what "" means; nothing listens here
-_PROC = Path("/proc/sys/net/ipv4/conf")
+_CONF = Path("/proc/sys/net/ipv4/conf")
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +42,8 @@ class Ports:
         self._guard = threading.Lock()
         self._published: dict[str, ContainerSpec] = {}
         self._held: dict[str, list[socket.socket]] = {}
+        self._ours = False  # the table is there and as this agent wrote it
+        self._guards_forwarding = False
 
     def publish(self, spec: ContainerSpec) -> None:
         """Take the container's ports and lead them to it. Raises PortError, Unsupported; nothing is taken then."""
@@ -55,9 +56,9 @@ class Ports:
                 self._refuse_taken(port, spec.id)
             sockets = _hold(spec.network.ports, self._config.host)
             try:
-                self._open_way()
                 self._published[spec.id] = spec
                 self._apply()
+                _forget_datagrams(spec)
             except BaseException:
                 self._published.pop(spec.id, None)
                 _close(sockets)
@@ -72,11 +73,11 @@ class Ports:
             _close(self._held.pop(container_id, []))
             try:
                 self._apply()
-            except AgentError as exc:  # its end must not fail for this; the next change makes the whole table anew
+            except AgentError as exc:  # its end must not fail for this; the next change says again what is to be
                 log.error("container %s: its ports still lead to where it was: %s", container_id, exc.message)
 
     def recover(self, specs: Iterable[ContainerSpec]) -> None:
-        """At the agent's start: exactly these are published, whatever an earlier agent left."""
+        """At the agent's start: exactly these are published, whatever an earlier agent left. Raises PortError, Unsupported."""
         with self._guard:
             for spec in specs:
                 if not spec.network.ports or spec.id in self._published:  # a restart policy was faster
@@ -86,9 +87,10 @@ class Ports:
                     self._held[spec.id] = _hold(spec.network.ports, self._config.host)
                 except PortError as exc:  # somebody took it while no agent ran: the packets still go to the container
                     log.warning("container %s: %s", spec.name, exc.message)
-            if self._published:
-                self._open_way()
-            if self._published or self._made.exists():
+            left = nft.table("ip", port_rules.TABLE)
+            self._guards_forwarding = self._guards_forwarding or port_rules.guards_forwarding(left)
+            if left or self._published or self._config.way_out:
+                self._ours = False
                 self._apply()
 
     def close(self) -> None:
@@ -113,16 +115,6 @@ class Ports:
 
     # ------------------------------------------------------------ parts; callers hold the guard
 
-    @property
-    def _made(self) -> Path:
-        """Says that the table is there: on a tmpfs, as short-lived as the kernel's tables."""
-        return self._config.run_dir / "ports"
-
-    @property
-    def _forwards(self) -> Path:
-        """Says that the bridge forwards because we told it to."""
-        return self._config.run_dir / "ports.forwarding"
-
     def _refuse_taken(self, wanted: Port, container_id: str) -> None:
         for other in self._published.values():
             for port in other.network.ports:
@@ -133,12 +125,16 @@ class Ports:
                     )
 
     def _apply(self) -> None:
-        if self._published and not self._made.exists():
-            atomic.write(self._made, "")
-        networks: list[Network] = [spec.network for spec in self._published.values()]
-        script = port_rules.script(self._config.bridge, networks, guard_forwarding=self._forwards.exists())
+        """The kernel's table says what `_published` says."""
+        networks = [spec.network for spec in self._published.values()]
         try:
-            nft.apply(script)
+            if self._ours:
+                try:
+                    nft.apply(port_rules.elements(networks))
+                    return
+                except OSError as exc:  # somebody has flushed the firewall: it comes back
+                    log.warning("the table of published ports is made anew: %s", exc.strerror)
+            self._make(networks)
         except FileNotFoundError as exc:
             raise Unsupported(
                 f"nft is not installed on {self._config.host}: it publishes ports", hint="apt-get install nftables"
@@ -149,16 +145,25 @@ class Ports:
                 hint="a kernel with nf_tables, nft_nat and nft_fib; see: migrate hosts",
             ) from exc
 
-    def _open_way(self) -> None:
-        """What the kernel must let through: packets that come in on the bridge and leave on it, and 127.0.0.1:PORT."""
-        bridge = _PROC / self._config.bridge
+    def _make(self, networks: Sequence[Network]) -> None:
+        """The whole table, then what the kernel must let through: in and out by the bridge, and 127.0.0.1:PORT. Raises PortError,
+        and OSError from nft.
+        """
+        name = self._config.bridge
+        bridge = _CONF / name
+        way_out = interfaces.network_of(name) if self._config.way_out else ""
         try:
             if (bridge / "forwarding").read_text().strip() == "0":
-                atomic.write(self._forwards, "")
-                (bridge / "forwarding").write_text("1")
-            (bridge / "route_localnet").write_text("1")
+                self._guards_forwarding = True  # before it forwards: for us alone
         except OSError as exc:
-            raise PortError(f"bridge {self._config.bridge} cannot forward: {exc}") from exc
+            raise PortError(f"bridge {name} of {self._config.host} is not there: {exc.strerror}") from exc
+        nft.apply(port_rules.script(name, networks, guard_forwarding=self._guards_forwarding, way_out=way_out))
+        self._ours = True
+        try:
+            (bridge / "route_localnet").write_text("1")
+            ((_CONF / "all" if way_out else bridge) / "forwarding").write_text("1")
+        except OSError as exc:
+            raise PortError(f"bridge {name} of {self._config.host} cannot forward: {exc.strerror}") from exc
 
 
 def _hold(ports: Sequence[Port], host: str) -> list[socket.socket]:
@@ -179,6 +184,33 @@ def _hold(ports: Sequence[Port], host: str) -> list[socket.socket]:
         _close(held)
         raise _refusal(port, host, exc) from exc
     return held
+
+
+def _forget_datagrams(spec: ContainerSpec) -> None:
+    """A client that sends datagrams to a port before something is there, or to what was there before, keeps the kernel's memory of
+    it alive: they would never come to the container.
+    """
+    address = port_rules.container_address(spec.network)
+    numbers = {port.host_port for port in spec.network.ports if port.protocol == "udp"}
+
+    def stale(flow: conntrack.Flow) -> bool:
+        ours = flow.protocol == "udp" and flow.to_port in numbers and flow.answers_from != address
+        return ours and _is_local(flow.to_address)
+
+    if numbers:
+        try:
+            conntrack.forget(stale)
+        except OSError as exc:
+            log.warning("container %s: old clients of its datagrams may not reach it: %s", spec.name, exc.strerror)
+
+
+def _is_local(address: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _refusal(port: Port, host: str, exc: OSError) -> PortError:

@@ -9,6 +9,16 @@ PROGRAM = "nft"
 LIMIT_S = 30.0
 
 
+def table(family: str, name: str) -> str:
+    """As nft lists it; "" where there is none, or no nft."""
+    try:
+        command = [PROGRAM, "list", "table", family, name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 def apply(script: str) -> None:
     """Raises OSError, and nothing of the script is in force: ENOENT where nft is not installed, else with nft's own words."""
     command = [PROGRAM, "-f", "-"]

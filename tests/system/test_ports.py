@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ one.connect((address, port))
 one.send(b"GET /passwd HTTP/1.0\\r\\n\\r\\n")
 print(one.recv(100).decode().splitlines()[0].replace("HTTP/1.1", "HTTP/1.0"))
 """
+WHO = """
+import socket
+with socket.create_server(("", 80)) as server:
+    print("listens", flush=True)
+    while True:
+        one, peer = server.accept()
+        one.send(b"you are " + peer[0].encode())
+        one.close()
+"""
 OK, SAID = "HTTP/1.0 200 OK", "GET /passwd HTTP/1.0"
 
 
@@ -68,6 +79,31 @@ def outside(host: EngineHost) -> Iterator[list[str]]:
         holder.kill()
         holder.wait()
         subprocess.run(["ip", "link", "del", "out0"], check=False, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def another_network() -> Iterator[tuple[list[str], str]]:
+    """Behind another card of this host, 10.78.0.1, is a machine: how commands run there, its address. It has a route to the fleet."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "1000"], stdin=subprocess.DEVNULL) as holder:
+        far, address = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"], "10.78.0.2"
+        try:
+            mine = Path("/proc/thread-self/ns/net").readlink()
+            until(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != mine)
+            for line in (
+                f"link add card0 type veth peer name eth0 netns {holder.pid}",
+                "address add 10.78.0.1/16 dev card0",
+                "link set card0 up",
+            ):
+                subprocess.run(["ip", *line.split()], check=True)
+            for line in (
+                f"address add {address}/16 dev eth0",
+                "link set eth0 up",
+                "route add 10.77.0.0/16 via 10.78.0.1",
+            ):
+                subprocess.run([*far, "ip", *line.split()], check=True)
+            yield far, address
+        finally:
+            holder.kill()
 
 
 def ask(address: str, port: int, *, kind: str = "tcp", where: tuple[str, ...] | list[str] = ()) -> str:
@@ -128,6 +164,29 @@ def test_udp(host: EngineHost, engine: Engine, outside: list[str]) -> None:
             assert ask("127.0.0.1", 5353, kind="udp") == SAID
         finally:
             server.kill()
+
+
+def test_a_client_that_was_too_early(host: EngineHost, engine: Engine, outside: list[str]) -> None:
+    """Datagrams sent before the port is published, or to a container that is gone, do not keep their sender away from this one."""
+    keep = published(host, "sleep 1000", Port(host_port=8080, container_port=80))
+    run(engine, keep)  # connection tracking works from the first published port on
+    code = ASK.replace("one.connect", "one.bind(('', 3333)); one.connect").replace(
+        "(5)", "(2)"
+    )  # one flow, as far as the kernel can tell
+    early = [*outside, sys.executable, "-c", code, "udp", HOST, "5353"]
+    assert subprocess.run(early, capture_output=True).returncode != 0
+    for _ in range(2):
+        spec = published(host, "sleep 1000", Port(host_port=5353, container_port=53, protocol="udp"))
+        run(engine, spec)
+        inside = ["nsenter", f"--net=/proc/{engine.inspect(spec.id).pid}/ns/net"]
+        with subprocess.Popen([*inside, sys.executable, "-c", ECHO_UDP], stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == b"listens\n"
+                assert subprocess.run(early, capture_output=True, text=True).stdout.strip() == SAID
+            finally:
+                server.kill()
+        engine.remove(spec.id, force=True)
 
 
 def test_a_port_of_loopback_is_the_hosts_alone(host: EngineHost, engine: Engine, outside: list[str]) -> None:
@@ -198,6 +257,45 @@ def test_other_tables_are_left_alone(host: EngineHost, engine: Engine) -> None:
     run(engine, spec)
     engine.remove(spec.id, force=True)
     assert subprocess.run(["nft", "list", "table", "ip", "theirs"], capture_output=True, text=True).stdout == foreign
+
+
+def test_a_flushed_firewall(host: EngineHost, engine: Engine) -> None:
+    """`nft flush ruleset` takes ours along; the next published port, or the agent's next start, brings it back."""
+    first = published(host, SERVE, Port(host_port=8080, container_port=80))
+    run(engine, first)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    run(engine, published(host, SERVE, Port(host_port=8081, container_port=80)))
+    until(lambda: ask(HOST, 8080) == ask(HOST, 8081) == OK, 10)
+
+
+def test_the_bridge_forwards_for_published_ports_alone() -> None:
+    """A host that was no router does not become one: what others send through it to elsewhere is dropped, also after a restart of
+    its agent. With `way_out` it is one, and what leaves has its address.
+    """
+    with engine_host() as host, another_network() as (far, address):
+        lan = host.spec("sleep", "1000")
+        engine = host.engine()
+        run(engine, lan)
+        run(engine, published(host, SERVE, Port(host_port=8080, container_port=80)))
+        inside = ["nsenter", f"--net=/proc/{engine.inspect(lan.id).pid}/ns/net"]  # its gateway is this host
+        with subprocess.Popen([*far, sys.executable, "-c", WHO], stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "listens\n"
+                assert "imed out" in ask(address, 80, where=inside)
+                engine.close()
+                engine = host.engine()
+                assert "imed out" in ask(address, 80, where=inside)
+                engine.close()
+                host.config = replace(host.config, way_out="masquerade")
+                engine = host.engine()
+                assert ask(address, 80, where=inside) == "you are 10.78.0.1"
+                assert "imed out" in ask(lan.network.address.partition("/")[0], 80, where=far)
+            finally:
+                server.kill()
+                for status in engine.list():
+                    engine.remove(status.spec.id, force=True)
+                engine.close()
 
 
 def test_without_ports_no_table_is_made() -> None:

@@ -9,6 +9,7 @@ import pytest
 from agent.engine import hostfiles
 from agent.engine.spec import ContainerSpec, IdRange, Network
 from agent.errors import InvalidArgument
+from agent.linux import interfaces
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +65,7 @@ def test_in_the_host_network_its_loopback_is_right(tmp_path: Path) -> None:
 
 def test_extra_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines after the container's own; host-gateway is the bridge's address, and an error where that has none."""
-    monkeypatch.setattr(hostfiles, "address_of", lambda bridge: {"migrate0": "10.88.0.11"}.get(bridge, ""))
+    monkeypatch.setattr(interfaces, "address_of", lambda bridge: {"migrate0": "10.88.0.11"}.get(bridge, ""))
     wanted = spec(extra_hosts=("db:10.88.1.9", "me:host-gateway", "six:fd00::1"))
     hosts = hostfiles.make(wanted, "migrate0")["/etc/hosts"].decode()
     assert hosts.endswith("10.88.1.2\tweb\n10.88.1.9\tdb\n10.88.0.11\tme\nfd00::1\tsix\n")

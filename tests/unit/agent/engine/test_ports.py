@@ -13,7 +13,7 @@ from agent.config import AgentConfig
 from agent.engine import port_rules, ports
 from agent.engine.ports import PortError, Ports
 from agent.engine.spec import ContainerSpec, Network, Port
-from agent.linux import nft
+from agent.linux import conntrack, nft
 from tests.unit.agent.engine.test_hostfiles import spec
 
 pytestmark = pytest.mark.unit
@@ -27,6 +27,8 @@ class Host:
     def __init__(self, directory: Path) -> None:
         self.scripts: list[str] = []
         self.refuses = False
+        self.flushed = False  # somebody else has deleted the table
+        self.whole = ""
         self.config = AgentConfig(host="host1", run_dir=directory / "run", bridge="br")
         self.config.run_dir.mkdir()
         (directory / "conf/br").mkdir(parents=True)
@@ -45,14 +47,23 @@ class Host:
     def apply(self, script: str) -> None:
         if self.refuses:
             raise OSError(22, "nft: no")
+        if self.flushed and not script.startswith("add table"):
+            raise OSError(22, "nft: No such file or directory")
+        self.flushed = False
         self.scripts.append(script)
+        self.whole = script if script.startswith("add table") else self.whole
+
+    def table(self, family: str, name: str) -> str:
+        return self.whole
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     made = Host(tmp_path)
     monkeypatch.setattr(nft, "apply", made.apply)
-    monkeypatch.setattr(ports, "_PROC", tmp_path / "conf")
+    monkeypatch.setattr(nft, "table", made.table)
+    monkeypatch.setattr(conntrack, "forget", lambda _matches: 0)
+    monkeypatch.setattr(ports, "_CONF", tmp_path / "conf")
     yield made
     for one in made.agents:
         one.close()
@@ -171,18 +182,32 @@ def test_what_an_agent_left_is_made_anew(host: Host) -> None:
     host.agent().recover([])
     assert len(host.scripts) == 1
     assert "add element" not in host.scripts[0]
-    (host.config.run_dir / "ports").unlink()  # it is on a tmpfs
+    host.whole = ""
     host.scripts.clear()
     host.agent().recover([])
     assert host.scripts == []
 
 
+def test_a_flushed_firewall_is_made_anew(host: Host) -> None:
+    """Somebody's `nft flush ruleset`: the next change brings everything back, not only its own port."""
+    taken, first, second = host.agent(), free_port(), free_port()
+    taken.publish(web(first))
+    host.flushed = True
+    taken.publish(web(second, name="web2"))
+    assert host.scripts[-1].startswith("add table")
+    assert f"tcp . {first} " in host.scripts[-1]
+    assert f"tcp . {second} " in host.scripts[-1]
+
+
 def test_forwarding_that_was_off_is_guarded(host: Host) -> None:
-    """A host that becomes a router for its ports becomes none for others; one that was a router is left as it was."""
+    """A host that becomes a router for its ports becomes none for others, also after a restart of its agent; one that was a router
+    is left as it was.
+    """
     host.agent().publish(web(free_port()))
     assert host.forwarding.read_text() == "1"
-    assert "add rule ip migrate-ports forward" in host.scripts[-1]
-    host.scripts.clear()
-    (host.config.run_dir / "ports.forwarding").unlink()
+    assert "add rule ip migrate-ports forward" in host.whole
+    host.agent().recover([])
+    assert "add rule ip migrate-ports forward" in host.whole
+    host.whole = ""
     host.agent().publish(web(free_port()))
-    assert "add rule ip migrate-ports forward" not in host.scripts[-1]
+    assert "add rule ip migrate-ports forward" not in host.whole
