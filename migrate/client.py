@@ -94,9 +94,14 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls):
     def create(self, wanted: Run) -> Container:
         return wire.container(self._call(self._fleet.Run, wire.run_request(wanted, create_only=True), LONG_S))
 
-    def containers(self, *, all: bool = False, host: str = "") -> list[Container]:
-        """Those that run, or all. Of a host that cannot be reached: what the coordinator knows, in state "unknown"."""
-        reply = self._call(self._fleet.Containers, coordinator_pb2.ContainersRequest(all=all, host=host), QUICK_S)
+    def containers(self, *, all: bool = False, host: str = "", size: bool = False) -> list[Container]:
+        """Those that run, or all. `size`: with layer_bytes.
+
+        Of a host that cannot be reached: what the coordinator knows, in state "unknown".
+        """
+        reply = self._call(
+            self._fleet.Containers, coordinator_pb2.ContainersRequest(all=all, host=host, size=size), QUICK_S
+        )
         return [wire.container(one) for one in reply.containers]
 
     def inspect(self, name: str) -> Container:

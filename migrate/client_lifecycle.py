@@ -41,10 +41,13 @@ class LifecycleCalls:
         request = agent_pb2.SetRestartRequest(id=name, restart=types_pb2.RestartPolicy(**policy.to_dict()))
         return wire.container(self._call(self._lifecycle.SetRestart, request, QUICK_S))
 
-    def events(self, *, since_unix_ns: int = 0, until_unix_ns: int = 0, follow: bool = True) -> Iterator[Happening]:
-        """What happened on all hosts, oldest first, and with `follow` what happens from now on, until `until_unix_ns` (0 =
-        no end).
+    def events(
+        self, *, since_unix_ns: int | None = None, until_unix_ns: int = 0, follow: bool = True
+    ) -> Iterator[Happening]:
+        """What happened on all hosts since then, by time (None: nothing of the past), and with `follow` what happens from now
+        on, until `until_unix_ns` (0 = no end). Hosts remember about two thousand events each.
         """
-        request = agent_pb2.EventsRequest(since_unix_ns=since_unix_ns, until_unix_ns=until_unix_ns, follow=follow)
+        since = -1 if since_unix_ns is None else since_unix_ns
+        request = agent_pb2.EventsRequest(since_unix_ns=since, until_unix_ns=until_unix_ns, follow=follow)
         for event in self._stream(self._lifecycle.Events, request):
             yield wire.happening(event)

@@ -233,3 +233,4 @@ class Container(Json, Limits, Place):
     oom_killed: bool = False
     restarts: int = 0  # by its restart policy, since somebody started it
     health_now: Health = field(default_factory=Health)
+    layer_bytes: int = 0  # what is in its writable layer; only of lists where that was asked for

@@ -61,6 +61,7 @@ def container(status: types_pb2.ContainerStatus) -> records.Container:
         oom_kills=status.oom_kills,
         oom_killed=status.oom_kills > 0,
         restarts=status.restarts,
+        layer_bytes=status.layer_bytes,
         health_now=messages.record(records.Health, status.health),
     )
 

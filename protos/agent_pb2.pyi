@@ -148,8 +148,10 @@ class InspectRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: bool
+    def __init__(self, size: bool = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("containers",)

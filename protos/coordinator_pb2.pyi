@@ -147,12 +147,14 @@ class StatsRequest(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ContainersRequest(_message.Message):
-    __slots__ = ("all", "host")
+    __slots__ = ("all", "host", "size")
     ALL_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     all: bool
     host: str
-    def __init__(self, all: bool = ..., host: _Optional[str] = ...) -> None: ...
+    size: bool
+    def __init__(self, all: bool = ..., host: _Optional[str] = ..., size: bool = ...) -> None: ...
 
 class NameRequest(_message.Message):
     __slots__ = ("name",)

@@ -274,7 +274,7 @@ class ContainerSpec(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
-    __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id", "oom_kills", "restarts", "health")
+    __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id", "oom_kills", "restarts", "layer_bytes", "health")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -287,6 +287,7 @@ class ContainerStatus(_message.Message):
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     OOM_KILLS_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     spec: ContainerSpec
     state: ContainerState
@@ -300,8 +301,9 @@ class ContainerStatus(_message.Message):
     migration_id: str
     oom_kills: int
     restarts: int
+    layer_bytes: int
     health: Health
-    def __init__(self, spec: _Optional[_Union[ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[ContainerState, str]] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., host: _Optional[str] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., oom_kills: _Optional[int] = ..., restarts: _Optional[int] = ..., health: _Optional[_Union[Health, _Mapping]] = ...) -> None: ...
+    def __init__(self, spec: _Optional[_Union[ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[ContainerState, str]] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., host: _Optional[str] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., oom_kills: _Optional[int] = ..., restarts: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., health: _Optional[_Union[Health, _Mapping]] = ...) -> None: ...
 
 class Health(_message.Message):
     __slots__ = ("status", "failing_streak", "log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -9,8 +10,9 @@ import grpc
 
 from agent.engine import adjust, session
 from agent.engine.container import Engine
-from agent.errors import InvalidArgument, NotFound
+from agent.errors import InvalidArgument, NotFound, StorageError
 from agent.services import convert, streams
+from agent.storage.layers import WritableLayer
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
 
@@ -43,7 +45,12 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return convert.status_to_proto(self._engine.inspect(convert.container_id(request.id)))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
-        return pb.ListResponse(containers=[convert.status_to_proto(status) for status in self._engine.list()])
+        found = [convert.status_to_proto(status) for status in self._engine.list()]
+        if request.size:
+            for one in found:
+                with contextlib.suppress(StorageError):  # removed, or written to, while we look
+                    one.layer_bytes = WritableLayer(self._engine.store.directory(one.spec.id) / "layer").size_bytes()
+        return pb.ListResponse(containers=found)
 
     def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         return convert.status_to_proto(self._engine.wait(convert.container_id(request.id), wanted=context.is_active))

@@ -15,7 +15,7 @@ from agent.errors import InvalidArgument, NotFound, WrongState
 from agent.services import convert, image_events, streams
 from agent.storage import ingest, names, registry, save, skopeo
 from agent.storage.archive import Archive
-from agent.storage.images import Image, ImageStore
+from agent.storage.images import Forgotten, Image, ImageStore
 from agent.storage.ingest import Report
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
@@ -37,10 +37,13 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         start = first.start
         config = convert.config_from_proto(start.config)
         image = self._store.import_tar(start.name, config, _archive(request_iterator), created_by=start.created_by)
+        self._note("import", image.name)
         return convert.image_to_proto(image, self._host)
 
     def Tag(self, request: pb.TagImageRequest, context: grpc.ServicerContext) -> types_pb2.Image:
-        return convert.image_to_proto(self._store.tag(request.name, request.tag), self._host)
+        image = self._store.tag(request.name, request.tag)
+        self._note("tag", image.name)
+        return convert.image_to_proto(image, self._host)
 
     # ------------------------------------------------------------ in and out
 
@@ -58,7 +61,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
                 sources = Archive(_archive(request_iterator), directory, report).images(name)
                 for source in sources:
                     ingest.fetch(self._store, source, hold, report)
-                return [self._made(ingest.record(self._store, source)) for source in sources]
+                return [self._made("load", ingest.record(self._store, source)) for source in sources]
 
         return image_events.streamed(context, work)
 
@@ -82,7 +85,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
             source = registry.find(request.name, convert.access_from_proto(request.access))
             with self._store.hold() as hold:
                 ingest.fetch(self._store, source, hold, report)
-                return [self._made(ingest.record(self._store, source))]
+                return [self._made("pull", ingest.record(self._store, source))]
 
         return image_events.streamed(context, work)
 
@@ -92,6 +95,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
 
         def work(report: Report) -> list[pb.ImageEvent]:
             digest = registry.push(self._store, image, destination, convert.access_from_proto(request.access), report)
+            self._note("push", destination)
             return [pb.ImageEvent(digest=digest)]
 
         return image_events.streamed(context, work)
@@ -100,8 +104,19 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
         skopeo.login(request.registry, request.username, request.password, convert.access_from_proto(request.access))
         return pb.LoginResponse()
 
-    def _made(self, image: Image) -> pb.ImageEvent:
+    def _made(self, action: str, image: Image) -> pb.ImageEvent:
+        self._note(action, image.name)
         return pb.ImageEvent(image=self._pack(image, []))
+
+    def _note(self, action: str, name: str) -> None:
+        """For `migrate events`."""
+        self._engine.events.publish("image", action, name, name)
+
+    def _note_gone(self, gone: Forgotten) -> None:
+        for name in gone.untagged:
+            self._note("untag", name)
+        for digest in gone.deleted:
+            self._note("delete", digest)
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
@@ -135,6 +150,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
     def Remove(self, request: pb.RemoveImageRequest, context: grpc.ServicerContext) -> pb.RemoveImageResponse:
         """`force` takes the name away though containers use the image; it stays without a name for them."""
         gone = self._store.forget(request.name, force=request.force, users=self._users_of)
+        self._note_gone(gone)
         return pb.RemoveImageResponse(
             removed=self._store.gc(self._layers_in_use), untagged=gone.untagged, deleted=gone.deleted
         )
@@ -150,6 +166,7 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
                 gone = self._store.forget(image.name, force=False, users=self._users_of)
             except (WrongState, NotFound):
                 continue  # a container uses it, or somebody was faster
+            self._note_gone(gone)
             response.untagged.extend(gone.untagged)
             response.deleted.extend(gone.deleted)
         if request.all:

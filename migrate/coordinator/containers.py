@@ -182,7 +182,7 @@ class FleetContainers:
 
     # ------------------------------------------------------------ all containers
 
-    def list(self, *, all: bool, host: str = "") -> list[types_pb2.ContainerStatus]:
+    def list(self, *, all: bool, host: str = "", size: bool = False) -> list[types_pb2.ContainerStatus]:
         """By name. Nothing is hidden because its host is silent: then the state is unspecified and `error` says why."""
         hosts = [self.store.host(host).name] if host else [one.name for one in self.store.hosts()]
         answers = {
@@ -190,7 +190,7 @@ class FleetContainers:
             for answer in ask_all(
                 self.pool,
                 hosts,
-                lambda agent: agent.call("Containers", "List", agent_pb2.ListRequest(), retries=LIST_RETRIES),
+                lambda agent: agent.call("Containers", "List", agent_pb2.ListRequest(size=size), retries=LIST_RETRIES),
             )
         }
         seen = {

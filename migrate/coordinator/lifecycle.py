@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from google.protobuf import json_format
 
-from migrate.coordinator import allocate, create
+from migrate.coordinator import allocate, create, watching
 from migrate.coordinator.agents import Agent
 from migrate.coordinator.containers import STOP_MARGIN_S, Call, FleetContainers
 from migrate.coordinator.store import Container, Desired
@@ -28,6 +30,9 @@ class LifecycleService(coordinator_pb2_grpc.FleetLifecycleServicer):
 
     def SetRestart(self, request: agent_pb2.SetRestartRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
         return set_restart(self._containers, request.id, request.restart)
+
+    def Events(self, request: agent_pb2.EventsRequest, context: Call) -> Iterator[types_pb2.Event]:  # noqa: N802
+        return watching.events(self._containers, request, context)
 
 
 def restart(containers: FleetContainers, request: agent_pb2.RestartRequest) -> types_pb2.ContainerStatus:

@@ -41,7 +41,9 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
         return self._containers.run(request)
 
     def Containers(self, request: coordinator_pb2.ContainersRequest, context: Call) -> agent_pb2.ListResponse:  # noqa: N802, ARG002
-        return agent_pb2.ListResponse(containers=self._containers.list(all=request.all, host=request.host))
+        return agent_pb2.ListResponse(
+            containers=self._containers.list(all=request.all, host=request.host, size=request.size)
+        )
 
     def Inspect(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802, ARG002
         return self._containers.inspect(request.name)

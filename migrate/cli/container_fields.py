@@ -1,0 +1,160 @@
+"""A container as templates and filters see it: its own fields, and beside them those that Docker's `ps` and `inspect` have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from migrate.cli import network, tables
+
+if TYPE_CHECKING:
+    from migrate.records import Container
+
+FILTERS = (
+    "name", "id", "status", "host", "image", "ancestor", "label", "exited", "health", "network", "volume", "before", "since",
+)  # fmt: skip
+
+
+def listed(container: Container, *, truncate: bool = True) -> dict[str, Any]:
+    """For `ps --format`. `Labels` is a mapping, so that {{.Label "key"}} finds one."""
+    return container.to_dict() | {
+        "ID": tables.short(container.id) if truncate else container.id,
+        "Names": container.name,
+        "Name": container.name,
+        "Image": container.image,
+        "Command": '"' + " ".join(container.argv) + '"',
+        "CreatedAt": tables.stamp(container.created_unix_ns),
+        "RunningFor": tables.ago(container.created_unix_ns) + " ago",
+        "Status": docker_status(container),
+        "State": container.state,
+        "Size": tables.size(container.layer_bytes),
+        "Labels": ",".join(f"{key}={value}" for key, value in container.labels.items()),
+        "Label": dict(container.labels),
+        "Mounts": ",".join(one.source or one.target for one in container.mounts),
+        "Networks": container.network_mode or "bridge",
+        "Ports": network.summary(container),
+        "Host": container.host,
+        "Address": container.address.partition("/")[0],
+        "Health": container.health_now.status,
+    }
+
+
+def inspected(container: Container) -> dict[str, Any]:
+    """For `inspect --format`: the nested fields of Docker that scripts ask for most."""
+    health = container.health_now
+    state: dict[str, Any] = {
+        "Status": container.state,
+        "Running": container.state in ("running", "paused", "frozen", "lost"),
+        "Paused": container.state == "paused",
+        "Restarting": container.state == "restarting",
+        "OOMKilled": container.oom_killed,
+        "Pid": container.pid,
+        "ExitCode": container.exit_code or 0,
+        "Error": container.error,
+        "StartedAt": tables.stamp(container.started_unix_ns),
+        "FinishedAt": tables.stamp(container.finished_unix_ns),
+    }
+    if health.status:
+        log = [
+            {
+                "Start": tables.stamp(one.started_unix_ns),
+                "End": tables.stamp(one.ended_unix_ns),
+                "ExitCode": one.exit_code,
+                "Output": one.output,
+            }
+            for one in health.log
+        ]
+        state["Health"] = {"Status": health.status, "FailingStreak": health.failing_streak, "Log": log}
+    return container.to_dict() | {
+        "Id": container.id,
+        "Name": container.name,
+        "Created": tables.stamp(container.created_unix_ns),
+        "Image": container.image_digest,
+        "RestartCount": container.restarts,
+        "State": state,
+        "Config": {
+            "Hostname": container.hostname,
+            "User": container.user,
+            "Env": list(container.env),
+            "Cmd": list(container.argv),
+            "Image": container.image,
+            "WorkingDir": container.cwd,
+            "Labels": dict(container.labels),
+            "Tty": container.tty,
+            "OpenStdin": container.stdin_open,
+            "StopSignal": container.stop_signal,
+        },
+        "HostConfig": {
+            "Memory": container.memory_bytes,
+            "NanoCpus": int(container.cpus * 1e9),
+            "PidsLimit": container.pids,
+            "Init": container.init,
+            "AutoRemove": container.remove_on_exit,
+            "ReadonlyRootfs": container.read_only,
+            "RestartPolicy": {
+                "Name": container.restart.name or "no",
+                "MaximumRetryCount": container.restart.max_retries,
+            },
+            "LogConfig": {"Config": dict(container.log_options)},
+        },
+        "NetworkSettings": {
+            "IPAddress": container.address.partition("/")[0],
+            "MacAddress": container.mac,
+            "Gateway": container.gateway,
+        },
+        "Node": {"Name": container.host},
+    }
+
+
+def docker_status(container: Container) -> str:
+    """ "Up 5 minutes (healthy)", "Exited (1) 2 hours ago", "Restarting (1) 3 seconds ago"."""
+    if container.state in ("running", "paused", "frozen", "lost"):
+        note = container.state if container.state != "running" else container.health_now.status
+        note = {"paused": "Paused", "starting": "health: starting"}.get(note, note)
+        return f"Up {tables.ago(container.started_unix_ns)}" + (f" ({note})" if note else "")
+    if container.state in ("exited", "restarting"):
+        code = "" if container.exit_code is None else f" ({container.exit_code})"
+        return f"{container.state.capitalize()}{code} {tables.ago(container.finished_unix_ns)} ago"
+    return container.state.capitalize()
+
+
+def matches(container: Container, conditions: list[tuple[str, str]], everything: Sequence[Container] = ()) -> bool:
+    """Of each key at least one value holds; of labels all. `everything`: for before and since, which name another container."""
+
+    def holds(key: str, value: str) -> bool:
+        if key == "name":
+            return _found(value, container.name)
+        if key in ("before", "since"):
+            other = next((one for one in everything if one.name == value or one.id.startswith(value)), None)
+            if other is None:
+                return False
+            mine, its = container.created_unix_ns, other.created_unix_ns
+            return mine < its if key == "before" else mine > its
+        if key == "volume":
+            return any(value in (one.source, one.target) for one in container.mounts)
+        if key == "label":
+            name, equals, wanted = value.partition("=")
+            return name in container.labels and (not equals or container.labels[name] == wanted)
+        if key in ("image", "ancestor"):
+            names = (container.image, container.image.partition(":")[0], container.image_digest)
+            return value in names or value.removesuffix(":latest") == container.image
+        return {
+            "id": container.id.startswith(value),
+            "status": container.state == value,
+            "host": container.host == value,
+            "exited": container.state == "exited" and str(container.exit_code) == value,
+            "health": (container.health_now.status or "none") == value,
+            "network": (container.network_mode or "bridge") == value,
+        }[key]
+
+    keys = {key for key, _ in conditions}
+    return all((all if key == "label" else any)(holds(k, value) for k, value in conditions if k == key) for key in keys)
+
+
+def _found(pattern: str, name: str) -> bool:
+    """Docker's names are patterns, with a / before the name that people write with ^."""
+    try:
+        return re.search(pattern.replace("^/", "^", 1), name) is not None
+    except re.error:
+        return pattern in name
