@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -502,3 +504,46 @@ def test_an_export_has_all_of_the_root_and_nothing_that_is_mounted_in_it(host: E
         assert tar.getmember("bin/busybox").uid == 0
     assert not engine.events.lacks(spec.id, "export", engine.inspect(spec.id).started_unix_ns)
     assert opened[0].getnames() == opened[1].getnames()
+
+
+_AGENT = """
+import os, sys, time
+sys.path.insert(0, {package!r})
+from agent.engine.files import Reading, _Writing
+from agent.linux import process
+root = {{"kind": "live", "pid": os.getpid(), "start_ticks": process.start_ticks(os.getpid())}}
+if {writes}:
+    request = {{"verb": "copy-in", "path": {path!r}, "source": None, "owner": "tar", "root": root}}
+    helper = _Writing(request)
+    print(helper._process.pid, flush=True)
+    def tar():
+        yield sys.stdin.buffer.read()
+        time.sleep(60)
+    helper.send(tar())
+else:
+    helper = Reading({{"verb": "copy-out", "path": {path!r}, "follow": False, "root": root}})
+    print(helper._process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["out", "in"])
+def test_nothing_is_left_of_a_copy_whose_agent_is_killed(tmp_path: Path, writes: bool) -> None:
+    """The process ends by itself, and takes a file of which only a part came with it."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "big").write_bytes(bytes(8 << 20))
+    path = str(tmp_path / ("d" if writes else "big"))
+    script = _AGENT.format(package=str(Path(__file__).parents[2]), path=path, writes=writes)
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+        helper = Path(f"/proc/{int(agent.stdout.readline())}")
+        if writes:
+            agent.stdin.write(tar_of(whole=b"1" * 1000, half=b"2" * 5_000_000)[:2_000_000])
+            agent.stdin.close()
+            until(lambda: (tmp_path / "d/half").exists())
+        assert helper.exists()
+        agent.kill()
+    until(lambda: not helper.exists(), timeout_s=10)
+    if writes:
+        assert [one.name for one in (tmp_path / "d").iterdir()] == ["whole"]
