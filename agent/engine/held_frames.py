@@ -41,7 +41,7 @@ class HeldFrames:
     def __init__(self, plan: LinkPlan) -> None:
         """Raises OSError where this host has no packet sockets."""
         self._mac = bytes.fromhex(plan.mac.replace(":", ""))
-        self._host_end = plan.host
+        self._host_end, self._bridge = plan.host, plan.bridge
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         with RouteSocket() as route:
@@ -85,9 +85,14 @@ class HeldFrames:
                 data, (name, _, kind, _, _) = self._socket.recvfrom(_LONGEST)
             except OSError:  # no more, or one that the kernel cannot hand over: a monitor does not end for a frame
                 return
-            if kind == _PACKET_OUTGOING or name not in self._ports:
-                continue
             frame = memoryview(data)[_VNET:]
+            if kind == _PACKET_OUTGOING:
+                # What this host itself sends, or forwards from its published ports. Announced, the bridge knows where to.
+                if name == self._bridge and not self._heard_at and frame[_DESTINATION:_SOURCE] == self._mac:
+                    self._hold(data)
+                continue
+            if name not in self._ports:
+                continue
             if frame[_DESTINATION:_SOURCE] == self._mac:
                 self._hold(data)
             elif frame[_TYPE : _TYPE + 2] == _ETH_P_ARP and frame[_ARP_SENDER : _ARP_SENDER + 6] == self._mac:

@@ -145,6 +145,22 @@ def test_frames_follow_the_container_when_it_is_announced(held: Program, wire: P
     assert [each[14:23] for each in wire.received()] == [b"to you 04"]
 
 
+def test_frames_of_the_host_itself_follow_too(held: Program, wire: Program) -> None:
+    """Those that it forwards from a published port, once each; from the announcement on the bridge alone sends them."""
+    itself = Program(PEER, "br0")
+    try:
+        itself.ask(frame(5).hex())
+        wire.received()  # the bridge does not know where to and tries everywhere
+        wire.ask(announcement().hex())
+        assert held.ask("take") == "1"
+        assert [(each[14:23], each[6:12]) for each in wire.received()] == [(b"to you 05", card("up0"))]
+        itself.ask(frame(6).hex())
+        assert held.ask("take") == "0"
+        assert [each[14:23] for each in wire.received()] == [b"to you 06"]
+    finally:
+        itself.close()
+
+
 def test_frames_come_back_when_the_move_is_undone(held: Program, wire: Program) -> None:
     """The container itself gets them, on its own side of the pair."""
     inside = Program(PEER, "vp0")
