@@ -60,6 +60,7 @@ class Attachment:
                 yield Output(stream=event["stream"], data=base64.b64decode(event["data"]))
             elif event["event"] == "exit":
                 self.exit_code = int(event["exit_code"])
+                return  # everything that it wrote has come before
 
     def write(self, data: bytes) -> None:
         """Returns when the container has taken all of it. Raises MonitorError when its stdin is not open."""

@@ -9,6 +9,7 @@ CRIU) and kill all of them at once.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import time
@@ -59,6 +60,12 @@ def probe(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
 
 
 _SUPER_OPTIONS = {"rw", "ro", "clone_children", "xattr", "noprefix", "cpuset_v2_mode"}
+
+
+@functools.cache
+def _here() -> Hierarchies:
+    """Of this process: they do not change while it lives."""
+    return probe()
 
 
 class Tasks:
@@ -140,7 +147,7 @@ class Cgroup(Tasks):
     """The cgroup `parent`/`name` of every hierarchy. Making the object touches nothing; every method is idempotent."""
 
     def __init__(self, parent: str, name: str, hierarchies: Hierarchies | None = None) -> None:
-        self._hierarchies = hierarchies or probe()
+        self._hierarchies = hierarchies or _here()
         self._path = f"{parent}/{name}".strip("/")
         super().__init__(self._hierarchies.unified / self._path)
         self._legacy = [(names, mount / self._path) for names, mount in self._hierarchies.legacy]

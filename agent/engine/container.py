@@ -9,6 +9,7 @@ While a move is under way only the handover acts on the container; the predicate
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -42,12 +43,13 @@ from agent.engine import (
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
 from agent.engine.events import EventLog
-from agent.engine.launch import ContainerStartError, MonitorError
+from agent.engine.launch import MonitorError
 from agent.engine.ports import Ports
 from agent.engine.roles import Roles
 from agent.engine.seccomp import Filters
 from agent.engine.signals import signal_number
 from agent.engine.spec import ContainerSpec
+from agent.engine.starting import Starting
 from agent.engine.state import ContainerStatus, Seen, State
 from agent.engine.store import Record, Store
 from agent.engine.supervise import Live, Supervisor
@@ -152,10 +154,32 @@ class Engine:
             self.note("create", spec)
         return self.inspect(spec.id)
 
+    def settled(self, container_id: str) -> None:
+        """Return when what is left of an exit is cleaned up; at once where it has not exited."""
+        live = self._supervisor.get(container_id)
+        if live is not None and live.exited.is_set():
+            live.gone.wait(KILL_LIMIT_S)
+
+    def wait_for_exit(self, container_id: str, wanted: Callable[[], bool] = lambda: True) -> ContainerStatus:
+        """As wait(), but not for the cleaning up after it, for which everybody who could notice waits: settled()."""
+        live, spec = self._supervisor.get(container_id), self.store.spec(container_id)
+        if live is not None and spec.restart.name in ("", "no"):  # else an exit may be no end
+            while wanted() and not live.exited.wait(LOOK_S):
+                pass
+            with contextlib.suppress(NotFound):  # it has removed itself: wait() has kept how it ended
+                status = self.inspect(container_id)
+                if status.state == State.EXITED and not status.migration_id:
+                    return status
+            live.gone.wait(LOOK_S if wanted() else 0)
+            if live.last is not None:
+                return live.last
+        return self.wait(container_id, wanted=wanted)
+
     def start(self, container_id: str) -> ContainerStatus:
         """Run it. Raises WrongState, ContainerStartError with the step that failed (exit code 127 or 126 is then
         stored when the program could not be run), NetworkError; the container is not running then.
         """
+        self.settled(container_id)
         self.visits.settle(container_id)
         with self.store.lock(container_id):
             self.refuse_start(container_id)
@@ -431,48 +455,12 @@ class Engine:
 
     def _start(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
         self.visits.settle(spec.id, LEFT_OVER_S)
-        before = self.store.record(spec.id)
         attachments = self._waiting.pop(spec.id, [])
-        told = self.plan(spec)
-        self.cgroup(spec.id).create(spec.limits)
-        isolation.restrict(self.cgroup(spec.id), spec)
-        self.store.forget_exit(spec.id)
-        try:
-            live = self._supervisor.spawn(spec.id)
-            pid = int(live.ask("create", plan=told)["pid"])
-            record = dataclasses.replace(
-                before,
-                pid=pid,
-                start_ticks=process.start_ticks(pid),
-                started_unix_ns=time.time_ns(),
-                paused=False,
-                stopped=False,
-                restarts=restarts,
-            )
-            self.store.write_record(spec.id, record)
-            inside: dict[str, Any] = {}
-            if not self._local_of(spec).host_network:
-                network.attach(spec, pid, self._config.bridge)
-                inside["link"] = dataclasses.asdict(network.inside_plan(spec, self._config.bridge))
-            self.ports.publish(spec)
-            live.hold_outputs()
-            for attachment in attachments:
-                attachment.connect(self._supervisor.runtime_dir(spec.id))
-            live.ask("start", **inside)
-            self.note("start", spec)
-            self.checks.watch(spec, fresh=True)
-        except (AgentError, OSError) as exc:
-            by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
-            # After a failed execve the monitor writes the exit status and ends by itself.
-            self._supervisor.drop(spec.id, discard=not by_program)
-            if not by_program:
-                self.store.write_record(spec.id, dataclasses.replace(before, pid=0))
-            self._supervisor.settle(spec.id)
-            for attachment in attachments:
-                attachment.end()
-            if isinstance(exc, ContainerStartError) and exc.step == "network":
-                raise network.NetworkError(f"cannot connect container {spec.name}: {exc.message}") from exc
-            raise
+        bridge = "" if self._local_of(spec).host_network else self._config.bridge
+        start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge)
+        start.run(attachments, restarts=restarts)
+        self.note("start", spec)
+        self.checks.watch(spec, fresh=True)
 
     def _thaw_to_end(self, container_id: str) -> None:
         """A paused container that was told to end does so at once, as Docker's does; any other signal waits for `unpause`."""
@@ -506,7 +494,7 @@ class Engine:
         if status.spec.remove_on_exit:
             if live is not None:
                 live.last = status
-            self.delete(container_id)
+            self.delete(container_id, at_exit=live is not None)
             self.note("destroy", status.spec)
 
     def _lost(self, container_id: str, live: Live) -> None:
@@ -550,12 +538,14 @@ class Engine:
             raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {cgroup.procs()}")
         self._supervisor.settle(spec.id)
 
-    def delete(self, container_id: str) -> None:
+    def delete(self, container_id: str, *, at_exit: bool = False) -> None:
+        """`at_exit`: its link goes by itself, see Supervisor.settle()."""
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
         self._local.pop(container_id, None)
         self.visits.cut(container_id)
-        network.remove(container_id)
+        if not at_exit:
+            network.remove(container_id)
         self.ports.withdraw(container_id)
         self.cgroup(container_id).remove()
         shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)
@@ -592,5 +582,5 @@ class Engine:
         try:
             live.ask("kill", signal=int(number))
         except MonitorError as exc:
-            if exc.errno not in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET) and exc.step != "connect":
+            if exc.errno not in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET, errno.EBADF) and exc.step != "connect":
                 raise  # else it has ended by itself

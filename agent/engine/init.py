@@ -53,7 +53,6 @@ class Plan(TypedDict):
     """What a container is on this host. JSON; every path is the host's."""
 
     root: str  # where rootfs.mount_root() mounted the overlay; the directories above it may be closed to others
-    cgroups: list[str]  # directories, one a hierarchy
     ids_base: int  # first host id
     ids_count: int
     hostname: str
@@ -135,7 +134,7 @@ def _run_init(channel: socket.socket) -> NoReturn:
         os.fchdir(root)  # the way there is closed to the container's root; the working directory comes along
         os.close(root)
     with step("unshare"):
-        namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
+        namespaces.unshare(namespaces.CLONE_NEWNS)
     _mount_all(plan)
     with step("hostname"):
         if "uts" not in plan.get("shared", ()):
@@ -143,6 +142,8 @@ def _run_init(channel: socket.socket) -> NoReturn:
     sync.send(channel, {"type": "ready"})
     with step("start"):
         _wait_for(channel, "start")
+    with step("unshare"):
+        namespaces.unshare(namespaces.CLONE_NEWCGROUP)  # we are in the container's by now: its root is ours
     with step("stdio"):
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())

@@ -117,7 +117,13 @@ class MonitorClient:
     def request(
         self, cmd: str, *, timeout_s: float | None = REQUEST_LIMIT_S, fds: Sequence[int] = (), **fields: Any
     ) -> Reply:
-        """Ask and wait for the answer. `fds` stay the caller's.
+        """Ask and wait for the answer. `fds` stay the caller's. Raises as begin(), and as what that returns."""
+        return self.begin(cmd, timeout_s=timeout_s, fds=fds, **fields)()
+
+    def begin(
+        self, cmd: str, *, timeout_s: float | None = REQUEST_LIMIT_S, fds: Sequence[int] = (), **fields: Any
+    ) -> Callable[[], Reply]:
+        """Ask; what is returned waits for the answer, and is to be called once.
 
         Raises ContainerStartError when "create" or "start" is refused, MonitorError for every other refusal, a
         monitor that is gone (its errno is EPIPE's kind or 0) and the time limit (step "timeout").
@@ -143,14 +149,19 @@ class MonitorClient:
             raise MonitorError(
                 f"the monitor of {self._name} is gone: {exc.strerror}", step=cmd, errno=exc.errno or 0
             ) from exc
-        if not pending.done.wait(timeout_s):
-            self._forget(number)
-            raise MonitorError(f"the monitor of {self._name} did not answer {cmd} in {timeout_s:g} s", step="timeout")
-        if pending.reply is None:
-            raise MonitorError(f"the monitor of {self._name} ended during {cmd}", step=cmd)
-        if pending.reply.fields.get("ok"):
-            return pending.reply
-        raise _refusal(cmd, pending.reply)
+
+        def answer() -> Reply:
+            if not pending.done.wait(timeout_s):
+                self._forget(number)
+                limit = f"{timeout_s:g} s"
+                raise MonitorError(f"the monitor of {self._name} did not answer {cmd} in {limit}", step="timeout")
+            if pending.reply is None:
+                raise MonitorError(f"the monitor of {self._name} ended during {cmd}", step=cmd)
+            if pending.reply.fields.get("ok"):
+                return pending.reply
+            raise _refusal(cmd, pending.reply)
+
+        return answer
 
     def close(self) -> None:
         """Disconnect; the monitor goes on. Threads that wait for an answer get MonitorError."""

@@ -234,7 +234,7 @@ class Monitor:
         atomic.write(directory / "monitor.pid", f"{os.getpid()}\n", durable=False)  # of no use after a power cut
         self._runtime_dir = directory
         process.show_argument(NOBODYS, str(directory))
-        client.answer(request)
+        client.answer(request, pid=self._birth.pid() if self._birth else 0)
 
     def _create(self, client: Client, request: Message, _fds: list[int]) -> None:
         if self.state != "idle":
@@ -386,7 +386,6 @@ class Monitor:
             if self.stdio and not self.stdio.ended and time.monotonic() < deadline:
                 self.loop.call_later(0.01, wait_for_output)
                 return
-            self.release_root()
             after()
 
         wait_for_output()
@@ -399,11 +398,14 @@ class Monitor:
             error=error,
             oom_kills=usage.oom_kills(Path(self.plan["oom_events"])),
         )
+        if self.stdio:
+            self.stdio.drain()  # its last words come before the news of its end
         try:
-            store.write_exit(Path(self.plan["exit"]), status)
+            store.write_exit(Path(self.plan["exit"]), status, durable=not self.plan["remove_on_exit"])
         except OSError as exc:
             say(f"cannot write exit.json: {exc}")
         self._server.broadcast("exit", exit_code=self.exit_code)
+        self.release_root()  # nobody waits for this: to unmount an overlay brings the file system below it to its disk
         self.end()
 
     def _output(self, stream: str, data: bytes) -> None:

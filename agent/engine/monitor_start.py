@@ -146,9 +146,6 @@ class Birth:
 
 def admit(plan: init.Plan, pid: int, stdio: tuple[int, int, int]) -> None:
     """What only the host's root can do for an init that becomes this container's. Raises StepError."""
-    with step("cgroup"):
-        for directory in plan["cgroups"]:
-            (Path(directory) / "cgroup.procs").write_text(str(pid))
     with step("limits"):
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(plan["oom_score_adj"]))
         rlimits.raise_hard(plan["rlimits"], pid)

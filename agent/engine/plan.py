@@ -32,7 +32,6 @@ def make(
         "writable": str(directory / "layer"),
         "ids_base": spec.ids.base,
         "ids_count": spec.ids.count,
-        "cgroups": [str(path) for path in cgroup.dirs],
         "freezer": str(cgroup.freezer),
         "oom_events": str(usage.oom_events(cgroup.directories)),
         "hostname": spec.hostname,
@@ -54,4 +53,5 @@ def make(
         "log": str(directory / "container.log"),
         "log_limits": logs.limits(spec.log_options),
         "exit": str(directory / "exit.json"),
+        "remove_on_exit": spec.remove_on_exit,
     }

@@ -7,9 +7,10 @@ computed from it and never stored in it. Standard library only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 _Kind = TypeVar("_Kind")
 
@@ -200,8 +201,11 @@ class ContainerSpec:
 
 def from_plain(kind: type[_Kind], raw: Any) -> _Kind:
     """The dataclass that dataclasses.asdict() made `raw` of, after its way through JSON. Raises KeyError, TypeError or ValueError."""
-    hints = get_type_hints(kind)
+    hints = _hints(cast("Any", kind))
     return kind(**{name: _value(hints[name], value) for name, value in raw.items()})
+
+
+_hints = functools.cache(get_type_hints)  # it compiles every annotation anew
 
 
 def _value(hint: Any, value: Any) -> Any:

@@ -55,8 +55,9 @@ class ExitStatus:
 _Parsed = TypeVar("_Parsed", Record, ExitStatus)
 
 
-def write_exit(path: Path, status: ExitStatus) -> None:
-    atomic.write(path, json.dumps(dataclasses.asdict(status)))
+def write_exit(path: Path, status: ExitStatus, *, durable: bool = True) -> None:
+    """Not `durable`: of a container that is removed at its exit."""
+    atomic.write(path, json.dumps(dataclasses.asdict(status)), durable=durable)
 
 
 def read_exit(path: Path) -> ExitStatus | None:
@@ -138,7 +139,10 @@ class Store:
         return self.directory(container_id) / "exit.json"
 
     def forget_exit(self, container_id: str) -> None:
-        self.exit_path(container_id).unlink(missing_ok=True)
+        try:
+            self.exit_path(container_id).unlink()
+        except FileNotFoundError:
+            return
         atomic.sync_directory(self.directory(container_id))
 
     def delete(self, container_id: str) -> None:

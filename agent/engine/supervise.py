@@ -42,7 +42,9 @@ class Live:
     client: MonitorClient | None = None
     process: MonitorProcess | None = None
     last: ContainerStatus | None = None  # how it ended, of a container that is removed at its exit
+    pid: int = 0  # of the init that was made ahead of need
     outputs: list[int] = field(default_factory=list)
+    exited: threading.Event = field(default_factory=threading.Event)  # its exit status is written
     closed: threading.Event = field(default_factory=threading.Event)  # its process has ended
     gone: threading.Event = field(default_factory=threading.Event)  # and what it left is cleaned up
 
@@ -81,6 +83,9 @@ class Supervisor:
         self._on_lost = on_lost
         self._guard = threading.Lock()
         self._live: dict[str, Live] = {}
+        self._leaving: dict[
+            str, str
+        ] = {}  # address: the container that had it, whose network namespace is on its way out
         self.pool = Pool(
             config.run_dir / "zygote.log", Cgroup(config.cgroup_parent, "monitors"), size=config.idle_monitors
         )
@@ -104,7 +109,7 @@ class Supervisor:
         runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         live = self._connect(container_id, self.pool.take())
         try:
-            live.ask("become", runtime_dir=str(runtime_dir))
+            live.pid = int(live.ask("become", runtime_dir=str(runtime_dir))["pid"])
         except MonitorError:
             self.give_up(container_id)
             raise
@@ -142,8 +147,17 @@ class Supervisor:
         if not live.closed.wait(CLOSE_LIMIT_S) and live.process is not None:
             live.process.kill()
 
-    def settle(self, container_id: str) -> bool:
+    def free_address(self, address: str) -> None:
+        """Before somebody gets it: whoever had it last has no link any more. Raises NetworkError."""
+        with self._guard:
+            before = self._leaving.pop(address, None)
+        if before is not None:
+            network.remove(before)
+
+    def settle(self, container_id: str, *, at_exit: bool = False) -> bool:
         """Without a monitor: put the host in order after the container. False when tasks live on: lost, and left alone.
+
+        `at_exit`: its link is left to go with its network namespace, which takes the kernel 20 ms after the last task.
 
         Writes an exit status where nobody could: the monitor, or the host, ended before init.
         """
@@ -158,7 +172,11 @@ class Supervisor:
             log.warning("container %s has lost its monitor; its tasks run on: %s", container_id, cgroup.procs())
             return False
         mounts.unmount_all(self._store.directory(container_id) / "rootfs")
-        network.remove(container_id)
+        if at_exit:
+            with self._guard:
+                self._leaving[self._store.spec(container_id).network.address] = container_id
+        else:
+            network.remove(container_id)
         self._ports.withdraw(container_id)
         cgroup.remove()
         if record.pid and not record.migration_id and self._store.exit_status(container_id) is None:
@@ -187,14 +205,21 @@ class Supervisor:
         with self._guard:
             self._live[container_id] = live
 
-        def on_close() -> None:
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "exit":
+                live.exited.set()
+
+        def on_gone() -> None:
+            live.exited.set()
             self._closed(container_id, live)
 
         try:
             if idle:
-                live.client = MonitorClient(idle.connection, on_close=on_close, name=container_id[:12])
+                name = container_id[:12]
+                live.client = MonitorClient(idle.connection, on_event=on_event, on_close=on_gone, name=name)
             else:
-                live.client = MonitorClient.connect(self.runtime_dir(container_id), on_close=on_close)
+                directory = self.runtime_dir(container_id)
+                live.client = MonitorClient.connect(directory, on_event=on_event, on_close=on_gone)
         except MonitorError:
             with self._guard:
                 self._live.pop(container_id, None)
@@ -212,7 +237,7 @@ class Supervisor:
                     if self.get(container_id) is live:
                         with self._guard:
                             del self._live[container_id]
-                        if self.settle(container_id):
+                        if self.settle(container_id, at_exit=True):
                             self._on_end(container_id, live)
                         else:
                             self._on_lost(container_id, live)

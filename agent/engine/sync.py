@@ -5,11 +5,11 @@
                                                 fork ---------------------------->  setsid
       <----------------------- created {pid}    exits
 
-      the container is known: cgroups, limits, uid_map and gid_map of init
-      plan, root, stdio -------------------------------------------------------->  becomes 0:0, unshare(mnt, cgroup),
-      <------------------------------------------------------------------- ready   mounts, pivot_root, hostname
-      the agent sets the network up meanwhile
-      start -------------------------------------------------------------------->  user, limits, capabilities
+      the container is known: limits, uid_map and gid_map of init
+      plan, root, stdio -------------------------------------------------------->  becomes 0:0, unshare(mnt), mounts,
+      <------------------------------------------------------------------- ready   pivot_root, hostname
+      the agent meanwhile: state.json, cgroups of init, its network
+      start -------------------------------------------------------------------->  unshare(cgroup), user, limits, ...
       <------------------------------------------------- end of file: execve worked
       <------------------------------ error {step, errno, text}: from the stage or from init, instead of any of these
 

@@ -42,7 +42,9 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return pb.RemoveResponse()
 
     def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
-        return convert.status_to_proto(self._engine.inspect(convert.container_id(request.id)))
+        container_id = convert.container_id(request.id)
+        self._engine.settled(container_id)  # of one that removes itself at its exit the name is free then
+        return convert.status_to_proto(self._engine.inspect(container_id))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         found = [convert.status_to_proto(status) for status in self._engine.list()]
@@ -53,7 +55,9 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return pb.ListResponse(containers=found)
 
     def Wait(self, request: pb.WaitRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
-        return convert.status_to_proto(self._engine.wait(convert.container_id(request.id), wanted=context.is_active))
+        return convert.status_to_proto(
+            self._engine.wait_for_exit(convert.container_id(request.id), wanted=context.is_active)
+        )
 
     def Logs(self, request: pb.LogsRequest, context: grpc.ServicerContext) -> Iterator[pb.LogChunk]:
         tail = None if request.all else request.tail

@@ -20,7 +20,6 @@ def plan(directory: Path, *, argv: list[str], **changes: Any) -> init.Plan:
     """A plan with Docker's defaults for a container that lives under `directory`."""
     values: init.Plan = {
         "root": str(directory / "rootfs"),
-        "cgroups": [],
         "ids_base": IDS_BASE,
         "ids_count": 65536,
         "hostname": "small",

@@ -135,7 +135,7 @@ def test_network_reaches_the_bridge(host: EngineHost, engine: Engine) -> None:
     assert status.exit_code == 0, text
     assert spec.network.mac in text
     assert spec.network.address in text
-    assert host.links() == {"lo", host.config.bridge}
+    until(lambda: host.links() == {"lo", host.config.bridge})
 
 
 def test_second_start_keeps_files_and_log(host: EngineHost, engine: Engine) -> None:

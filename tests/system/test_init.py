@@ -130,7 +130,6 @@ def test_what_cannot_start_says_which_step_and_why(
     ("changes", "step"),
     [
         ({"root": "/no/such/directory/at/all"}, "root"),
-        ({"cgroups": ["/sys/fs/cgroup/no-such-hierarchy"]}, "cgroup"),
         ({"rlimits": {"RLIMIT_NOFILE": [10, 5]}}, "plan"),
     ],
 )

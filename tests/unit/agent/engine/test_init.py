@@ -21,7 +21,7 @@ def test_external_mounts_are_distinct_and_come_from_dev() -> None:
     assert all(not set(key) & set("[]:/") for _, key, _ in listed)  # CRIU's own separators
 
 
-@pytest.mark.parametrize("plan", [{}, {"cgroups": 5}, {"hostname": "x", "shm_bytes": "many"}])
+@pytest.mark.parametrize("plan", [{}, {"hostname": 5}, {"hostname": "x", "shm_bytes": "many"}])
 def test_a_plan_that_is_none_is_reported_and_nothing_starts(plan: dict[str, object], tmp_path: Path) -> None:
     """A broken plan ends init with a message, never in the monitor's code."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
