@@ -5,6 +5,7 @@ Every method is idempotent; the lock of the container is taken here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -71,9 +72,10 @@ class Roles:
             self._engine.store.write_record(container_id, record)
             self._engine.after_end(container_id)  # or it would have removed itself during the move
             self._engine.adopt(container_id)  # or its monitor would have been replaced
-            status = self._engine.inspect(container_id)
-            if status.state == State.RUNNING:
-                self._engine.checks.watch(status.spec)
+            with contextlib.suppress(NotFound):  # it has just removed itself
+                status = self._engine.inspect(container_id)
+                if status.state == State.RUNNING:
+                    self._engine.checks.watch(status.spec)
 
     def epoch(self, container_id: str) -> int:
         """The highest that this host knows of the container; 0 when it does not have it."""
