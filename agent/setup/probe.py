@@ -75,6 +75,7 @@ def probe(
         ("huge-pages", False, probe_host.huge_pages),
         ("sized-layers", False, probe_host.sized_layers),
         ("bfq", False, probe_host.bfq),
+        ("bridged-frames", False, probe_host.bridged_frames),
     ]
     tried = {each.name: each for each in known}
     children = [(spec.name, spec.required, _bind(spec, tried)) for spec in _child_probes(state_dir)]

@@ -20,6 +20,7 @@ _NEEDED_CAPABILITIES = (
     "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
 _CONTROLLERS = ("cpu", "memory", "pids")
+_BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 def kernel() -> Capability:
@@ -138,6 +139,20 @@ def programs() -> Capability:
         value=f"without {', '.join(lacking)}" if lacking else "ip, nft, tar, gzip",
         remedy="apt-get install iproute2 nftables tar gzip",
         required=True,
+    )
+
+
+def bridged_frames() -> Capability:
+    """br_netfilter sends routed frames back over the bridge, which sends none out by the port that it came in by. docs/networks.md"""
+    try:
+        seen = _BRIDGED.read_text().strip() != "0"
+    except OSError:
+        seen = False  # the kernel has no such module loaded
+    return Capability(
+        name="bridged-frames",
+        ok=not seen,
+        value="firewalled: connections through a published port do not outlive a move" if seen else "not firewalled",
+        remedy="sysctl net.bridge.bridge-nf-call-iptables=0, unless Kubernetes or Docker on this host needs it",
     )
 
 

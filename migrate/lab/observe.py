@@ -15,6 +15,8 @@ from migrate.lab.layout import Lab, Role
 # Made by an agent with its first container and used by all that follow: the host's, not a container's.
 _HOSTS_OWN_GROUP = re.compile(r"^cgroups: .*/migrate-lab[^/]*(/host\d+(/monitors)?)?$")
 
+_PORTS = "table ip migrate-ports"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
@@ -80,12 +82,18 @@ def _view(lab: Lab, name: str, pid: int) -> NodeView:
     return NodeView(
         mounts=tuple(sorted(point for point in points if point.startswith(("/run/", f"{provision.STATE}/")))),
         links=tuple(sorted(link["ifname"] for link in json.loads(_run("nsenter", net, "ip", "-j", "link") or "[]"))),
-        nft_tables=tuple(sorted(_run("nsenter", net, "nft", "list", "tables").splitlines()))
-        if lab.node(name).role is Role.HOST
-        else (),
+        nft_tables=_nft_tables(net) if lab.node(name).role is Role.HOST else (),
         run_bytes=(usage.f_blocks - usage.f_bfree) * usage.f_frsize,
         descriptors={each.name: _descriptors(each.pid) for each in state.programs if each.pid},
     )
+
+
+def _nft_tables(net: str) -> tuple[str, ...]:
+    """An agent's own table stays once it is there (docs/adr/0009): it counts if ports are in it."""
+    tables = set(_run("nsenter", net, "nft", "list", "tables").splitlines())
+    if _PORTS in tables and "elements" not in _run("nsenter", net, "nft", "list", *_PORTS.split()):
+        tables.remove(_PORTS)
+    return tuple(sorted(tables))
 
 
 def _run(*command: str) -> str:

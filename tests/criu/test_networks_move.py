@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from migrate.errors import PrecheckError
+from migrate.errors import Cancelled, MigrateError, PrecheckError
 from migrate.lab import nodes
 from migrate.records import Container, Port, Run
 from tests.criu.moving_lab import Dialogue, MovingLab, program, wait_for
@@ -151,3 +152,40 @@ def test_network_host_does_not_move(fleet: MovingLab) -> None:
         assert not refused(fleet, "client", HOSTS["host1"], 7000)
     finally:
         fleet.client.remove("rooted", force=True)
+
+
+def test_a_move_that_is_undone(fleet: MovingLab, web: Container) -> None:
+    """The target led the port to the source's container meanwhile; afterwards it has not one, and anybody there may take it."""
+    assert fleet.run("web", "dd", "if=/dev/urandom", "of=/srv/big", "bs=1M", "count=200")[0] == 0
+    moving = fleet.client.move("web", to="host2")
+    move = wait_for(lambda: next((one.id for one in fleet.client.migrations(active=True) if one.step == "precopy"), ""))
+    through_target = Dialogue(fleet.lab, HOSTS["host2"], PORT)
+    try:
+        assert fleet.client.cancel(move)[1]
+        with pytest.raises(Cancelled):
+            moving.result()
+        assert through_target.ask("a") == "1 a"  # what has begun goes on
+        assert "5000" not in rules(fleet, "host2")
+        assert refused(fleet, "client", HOSTS["host2"])
+        take = "import socket; socket.create_server(('', 5000)).close()"
+        assert on(fleet, "host2", take).returncode == 0
+        assert not refused(fleet, "client", HOSTS["host1"])
+    finally:
+        through_target.close()
+
+
+def test_agents_that_die_in_a_move(fleet: MovingLab, web: Container) -> None:
+    """Both at once while files are sent: afterwards exactly the host that has the container leads the ports."""
+    assert fleet.run("web", "dd", "if=/dev/urandom", "of=/srv/big", "bs=1M", "count=200")[0] == 0
+    moving = fleet.client.move("web", to="host2")
+    wait_for(lambda: any(one.step == "precopy" for one in fleet.client.migrations(active=True)))
+    fleet.restart_agents()
+    with contextlib.suppress(MigrateError):  # it may go on or be undone
+        moving.result()
+    wait_for(lambda: not fleet.client.migrations(active=True), timeout_s=60)
+    here = fleet.client.inspect("web").host
+    there = "host2" if here == "host1" else "host1"
+    assert "5000" in rules(fleet, here)
+    assert "5000" not in rules(fleet, there)
+    assert not refused(fleet, "client", HOSTS[here])
+    assert refused(fleet, "client", HOSTS[there])
