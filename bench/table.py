@@ -70,14 +70,19 @@ def lines(title: str, samples: Mapping[str, Sequence[Sample]]) -> list[str]:
         figures = [_figure(spread(samples[name], row.field), row) for name in whose]
         factor = ratio(samples, row.field)
         cells.append((row.title, row.unit, *figures, "-" if factor is None else f"{factor:.2f}"))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return align(cells, left=2)
+
+
+def align(cells: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Lines of equal columns; the first `left` of them to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return [
-        "  ".join(_pad(cell, widths[column], column) for column, cell in enumerate(line)).rstrip() for line in cells
+        "  ".join(
+            cell.ljust(widths[column]) if column < left else cell.rjust(widths[column])
+            for column, cell in enumerate(line)
+        ).rstrip()
+        for line in cells
     ]
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column < 2 else cell.rjust(width)
 
 
 def _figure(values: Spread | None, row: Row) -> str:
