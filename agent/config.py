@@ -62,6 +62,15 @@ class AgentConfig:
         return self.run_dir / "seccomp"
 
     @property
+    def volumes_dir(self) -> Path:
+        return self.state_dir / "volumes"
+
+    @property
+    def staging_dir(self) -> Path:
+        """One directory a container that is being restored: its bind mounts, where CRIU takes them from."""
+        return self.run_dir / "mounts"
+
+    @property
     def moves_dir(self) -> Path:
         """One directory a move: its record, its staging tmpfs."""
         return self.run_dir / "moves"

@@ -31,6 +31,7 @@ from agent.services.host import HostService
 from agent.services.images import ImagesService
 from agent.services.lifecycle import LifecycleService
 from agent.services.migration import MigrationService
+from agent.services.volumes import VolumesService
 from agent.setup import criu, probe
 from agent.storage.images import ImageStore
 from agent.storage.layers import WritableLayer
@@ -84,6 +85,7 @@ class Agent:
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),
             (agent_pb2_grpc.add_LifecycleServicer_to_server, LifecycleService(self._engine)),
             (agent_pb2_grpc.add_ImagesServicer_to_server, images),
+            (agent_pb2_grpc.add_VolumesServicer_to_server, VolumesService(self._engine.volumes)),
             (agent_pb2_grpc.add_BuildsServicer_to_server, BuildsService(self._builder, config.host)),
             (agent_pb2_grpc.add_FilesServicer_to_server, FilesService(self._engine, self._images, config.host)),
             (agent_pb2_grpc.add_MigrationServicer_to_server, migration),

@@ -28,6 +28,7 @@ from migrate.client_builds import BuildCalls, Building
 from migrate.client_files import FileCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
+from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
 from migrate.rpc import channels
@@ -50,7 +51,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls):
+class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -62,6 +63,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls):
         self._fleet = coordinator_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._lifecycle = coordinator_pb2_grpc.FleetLifecycleStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._files = coordinator_pb2_grpc.FleetFilesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._volumes = coordinator_pb2_grpc.FleetVolumesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:
@@ -120,8 +122,10 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls):
     def kill(self, name: str, *, signal: str = "SIGKILL") -> None:
         self._call(self._fleet.Kill, coordinator_pb2.KillContainerRequest(name=name, signal=signal), QUICK_S)
 
-    def remove(self, name: str, *, force: bool = False) -> None:
-        self._call(self._fleet.Remove, coordinator_pb2.RemoveContainerRequest(name=name, force=force), LONG_S)
+    def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
+        """`volumes`: its anonymous ones too."""
+        request = coordinator_pb2.RemoveContainerRequest(name=name, force=force, volumes=volumes)
+        self._call(self._fleet.Remove, request, LONG_S)
 
     def wait(self, name: str, *, timeout_s: float | None = None) -> Container:
         """Returns when the container has exited, on whatever host that is; None waits for ever."""

@@ -54,6 +54,9 @@ from migrate.records_container import (
     Ulimit as Ulimit,
 )
 from migrate.records_json import Json
+from migrate.records_volumes import (
+    Volume as Volume,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,7 @@ class Mount(Json):
     no_copy: bool = False
     anonymous: bool = False
     create_source: bool = False
+    options: tuple[str, ...] = ()  # of a tmpfs: "exec", "uid=1000", ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,12 +130,14 @@ class KillResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RemoveRequest(_message.Message):
-    __slots__ = ("id", "force")
+    __slots__ = ("id", "force", "volumes")
     ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     id: str
     force: bool
-    def __init__(self, id: _Optional[str] = ..., force: bool = ...) -> None: ...
+    volumes: bool
+    def __init__(self, id: _Optional[str] = ..., force: bool = ..., volumes: bool = ...) -> None: ...
 
 class RemoveResponse(_message.Message):
     __slots__ = ()
@@ -684,6 +686,65 @@ class RootResponse(_message.Message):
     host: str
     def __init__(self, path: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
 
+class VolumeRequest(_message.Message):
+    __slots__ = ("name", "labels", "shared", "host")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    labels: _containers.ScalarMap[str, str]
+    shared: str
+    host: str
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., shared: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
+
+class ListVolumesRequest(_message.Message):
+    __slots__ = ("host",)
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    def __init__(self, host: _Optional[str] = ...) -> None: ...
+
+class VolumeList(_message.Message):
+    __slots__ = ("volumes",)
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
+    def __init__(self, volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
+
+class RemoveVolumeRequest(_message.Message):
+    __slots__ = ("name", "force", "host")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    host: str
+    def __init__(self, name: _Optional[str] = ..., force: bool = ..., host: _Optional[str] = ...) -> None: ...
+
+class PruneVolumesRequest(_message.Message):
+    __slots__ = ("all", "labels", "host")
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    host: str
+    def __init__(self, all: bool = ..., labels: _Optional[_Iterable[str]] = ..., host: _Optional[str] = ...) -> None: ...
+
+class PrunedVolumes(_message.Message):
+    __slots__ = ("volumes", "freed_bytes")
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
+    freed_bytes: int
+    def __init__(self, volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., freed_bytes: _Optional[int] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -695,7 +756,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("spec", "state", "memory_bytes", "layer_bytes", "tasks", "blockers", "image")
+    __slots__ = ("spec", "state", "memory_bytes", "layer_bytes", "tasks", "blockers", "image", "volumes")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -703,6 +764,7 @@ class Description(_message.Message):
     TASKS_FIELD_NUMBER: _ClassVar[int]
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     spec: _types_pb2.ContainerSpec
     state: _types_pb2.ContainerState
     memory_bytes: int
@@ -710,7 +772,8 @@ class Description(_message.Message):
     tasks: int
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
     image: _types_pb2.Image
-    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ...) -> None: ...
+    volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
 
 class Blocker(_message.Message):
     __slots__ = ("what", "where", "remedy")
@@ -835,7 +898,7 @@ class FreezeResult(_message.Message):
     def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host")
+    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -843,6 +906,7 @@ class AcceptRequest(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_HOST_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     spec: _types_pb2.ContainerSpec
@@ -850,7 +914,8 @@ class AcceptRequest(_message.Message):
     memory_bytes: int
     layer_bytes: int
     source_host: str
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ...) -> None: ...
+    volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
 
 class AcceptResponse(_message.Message):
     __slots__ = ("missing_layers", "restore_mode")
@@ -912,12 +977,16 @@ class FinishResponse(_message.Message):
     def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., left_over: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhereRequest(_message.Message):
-    __slots__ = ("container_id", "ports")
+    __slots__ = ("container_id", "ports", "mounts", "volumes")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     ports: _containers.RepeatedCompositeFieldContainer[_types_pb2.Port]
-    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ...) -> None: ...
+    mounts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mount]
+    volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
+    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
 
 class WhereResponse(_message.Message):
     __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers")

@@ -1912,6 +1912,255 @@ class Files(object):
             _registered_method=True)
 
 
+class VolumesStub(object):
+    """---------------------------------------------------------------- volumes
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Create = channel.unary_unary(
+                '/cmigrate.v1.Volumes/Create',
+                request_serializer=protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Volume.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/cmigrate.v1.Volumes/List',
+                request_serializer=protos_dot_agent__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/cmigrate.v1.Volumes/Inspect',
+                request_serializer=protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Volume.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/cmigrate.v1.Volumes/Remove',
+                request_serializer=protos_dot_agent__pb2.RemoveVolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.Prune = channel.unary_unary(
+                '/cmigrate.v1.Volumes/Prune',
+                request_serializer=protos_dot_agent__pb2.PruneVolumesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.PrunedVolumes.FromString,
+                _registered_method=True)
+
+
+class VolumesServicer(object):
+    """---------------------------------------------------------------- volumes
+    """
+
+    def Create(self, request, context):
+        """one that is there with the same options is returned
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inspect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """refused while a container uses it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prune(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_VolumesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Create': grpc.unary_unary_rpc_method_handler(
+                    servicer.Create,
+                    request_deserializer=protos_dot_agent__pb2.VolumeRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Volume.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=protos_dot_agent__pb2.ListVolumesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=protos_dot_agent__pb2.VolumeRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Volume.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=protos_dot_agent__pb2.RemoveVolumeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'Prune': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prune,
+                    request_deserializer=protos_dot_agent__pb2.PruneVolumesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.PrunedVolumes.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.Volumes', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.Volumes', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Volumes(object):
+    """---------------------------------------------------------------- volumes
+    """
+
+    @staticmethod
+    def Create(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Volumes/Create',
+            protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+            protos_dot_types__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Volumes/List',
+            protos_dot_agent__pb2.ListVolumesRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Volumes/Inspect',
+            protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+            protos_dot_types__pb2.Volume.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Volumes/Remove',
+            protos_dot_agent__pb2.RemoveVolumeRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prune(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Volumes/Prune',
+            protos_dot_agent__pb2.PruneVolumesRequest.SerializeToString,
+            protos_dot_agent__pb2.PrunedVolumes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class MigrationStub(object):
     """---------------------------------------------------------------- migration
     One host's part of a move. Every call is idempotent and carries migration_id and epoch (the epoch that the container has while the

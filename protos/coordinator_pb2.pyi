@@ -183,12 +183,14 @@ class KillContainerRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., signal: _Optional[str] = ...) -> None: ...
 
 class RemoveContainerRequest(_message.Message):
-    __slots__ = ("name", "force")
+    __slots__ = ("name", "force", "volumes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
     name: str
     force: bool
-    def __init__(self, name: _Optional[str] = ..., force: bool = ...) -> None: ...
+    volumes: bool
+    def __init__(self, name: _Optional[str] = ..., force: bool = ..., volumes: bool = ...) -> None: ...
 
 class ContainerLogsRequest(_message.Message):
     __slots__ = ("name", "follow", "tail", "since_unix_ns", "all")

@@ -1642,9 +1642,256 @@ class FleetBuilds(object):
             _registered_method=True)
 
 
-class FleetFilesStub(object):
+class FleetVolumesStub(object):
     """As an agent's Files, on the host that has the container; `id` is a name, or the beginning of an id.
     """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Create = channel.unary_unary(
+                '/cmigrate.v1.FleetVolumes/Create',
+                request_serializer=protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/cmigrate.v1.FleetVolumes/List',
+                request_serializer=protos_dot_agent__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/cmigrate.v1.FleetVolumes/Inspect',
+                request_serializer=protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/cmigrate.v1.FleetVolumes/Remove',
+                request_serializer=protos_dot_agent__pb2.RemoveVolumeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.VolumeList.FromString,
+                _registered_method=True)
+        self.Prune = channel.unary_unary(
+                '/cmigrate.v1.FleetVolumes/Prune',
+                request_serializer=protos_dot_agent__pb2.PruneVolumesRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.PrunedVolumes.FromString,
+                _registered_method=True)
+
+
+class FleetVolumesServicer(object):
+    """As an agent's Files, on the host that has the container; `id` is a name, or the beginning of an id.
+    """
+
+    def Create(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inspect(self, request, context):
+        """of each host that has it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Prune(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FleetVolumesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Create': grpc.unary_unary_rpc_method_handler(
+                    servicer.Create,
+                    request_deserializer=protos_dot_agent__pb2.VolumeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=protos_dot_agent__pb2.ListVolumesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=protos_dot_agent__pb2.VolumeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=protos_dot_agent__pb2.RemoveVolumeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.VolumeList.SerializeToString,
+            ),
+            'Prune': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prune,
+                    request_deserializer=protos_dot_agent__pb2.PruneVolumesRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.PrunedVolumes.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.FleetVolumes', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.FleetVolumes', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class FleetVolumes(object):
+    """As an agent's Files, on the host that has the container; `id` is a name, or the beginning of an id.
+    """
+
+    @staticmethod
+    def Create(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetVolumes/Create',
+            protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetVolumes/List',
+            protos_dot_agent__pb2.ListVolumesRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetVolumes/Inspect',
+            protos_dot_agent__pb2.VolumeRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetVolumes/Remove',
+            protos_dot_agent__pb2.RemoveVolumeRequest.SerializeToString,
+            protos_dot_agent__pb2.VolumeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prune(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetVolumes/Prune',
+            protos_dot_agent__pb2.PruneVolumesRequest.SerializeToString,
+            protos_dot_agent__pb2.PrunedVolumes.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class FleetFilesStub(object):
+    """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
         """Constructor.
@@ -1685,8 +1932,7 @@ class FleetFilesStub(object):
 
 
 class FleetFilesServicer(object):
-    """As an agent's Files, on the host that has the container; `id` is a name, or the beginning of an id.
-    """
+    """Missing associated documentation comment in .proto file."""
 
     def CopyOut(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -1766,8 +2012,7 @@ def add_FleetFilesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetFiles(object):
-    """As an agent's Files, on the host that has the container; `id` is a name, or the beginning of an id.
-    """
+    """Missing associated documentation comment in .proto file."""
 
     @staticmethod
     def CopyOut(request,

@@ -77,7 +77,7 @@ class Port(_message.Message):
     def __init__(self, host_address: _Optional[str] = ..., host_port: _Optional[int] = ..., container_port: _Optional[int] = ..., protocol: _Optional[str] = ..., host_port_end: _Optional[int] = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ("kind", "source", "target", "read_only", "propagation", "size_bytes", "mode", "no_copy", "anonymous", "create_source")
+    __slots__ = ("kind", "source", "target", "read_only", "propagation", "size_bytes", "mode", "no_copy", "anonymous", "create_source", "options")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class Mount(_message.Message):
     NO_COPY_FIELD_NUMBER: _ClassVar[int]
     ANONYMOUS_FIELD_NUMBER: _ClassVar[int]
     CREATE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     source: str
     target: str
@@ -98,7 +99,37 @@ class Mount(_message.Message):
     no_copy: bool
     anonymous: bool
     create_source: bool
-    def __init__(self, kind: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., read_only: bool = ..., propagation: _Optional[str] = ..., size_bytes: _Optional[int] = ..., mode: _Optional[int] = ..., no_copy: bool = ..., anonymous: bool = ..., create_source: bool = ...) -> None: ...
+    options: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., read_only: bool = ..., propagation: _Optional[str] = ..., size_bytes: _Optional[int] = ..., mode: _Optional[int] = ..., no_copy: bool = ..., anonymous: bool = ..., create_source: bool = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Volume(_message.Message):
+    __slots__ = ("name", "labels", "created_unix_ns", "anonymous", "shared", "host", "path", "used_by", "migration_id")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ANONYMOUS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    USED_BY_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    labels: _containers.ScalarMap[str, str]
+    created_unix_ns: int
+    anonymous: bool
+    shared: str
+    host: str
+    path: str
+    used_by: _containers.RepeatedScalarFieldContainer[str]
+    migration_id: str
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., anonymous: bool = ..., shared: _Optional[str] = ..., host: _Optional[str] = ..., path: _Optional[str] = ..., used_by: _Optional[_Iterable[str]] = ..., migration_id: _Optional[str] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("source", "target", "permissions")

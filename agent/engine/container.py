@@ -18,9 +18,9 @@ import os
 import shutil
 import signal as signals
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.config import AgentConfig
 from agent.engine import (
@@ -32,6 +32,7 @@ from agent.engine import (
     limits,
     local,
     logs,
+    mounted,
     network,
     plan,
     reaper,
@@ -44,6 +45,7 @@ from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
 from agent.engine.events import EventLog
 from agent.engine.launch import MonitorError
+from agent.engine.outside import ImageStore, WritableLayer
 from agent.engine.ports import Ports
 from agent.engine.roles import Roles
 from agent.engine.seccomp import Filters
@@ -54,6 +56,7 @@ from agent.engine.state import ContainerStatus, Seen, State
 from agent.engine.store import Record, Store
 from agent.engine.supervise import Live, Supervisor
 from agent.engine.visits import SETTLE_S, Visits
+from agent.engine.volumes import Volumes
 from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
 from agent.linux import process
 
@@ -63,22 +66,6 @@ RESTART_LOOK_S = 0.05
 LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
 log = logging.getLogger(__name__)
-
-
-class ImageStore(Protocol):
-    """What the engine needs of agent.storage.images."""
-
-    def layer_path(self, diff_id: str) -> Path:
-        """The unpacked layer. Raises NotFound."""
-
-
-class WritableLayer(Protocol):
-    """What the engine needs of agent.storage.layers."""
-
-    def create(self) -> None: ...
-
-    def seed(self, files: Mapping[str, bytes], lower: Sequence[Path] = ()) -> None:
-        """Write files ("/etc/hosts"); their directories look as in the layers of `lower`, base first."""
 
 
 class Engine:
@@ -95,6 +82,7 @@ class Engine:
         self.ports = Ports(config)
         self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._lost)
         self.filters = Filters(config.seccomp_dir)
+        self.volumes = Volumes(config.volumes_dir, self.store.specs)
         self.roles = Roles(self, self._supervisor)
         self.restarts = restarts.Restarts(self)
         self.checks = health.Checks(self)
@@ -127,12 +115,14 @@ class Engine:
         isolation.check(spec, self.filters)
         restarts.check(spec)
         health.check(spec)
+        mounted.check(spec)
         logs.limits(spec.log_options)
         arriving = role == "target"
         if spec.init and not arriving:
             reaper.check()
         self.try_limits(spec)
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
+        made: list[str] = []
         try:
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
             lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
@@ -145,8 +135,11 @@ class Engine:
                 layer.seed(hostfiles.make(spec, self._config.bridge, host_network=own.host_network), lower)
                 if spec.init:
                     reaper.put(directory / "layer" / "upper")
+                mounted.make_sources(spec)
+                made = self.volumes.ensure(spec)
         except (AgentError, OSError):
             self.store.delete(spec.id)
+            self.volumes.remove_new(made)
             raise
         if own != local.NOTHING:
             self._local[spec.id] = own
@@ -251,8 +244,10 @@ class Engine:
                     hint=f"migrate kill --signal KILL {status.spec.name}",
                 )
 
-    def remove(self, container_id: str, force: bool = False) -> None:
-        """Delete the container with its writable layer and log; with `force`, kill it first. Raises WrongState."""
+    def remove(self, container_id: str, force: bool = False, *, volumes: bool = False) -> None:
+        """Delete the container with its writable layer and log; with `force`, kill it first; with `volumes`, its anonymous
+        ones too. Raises WrongState.
+        """
         self.visits.settle(container_id, 0.0 if force else SETTLE_S)
         while True:
             with self.store.lock(container_id):
@@ -261,7 +256,7 @@ class Engine:
                 if live is None:
                     if status.state == State.LOST:
                         self._kill_lost(status.spec)
-                    self.delete(container_id)
+                    self.delete(container_id, volumes=volumes)
                     self.note("destroy", status.spec)
                     return
                 self._end_policy(container_id)
@@ -379,7 +374,10 @@ class Engine:
         """Everything the monitor and init need: see plan.py."""
         layers = [self._images.layer_path(layer) for layer in spec.layers]
         directory, cgroup = self.store.directory(spec.id), self.cgroup(spec.id)
-        return plan.make(spec, directory, layers, cgroup, seccomp=self.filters.path(spec), own=self._local_of(spec))
+        fresh = self.store.record(spec.id).started_unix_ns == 0
+        places = mounted.plan(spec, self.volumes.places, self._config.staging_dir / spec.id, fresh=fresh)
+        own, seccomp = self._local_of(spec), self.filters.path(spec)
+        return plan.make(spec, directory, layers, cgroup, seccomp=seccomp, mounts=places, own=own)
 
     def try_limits(self, spec: ContainerSpec) -> None:
         """What this host cannot keep is refused at once, not at the start. Raises Unsupported, InvalidArgument."""
@@ -494,7 +492,7 @@ class Engine:
         if status.spec.remove_on_exit:
             if live is not None:
                 live.last = status
-            self.delete(container_id, at_exit=live is not None)
+            self.delete(container_id, volumes=True, at_exit=live is not None)
             self.note("destroy", status.spec)
 
     def _lost(self, container_id: str, live: Live) -> None:
@@ -538,8 +536,9 @@ class Engine:
             raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {cgroup.procs()}")
         self._supervisor.settle(spec.id)
 
-    def delete(self, container_id: str, *, at_exit: bool = False) -> None:
-        """`at_exit`: its link goes by itself, see Supervisor.settle()."""
+    def delete(self, container_id: str, *, volumes: bool = False, at_exit: bool = False) -> None:
+        """`volumes`: the anonymous ones too; `at_exit`: its link goes by itself, see Supervisor.settle()."""
+        spec = self.store.spec(container_id) if volumes else None
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
         self._local.pop(container_id, None)
@@ -550,6 +549,8 @@ class Engine:
         self.cgroup(container_id).remove()
         shutil.rmtree(self._supervisor.runtime_dir(container_id), ignore_errors=True)
         self.store.delete(container_id)
+        if spec is not None:
+            self.volumes.remove_anonymous(spec)
 
     def _live_for(self, verb: str, container_id: str, why_not: Callable[[ContainerStatus], str]) -> Live | None:
         """The monitor to ask, or None when the container has ended. Raises WrongState as `why_not` says, and

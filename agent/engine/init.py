@@ -11,6 +11,7 @@ list at both ends. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -47,6 +48,12 @@ AHEAD = (  # what the stage makes; the mount namespace comes last, for it must h
 )
 _SHARED = {"pid": namespaces.CLONE_NEWPID, "ipc": namespaces.CLONE_NEWIPC, "uts": namespaces.CLONE_NEWUTS}
 _SAFE = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+_TMPFS_FLAGS = {
+    "nosuid": mounts.MS_NOSUID,
+    "nodev": mounts.MS_NODEV,
+    "noexec": mounts.MS_NOEXEC,
+    "ro": mounts.MS_RDONLY,
+}
 
 
 class Plan(TypedDict):
@@ -71,6 +78,7 @@ class Plan(TypedDict):
     new_privileges: NotRequired[bool]
     binds: NotRequired[list[dict[str, Any]]]  # mounted in the root already: agent/engine/local.py
     scratch: NotRequired[list[dict[str, Any]]]
+    read_only: NotRequired[bool]  # the root; what is mounted in it may be writable
     host_network: NotRequired[bool]
 
 
@@ -161,8 +169,9 @@ def _take_plan(channel: socket.socket) -> tuple[Plan, int, tuple[int, int, int]]
 
 def _mount_all(plan: Plan) -> None:
     """Make the container's mounts on its root, which is the working directory, and make that the root."""
+    receiving = any(bind.get("propagation") in ("slave", "shared") for bind in plan.get("binds", ()))
     with step("propagation"):
-        mounts.make_private(Path("/"))
+        (mounts.make_slave if receiving else mounts.make_private)(Path("/"))
     with step("root"):
         # pivot_root wants a mount that this namespace made itself; what is mounted in the root comes along.
         own = mounts.open_tree(Path(), mounts.OPEN_TREE_CLONE | (mounts.AT_RECURSIVE if plan.get("binds") else 0))
@@ -202,10 +211,13 @@ def _mount_all(plan: Plan) -> None:
             os.close(fd)
     with step("tmpfs"):
         for one in plan.get("scratch", ()):  # paths are the container's now: links lead nowhere else
-            place = Path(one["target"])
-            place.mkdir(mode=0o755, parents=True, exist_ok=True)
-            size = f",size={one['size_bytes']}" if one["size_bytes"] else ""
-            mounts.mount("tmpfs", place, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=1777{size}")
+            _mount_scratch(one)
+    with step("propagation"):
+        if receiving:
+            _receive_only_what_is_asked_for(plan)
+    with step("read-only root"):
+        if plan.get("read_only"):
+            _make_root_read_only(plan["cwd"])
 
 
 def _mount_dev(dev: Path, shm_bytes: int, *, host_shm: bool) -> None:
@@ -229,6 +241,35 @@ def _mount_dev(dev: Path, shm_bytes: int, *, host_shm: bool) -> None:
     (dev / "ptmx").symlink_to("pts/ptmx")
     for name, to in LINKS:
         (dev / name).symlink_to(to)
+
+
+def _mount_scratch(one: dict[str, Any]) -> None:
+    place = Path(one["target"])
+    place.mkdir(mode=0o755, parents=True, exist_ok=True)
+    flags = 0
+    for name in one.get("flags", ("nosuid", "nodev")):
+        flags |= _TMPFS_FLAGS[name]
+    data = [f"mode={one.get('mode', 0o1777):o}", *one.get("data", ())]
+    if one["size_bytes"]:
+        data.append(f"size={one['size_bytes']}")
+    mounts.mount("tmpfs", place, "tmpfs", flags, ",".join(data))
+
+
+def _receive_only_what_is_asked_for(plan: Plan) -> None:
+    """All came as slaves of the host's mounts, for else those that are to be could not become it."""
+    private = [bind["target"] for bind in plan["binds"] if bind.get("propagation") not in ("slave", "shared")]
+    for path in ("/", *private):
+        mounts.mount(None, Path(path), None, mounts.MS_PRIVATE)
+
+
+def _make_root_read_only(cwd: str) -> None:
+    with contextlib.suppress(FileExistsError):  # the program's own step says it better
+        Path(cwd or "/").mkdir(mode=0o755, parents=True, exist_ok=True)
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        mounts.mount_setattr(top, attr_set=mounts.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(top)
 
 
 def _bind_over(source: Path, path: str) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import atomic
-from agent.engine import init, link, program, rootfs, store, sysctls, usage
+from agent.engine import binds, init, link, program, rootfs, store, sysctls, usage
 from agent.engine.cgroup import Tasks
 from agent.engine.eventloop import Loop
 from agent.engine.logs import MAX_BYTES, MAX_FILES, LogWriter
@@ -90,8 +90,10 @@ class Monitor:
         max_bytes, max_files = plan.get("log_limits", (MAX_BYTES, MAX_FILES))
         self._log = LogWriter(Path(plan["log"]), max_bytes=max_bytes, max_files=max_files)
 
-    def mount_root(self, userns: int = -1) -> None:
-        """Mount the container's root where the plan says. `userns`: see rootfs.mount_root(). Raises OSError."""
+    def mount_root(self, userns: int = -1, *, to_restore: bool = False) -> None:
+        """Mount the container's root where the plan says. `userns`: see rootfs.mount_root(); `to_restore`: its binds not in it, but
+        where CRIU takes them from. Raises OSError.
+        """
         rootfs.mount_root(
             layers=[Path(layer) for layer in self.plan["layers"]],
             writable=Path(self.plan["writable"]),
@@ -100,7 +102,18 @@ class Monitor:
             ids_count=self.plan["ids_count"],
             binds=self.plan.get("binds", ()),
             userns=userns,
+            staging=self._staging() if to_restore else None,
         )
+
+    def _staging(self) -> Path:
+        return Path(self.plan.get("staging", "/nonexistent"))
+
+    def unstage(self) -> None:
+        """What CRIU was to take is in the container, or not wanted any more."""
+        try:
+            binds.unstage(self._staging())
+        except OSError as exc:
+            say(f"cannot unmount what was staged: {exc}")
 
     def make_stdio(self) -> ContainerEnds:
         """New stdio for the container, read from now on. Close the container's ends with
@@ -197,6 +210,7 @@ class Monitor:
         if self._log:
             self._log.close()
             self._log = None
+        self.unstage()
         try:
             mounts.unmount_all(Path(self.plan["root"]))
         except OSError as exc:

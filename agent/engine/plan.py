@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ def make(
     cgroup: Cgroup,
     *,
     seccomp: str,
+    mounts: Mapping[str, Any],
     own: local.Local = local.NOTHING,
 ) -> dict[str, Any]:
-    """JSON. `directory`: the container's; `layers`: unpacked, base first; `seccomp`: the file of its filter, "" for none; every path is the
-    host's.
+    """JSON. `mounts`: mounted.plan(); `directory`: the container's; `layers`: unpacked, base first; `seccomp`: the file of its filter,
+    "" for none; every path is the host's.
     """
-    return own.plan() | {
+    return {**mounts, **own.plan()} | {
         "id": spec.id,
         "root": str(directory / "rootfs"),
         "layers": [str(layer) for layer in layers],

@@ -45,13 +45,15 @@ def mount_root(
     ids_count: int,
     binds: Sequence[Mapping[str, Any]] = (),
     userns: int = -1,
+    staging: Path | None = None,
 ) -> None:
     """Mount at `target` the overlay of `layers` (base first) under `writable`, which has `upper/` and `work/` on one
     file system.
 
     Whatever an earlier attempt left mounted at `target` goes first. Missing mount points for /proc, /sys and /dev are
-    made, as the container's root. `binds`: what of the host is put into it, see binds.py. `userns`: a descriptor
-    of a user namespace with these ids, where the caller has one; else one is made. Raises OSError; then nothing stays mounted.
+    made, as the container's root. `binds`: what of the host is put into it, see binds.py; with `staging` not into it but there, for
+    CRIU. `userns`: a descriptor of a user namespace with these ids, where the caller has one; else one is made. Raises OSError;
+    then nothing stays mounted in it.
     """
     mounts.unmount_all(target)
     target.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,10 @@ def mount_root(
         try:
             with _mounter(ids_base):
                 _make_mount_points(target)
-            bound.attach(target, binds, own, lambda work: _as_root(work, ids_base))
+            if staging is None:
+                bound.attach(target, binds, own, lambda work: _as_root(work, ids_base))
+            elif binds:
+                bound.stage(staging, binds, own, ids_base)
         except OSError:
             mounts.unmount_all(target)
             raise

@@ -53,6 +53,7 @@ class Mount:
     no_copy: bool = False
     anonymous: bool = False
     create_source: bool = False
+    options: tuple[str, ...] = ()  # of a tmpfs: "exec", "uid=1000", ...
 
 
 @dataclass(frozen=True, kw_only=True)

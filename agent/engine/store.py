@@ -9,6 +9,7 @@ hold.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -117,6 +118,14 @@ class Store:
             raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all") from None
         except (KeyError, TypeError, ValueError) as exc:
             raise StorageError(f"{path} is not a container spec: {exc!r}") from exc
+
+    def specs(self) -> list[ContainerSpec]:
+        """Of every container that is there."""
+        found = []
+        for container_id in self.ids():
+            with contextlib.suppress(NotFound):  # removed while we looked
+                found.append(self.spec(container_id))
+        return found
 
     def write_spec(self, spec: ContainerSpec) -> None:
         """Of a container that exists."""

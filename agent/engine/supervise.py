@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
-from agent.engine import network
+from agent.engine import binds, network
 from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError
@@ -172,6 +172,7 @@ class Supervisor:
             log.warning("container %s has lost its monitor; its tasks run on: %s", container_id, cgroup.procs())
             return False
         mounts.unmount_all(self._store.directory(container_id) / "rootfs")
+        binds.unstage(self._config.staging_dir / container_id)
         if at_exit:
             with self._guard:
                 self._leaving[self._store.spec(container_id).network.address] = container_id

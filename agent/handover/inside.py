@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engine.spec import Network
+from agent.engine.spec import ContainerSpec, Network
 from agent.storage import tree_scan
 
 
@@ -76,6 +76,13 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
                     )
                 )
     return found
+
+
+def of_mounts(spec: ContainerSpec) -> list[Blocker]:
+    """Mounts do not move yet."""
+    if not spec.mounts and not spec.read_only:
+        return []
+    return [Blocker(what="it has mounts of its own, or a read-only root", where=spec.name, remedy="run it without")]
 
 
 def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:

@@ -114,7 +114,11 @@ class Source:
                 memory_bytes=inside.memory_bytes(pids),
                 layer_bytes=layer.size_bytes(),
                 tasks=len(pids),
-                blockers=[*inside.of_network(status.spec.network), *inside.blockers(status.pid, pids)],
+                blockers=[
+                    *inside.of_network(status.spec.network),
+                    *inside.of_mounts(status.spec),
+                    *inside.blockers(status.pid, pids),
+                ],
             )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:

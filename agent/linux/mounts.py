@@ -83,6 +83,11 @@ def remount_bind(target: Path, flags: int) -> None:
     mount(None, target, None, MS_REMOUNT | MS_BIND | flags)
 
 
+def make_slave(target: Path) -> None:
+    """Receive mount events of other namespaces in the tree at `target`, send none."""
+    mount(None, target, None, MS_REC | MS_SLAVE)
+
+
 def make_private(target: Path) -> None:
     """Neither send mount events of the tree at `target` to other namespaces nor receive theirs."""
     mount(None, target, None, MS_REC | MS_PRIVATE)
@@ -118,9 +123,11 @@ def move_mount_onto(fd: int, place: int) -> None:
     _move_mount(fd, b"", place, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def mount_setattr(fd: int, *, attr_set: int, attr_clear: int = 0, userns: int = 0) -> None:
-    """Set MOUNT_ATTR_* of the mount `fd`; MOUNT_ATTR_IDMAP takes the ids from the user namespace descriptor `userns`."""
-    attributes = struct.pack("QQQQ", attr_set, attr_clear, 0, userns)
+def mount_setattr(fd: int, *, attr_set: int, attr_clear: int = 0, propagation: int = 0, userns: int = 0) -> None:
+    """Set MOUNT_ATTR_* of the mount `fd`; MOUNT_ATTR_IDMAP takes the ids from the user namespace descriptor `userns`.
+    `propagation`: MS_PRIVATE or MS_SLAVE; 0 = as it is.
+    """
+    attributes = struct.pack("QQQQ", attr_set, attr_clear, propagation, userns)
     _mount_setattr(fd, b"", AT_EMPTY_PATH, attributes, len(attributes))
 
 

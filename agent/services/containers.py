@@ -38,7 +38,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         return pb.KillResponse()
 
     def Remove(self, request: pb.RemoveRequest, context: grpc.ServicerContext) -> pb.RemoveResponse:
-        self._engine.remove(convert.container_id(request.id), request.force)
+        self._engine.remove(convert.container_id(request.id), request.force, volumes=request.volumes)
         return pb.RemoveResponse()
 
     def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.state import ContainerStatus, State
 from agent.engine.usage import Usage
+from agent.engine.volumes import Volume
 from agent.errors import InvalidArgument, NotFound
 from agent.setup.capability import Capability
 from agent.storage.images import Image, ImageConfig
@@ -88,6 +90,14 @@ def status_to_proto(status: ContainerStatus) -> types_pb2.ContainerStatus:
 
 def usage_to_proto(container_id: str, used: Usage, memory_limit_bytes: int) -> types_pb2.ContainerUsage:
     return types_pb2.ContainerUsage(id=container_id, memory_limit_bytes=memory_limit_bytes, **dataclasses.asdict(used))
+
+
+def volume_to_proto(volume: Volume) -> types_pb2.Volume:
+    return types_pb2.Volume(**dataclasses.asdict(volume))
+
+
+def volumes_from_proto(found: Iterable[types_pb2.Volume]) -> list[Volume]:
+    return [messages.record(Volume, one) for one in found]
 
 
 def config_from_proto(message: types_pb2.ImageConfig) -> ImageConfig:

@@ -65,17 +65,8 @@ class WritableLayer:
             raise StorageError(f"cannot remove the writable layer {self._path}: {exc}") from exc
 
     def size_bytes(self) -> int:
-        """Bytes of data in the upper directory, holes not counted, an inode with many names once."""
-        try:
-            directories = tree_scan.Directories(self.upper)
-            try:
-                found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found
-            finally:
-                directories.close()
-        except OSError as exc:
-            raise StorageError(f"cannot read the writable layer {self.upper}: {exc.strerror}") from exc
-        files = [one.status for one in found.values() if stat.S_ISREG(one.status.st_mode)]
-        return sum(min(status.st_size, status.st_blocks * 512) for status in files)
+        """Bytes of data in the upper directory, see tree_bytes."""
+        return tree_bytes(self.upper)
 
     def _write(self, parts: Sequence[str], data: bytes, lower: Sequence[Path]) -> None:
         directory = self.upper
@@ -95,6 +86,20 @@ class WritableLayer:
             file.write(data)
             os.fchown(fd, 0, 0)
             os.fchmod(fd, 0o644)
+
+
+def tree_bytes(root: Path) -> int:
+    """Bytes of data in a directory, holes not counted, an inode with many names once. Raises StorageError."""
+    try:
+        directories = tree_scan.Directories(root)
+        try:
+            found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found
+        finally:
+            directories.close()
+    except OSError as exc:
+        raise StorageError(f"cannot read {root}: {exc.strerror}") from exc
+    files = [one.status for one in found.values() if stat.S_ISREG(one.status.st_mode)]
+    return sum(min(status.st_size, status.st_blocks * 512) for status in files)
 
 
 def sync(*directories: Path) -> None:

@@ -47,6 +47,7 @@ KINDS = {
     "DEST": "paths",
     "IMAGE": "images",
     "HOST": "hosts",
+    "VOLUME": "volumes",
     "ID": "migrations",
     "containers": "containers",
     "container": "containers",
@@ -148,6 +149,8 @@ def names(kind: str, coordinator: str | None) -> list[str]:
                 return sorted(f"{one.name}:" for one in client.containers(all=True))
             if kind == "containers":
                 return sorted(one.name for one in client.containers(all=True))
+            if kind == "volumes":
+                return sorted({one.name for one in client.volumes()})
             if kind == "hosts":
                 return [host.name for host in client.hosts(facts=False)]
             if kind == "images":

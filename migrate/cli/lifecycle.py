@@ -49,6 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers, "rm", help="remove containers", examples="migrate rm web1\nmigrate rm -f $(migrate ps -aq)"
     )
     remove.add_argument("-f", "--force", action="store_true", help="kill running containers first")
+    remove.add_argument("-v", "--volumes", action="store_true", help="remove their anonymous volumes too")
     wait = command(
         subparsers,
         "wait",
@@ -94,7 +95,7 @@ def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
         return name
 
     def remove(name: str) -> str:
-        client.remove(name, force=args.force)
+        client.remove(name, force=args.force, volumes=args.volumes)
         return name
 
     def wait(name: str) -> str:

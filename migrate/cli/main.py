@@ -79,6 +79,10 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         ),
     ),
     (
+        "volumes",
+        (("volume", "volume", "create, list, inspect, remove and prune volumes"),),
+    ),
+    (
         "fleet",
         (
             ("hosts", "hosts", "list hosts and what they can do"),

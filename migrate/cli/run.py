@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, network, security, upkeep, values
+from migrate.cli import limits, mounts, network, security, upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ RUN = """
 migrate run -d --name web1 --host host1 redis
 migrate run -it --rm --host host1 debian bash
 migrate run -d --name web1 -p 8080:80 -p 127.0.0.1:5353:53/udp app
+migrate run -d --name db1 -v data:/var/lib/db -v /srv/conf:/etc/db:ro --read-only --tmpfs /run app
 migrate run -d --rm --name job1 --host host1 app /bin/job
 migrate run -d --restart unless-stopped --health-cmd "curl -f http://localhost/" --host host1 app
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
@@ -89,6 +90,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     security.add_options(parser)
     upkeep.add_options(parser)
     network.add_options(parser)
+    mounts.add_options(parser)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -100,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         environment = values.environment(args.env, args.env_file)
         life = upkeep.fields(args)
+        mounted = mounts.fields(args)
     except argparse.ArgumentTypeError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2 if args.command == "create" else 125
@@ -117,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         **network.fields(args),
         **security.fields(args),
         **life,
+        **mounted,
         tty=args.tty,
         stdin_open=args.interactive,
         labels=values.labels(args.label),

@@ -28,6 +28,7 @@ STUBS: Mapping[str, Any] = {
     "Images": agent_pb2_grpc.ImagesStub,
     "Builds": agent_pb2_grpc.BuildsStub,
     "Files": agent_pb2_grpc.FilesStub,
+    "Volumes": agent_pb2_grpc.VolumesStub,
     "Migration": agent_pb2_grpc.MigrationStub,
 }
 
@@ -57,6 +58,8 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Images.Pull": None,
     "Images.Push": None,
     "Images.Login": 60.0,
+    "Volumes.Remove": 600.0,
+    "Volumes.Prune": 600.0,
     "Files.CopyOut": None,
     "Files.CopyIn": None,
     "Files.Export": None,
@@ -68,7 +71,7 @@ DEADLINES_S: Mapping[str, float | None] = {
 REPEATABLE = frozenset(
     {
         "Host.Facts", "Containers.List", "Containers.Inspect", "Containers.Update", "Containers.Usage", "Containers.Top",
-        "Images.List", "Images.Inspect",
+        "Images.List", "Images.Inspect", "Volumes.Create", "Volumes.List", "Volumes.Inspect",
     }
 )  # fmt: skip
 MIGRATION_STREAMS = frozenset({"SendLayers", "Precopy", "Freeze"})

@@ -125,7 +125,7 @@ class FleetContainers:
             lambda agent, c: agent.call("Containers", "Kill", agent_pb2.KillRequest(id=c.id, signal=signal)),
         )
 
-    def remove(self, name: str, *, force: bool) -> None:
+    def remove(self, name: str, *, force: bool, volumes: bool = False) -> None:
         """From the host, then from the store. Refused while a move is under way."""
         container = self.store.container(name)
         if move := self.move_of(container):
@@ -135,7 +135,9 @@ class FleetContainers:
 
         def remove(agent: Agent, container: Container) -> None:
             try:
-                agent.call("Containers", "Remove", agent_pb2.RemoveRequest(id=container.id, force=force))
+                agent.call(
+                    "Containers", "Remove", agent_pb2.RemoveRequest(id=container.id, force=force, volumes=volumes)
+                )
             except NotFound:
                 if self.store.container(container.id).owner != container.owner:
                     raise  # it has just been moved away

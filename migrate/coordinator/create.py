@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from google.protobuf import json_format
 
-from migrate.coordinator import allocate, capabilities, images, networks
+from migrate.coordinator import allocate, capabilities, images, mounts, networks
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.allocate import IDS_COUNT, Allocation
 from migrate.coordinator.store import Container, Desired, Store
@@ -65,7 +65,7 @@ def run(
 def undo(store: Store, agent: Agent, container: Container, error: MigrateError) -> None:
     """Remove what may be on the host, then the allocation. Where the host does not answer both stay: `error` says so."""
     try:
-        agent.call("Containers", "Remove", agent_pb2.RemoveRequest(id=container.id, force=True))
+        agent.call("Containers", "Remove", agent_pb2.RemoveRequest(id=container.id, force=True, volumes=True))
     except NotFound:
         pass  # it never came to be
     except MigrateError as exc:
@@ -110,7 +110,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         stop_timeout_s=request.stop_timeout_s or DEFAULT_STOP_TIMEOUT_S,
         labels={**config.labels, **request.labels},
         remove_on_exit=request.remove_on_exit,
-        mounts=request.mounts,
+        mounts=mounts.resolved(request.mounts, config.volumes),
         read_only=request.read_only,
         isolation=request.isolation,
         restart=request.restart,

@@ -22,6 +22,7 @@ from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Host, Store
+from migrate.coordinator.volumes import VolumesService
 from migrate.errors import MigrateError, WrongState
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
@@ -65,6 +66,8 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(builds, self._server)  # type: ignore[no-untyped-call]  # generated
         lifecycle = LifecycleService(containers)
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(lifecycle, self._server)  # type: ignore[no-untyped-call]  # generated
+        volumes = VolumesService(self.store, self.pool)
+        coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(volumes, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 

@@ -59,7 +59,7 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
         return agent_pb2.KillResponse()
 
     def Remove(self, request: coordinator_pb2.RemoveContainerRequest, context: Call) -> agent_pb2.RemoveResponse:  # noqa: N802, ARG002
-        self._containers.remove(request.name, force=request.force)
+        self._containers.remove(request.name, force=request.force, volumes=request.volumes)
         return agent_pb2.RemoveResponse()
 
     def Wait(self, request: coordinator_pb2.NameRequest, context: Call) -> types_pb2.ContainerStatus:  # noqa: N802

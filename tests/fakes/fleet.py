@@ -18,6 +18,7 @@ from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Fleet, Host, MigrationId, Store, change_owner
+from migrate.coordinator.volumes import VolumesService
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
@@ -56,6 +57,7 @@ class FakeFleet:
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(BuildsService(self.store, self.pool), self._server)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(FilesService(containers), self._server)
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(LifecycleService(containers), self._server)
+        coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(VolumesService(self.store, self.pool), self._server)
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"

@@ -18,6 +18,10 @@ import grpc
 
 from agent import errors
 from agent.engine.events import EventLog
+from agent.engine.spec import ContainerSpec
+from agent.engine.volumes import Volumes
+from agent.services import convert
+from agent.services.volumes import VolumesService
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
@@ -45,6 +49,7 @@ class FakeHost:
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
         self.files = FilesService(self, directory)
+        self.volumes = Volumes(directory / f"{name}-volumes", self._specs)
         self.lifecycle = LifecycleService(self, EventLog(directory / f"{name}-events.jsonl"))
 
     def serve(self, migration: agent_pb2_grpc.MigrationServicer | None = None) -> FakeHost:
@@ -59,6 +64,7 @@ class FakeHost:
         agent_pb2_grpc.add_ImagesServicer_to_server(ImagesService(self), self._server)
         agent_pb2_grpc.add_BuildsServicer_to_server(BuildsService(self), self._server)
         agent_pb2_grpc.add_FilesServicer_to_server(self.files, self._server)
+        agent_pb2_grpc.add_VolumesServicer_to_server(VolumesService(self.volumes), self._server)
         agent_pb2_grpc.add_LifecycleServicer_to_server(self.lifecycle, self._server)
         if migration is not None:
             agent_pb2_grpc.add_MigrationServicer_to_server(_Late(migration), self._server)
@@ -81,6 +87,9 @@ class FakeHost:
         )
         self.images[name] = image
         return image
+
+    def _specs(self) -> list[ContainerSpec]:
+        return [convert.spec_from_proto(each.spec) for each in self.containers.values()]
 
     def called(self, name: str) -> None:
         self.calls.append(name)
@@ -187,6 +196,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
     def Create(self, request, context):  # noqa: N802
         self._host.called("Containers.Create")
         container = self._host.containers[request.spec.id] = FakeContainer(request.spec)
+        self._host.volumes.ensure(convert.spec_from_proto(request.spec))
         return container.status(self._host.name)
 
     def Start(self, request, context):  # noqa: N802
@@ -247,6 +257,8 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         with self._host.changed:
             del self._host.containers[request.id]
             self._host.changed.notify_all()
+        if request.volumes:
+            self._host.volumes.remove_anonymous(convert.spec_from_proto(container.spec))
         return agent_pb2.RemoveResponse()
 
     def Inspect(self, request, context):  # noqa: N802

@@ -1,0 +1,124 @@
+"""A container's mounts besides its root, as its spec says them and as this host makes them: the part of init.Plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from agent.engine.spec import ContainerSpec, Mount
+from agent.errors import InvalidArgument, NotFound
+
+PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared")
+TMPFS_OPTIONS = ("exec", "noexec", "suid", "nosuid", "dev", "nodev", "uid", "gid", "nr_inodes")
+RESERVED = ("/", "/proc", "/sys", "/dev")
+KINDS = ("bind", "volume", "tmpfs")
+
+
+def check(spec: ContainerSpec) -> None:
+    """Raises InvalidArgument for what cannot be mounted on any host."""
+    seen: dict[str, Mount] = {}
+    for mount in spec.mounts:
+        target = mount.target
+        if mount.kind not in KINDS:
+            raise InvalidArgument(f"{mount.kind!r} is no kind of a mount: bind, volume or tmpfs")
+        if not target.startswith("/") or ".." in PurePosixPath(target).parts or "\0" in target:
+            raise InvalidArgument(f"the target of a mount is an absolute path, not {target!r}")
+        inside = clean(target).startswith(("/proc/", "/sys/")) or (
+            clean(target).startswith("/dev/") and mount.kind != "tmpfs"
+        )
+        if clean(target) in RESERVED or inside:
+            raise InvalidArgument(f"nothing can be mounted at {target}: that is the container's own")
+        if clean(target) in seen:
+            raise InvalidArgument(f"two mounts have the target {target}")
+        seen[clean(target)] = mount
+        if mount.kind == "bind" and (not mount.source.startswith("/") or ".." in PurePosixPath(mount.source).parts):
+            raise InvalidArgument(f"the source of a bind mount is an absolute path, not {mount.source!r}")
+        if mount.propagation not in PROPAGATIONS:
+            raise InvalidArgument(
+                f"{mount.propagation!r} is no propagation of a mount", hint="rprivate, rslave, rshared"
+            )
+        for option in mount.options:
+            if mount.kind != "tmpfs" or option.partition("=")[0] not in TMPFS_OPTIONS or "," in option:
+                raise InvalidArgument(f"{option!r} is no option of a mount of the kind {mount.kind}")
+    for target, mount in seen.items():
+        above = next((str(parent) for parent in PurePosixPath(target).parents if str(parent) in seen), "")
+        if above and seen[above].kind == "tmpfs" and mount.kind != "tmpfs":
+            raise InvalidArgument(f"{target} lies in the tmpfs at {above}, where nothing can be mounted")
+
+
+def clean(target: str) -> str:
+    return "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
+
+
+def make_sources(spec: ContainerSpec) -> None:
+    """Make those directories of the host that are to be made. Raises NotFound for a bind's source that is not there."""
+    for mount in spec.mounts:
+        if mount.kind != "bind" or os.path.lexists(mount.source):
+            continue
+        if not mount.create_source:
+            raise NotFound(f"bind source path does not exist: {mount.source}", hint="make it on the host, or use -v")
+        try:
+            Path(mount.source).mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise InvalidArgument(f"cannot make {mount.source}: {exc.strerror}") from exc
+
+
+def missing(spec_mounts: tuple[Mount, ...]) -> list[str]:
+    """The sources of binds that this host lacks."""
+    return [mount.source for mount in spec_mounts if mount.kind == "bind" and not Path(mount.source).exists()]
+
+
+def plan(
+    spec: ContainerSpec, volume: Callable[[str], tuple[Path, Path]], staging: Path, *, fresh: bool
+) -> dict[str, Any]:
+    """`volume`: of a name the path of its files and that of its marker of filling; `staging`: where a restore finds the binds;
+    `fresh`: the container never ran.
+    """
+    found: dict[str, Any] = {}
+    ordered = sorted(spec.mounts, key=lambda mount: len(PurePosixPath(clean(mount.target)).parts))
+    binds, scratch = [], []
+    for mount in ordered:
+        if mount.kind == "tmpfs":
+            scratch.append(_tmpfs(mount))
+            continue
+        source, marker = volume(mount.source) if mount.kind == "volume" else (Path(mount.source), Path())
+        binds.append(
+            {
+                "source": str(source),
+                "target": clean(mount.target),
+                "read_only": mount.read_only,
+                "idmapped": True,
+                "propagation": mount.propagation.removeprefix("r") or "private",
+                "fill": str(marker) if mount.kind == "volume" and fresh and not mount.no_copy else "",
+            }
+        )
+    if binds:
+        found |= {"binds": binds, "staging": str(staging)}
+    if scratch:
+        found["scratch"] = scratch
+    if spec.read_only:
+        found["read_only"] = True
+    return found
+
+
+def _tmpfs(mount: Mount) -> dict[str, Any]:
+    """Docker's: no programs, no devices, no set-uid, unless the options say so."""
+    flags, data = ["nosuid", "nodev", "noexec"], []
+    for option in mount.options:
+        if "=" in option:
+            data.append(option)
+        elif option.startswith("no"):
+            flags.append(option)
+        else:
+            flags = [flag for flag in flags if flag != f"no{option}"]
+    if mount.read_only:
+        flags.append("ro")
+    return {
+        "target": clean(mount.target),
+        "size_bytes": mount.size_bytes,
+        "mode": mount.mode or 0o1777,
+        "flags": sorted(set(flags)),
+        "data": data,
+    }
