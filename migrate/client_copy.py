@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from migrate.errors import InvalidArgument, MigrateError, NotFound, Unreachable
 from migrate.records_files import Copied
 from protos import agent_pb2
 
-_BUFFER_BYTES = 1 << 20
-
 
 def receive(
     chunks: Iterator[agent_pb2.FileChunk], destination: str | Path, *, archive: bool, progress: Callable[[int], None]
@@ -26,7 +23,7 @@ def receive(
         reading = _Reading(chunks, progress)
         source = reading.source()
         with _local(), _root() as root, paths.destination(root, _absolute(destination), source) as where:
-            placed = place.members(io.BufferedReader(reading, _BUFFER_BYTES), where, owner)
+            placed = place.members(reading, where, owner)
     finally:
         cast(Any, chunks).close()  # a generator: ends the call
     return Copied(
@@ -43,11 +40,10 @@ def packed(source: str | Path, *, follow: bool) -> Iterator[tuple[paths.Source, 
             yield what, _explaining(pack.tree(located.parent, located.name, what.name))
 
 
-class _Reading(io.RawIOBase):
-    """The chunks as a file to be read once. Unreachable where they are cut off."""
+class _Reading:
+    """The chunks as a stream to be read once. Unreachable where they are cut off."""
 
     def __init__(self, chunks: Iterator[agent_pb2.FileChunk], progress: Callable[[int], None]) -> None:
-        super().__init__()
         self._progress = progress
         self.size = 0
         self._chunks = chunks
@@ -62,16 +58,10 @@ class _Reading(io.RawIOBase):
         found = first.source
         return paths.Source(name=found.name, mode=found.mode, size=found.size, link_target=found.link_target)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(self._next())
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+    def read(self, size: int, /) -> bytes:
+        rest = self._rest or memoryview(self._next())
+        self._rest = rest[size:]
+        return bytes(rest[:size])
 
     def _next(self) -> bytes:
         """b"" at the end."""

@@ -167,8 +167,7 @@ def _copy_in(request: dict[str, Any], root: int, pipe: int, channel: socket.sock
         open(pipe, "rb", buffering=0, closefd=False) as tar,
     ):
         _refuse_read_only(where)
-        whole = io.BufferedReader(_Whole(tar, channel), PIPE_BYTES)
-        placed = place.members(whole, where, place.Owner(request["owner"]), root=root)
+        placed = place.members(_Whole(tar, channel), where, place.Owner(request["owner"]), root=root)
         return {"type": "done", **dataclasses.asdict(placed)}
 
 
@@ -177,23 +176,19 @@ def _refuse_read_only(where: paths.Destination) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(where.text))
 
 
-class _Whole(io.RawIOBase):
+class _Whole:
     """The tar in the pipe. Its end counts only where the agent says that it is the end: a file of which a part came must not stay."""
 
     def __init__(self, tar: io.FileIO, channel: socket.socket) -> None:
-        super().__init__()
         self._tar, self._channel, self._ended = tar, channel, False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = 0 if self._ended else self._tar.readinto(buffer)
-        if not count and not self._ended:
+    def read(self, size: int, /) -> bytes:
+        data = b"" if self._ended else self._tar.read(size)
+        if not data and size and not self._ended:
             self._ended = True
             if (sync.receive(self._channel)[0] or {}).get("type") != "end":
                 raise BrokenPipeError(errno.EPIPE, "the tar was cut off")
-        return count
+        return data
 
 
 _VERBS = {"copy-out": _copy_out, "copy-in": _copy_in, "export": _export}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import tarfile
 import zlib
@@ -15,6 +14,7 @@ from agent.filetree.paths import Misfit
 
 # What the parser lets through when a header is damaged or hostile.
 DAMAGED = (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, RecursionError)
+_MAGIC_BYTES = 6
 _LARGEST_HEADER = 16 << 20  # one with names and extended attributes: more than this is an attack on our memory
 _HEADERS = (
     tarfile.XHDTYPE,
@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Stream(Protocol):
-    """What is needed of a file. `read` gives b"" only at the end."""
+    """What is needed of a file. `read` may give less than was asked for, and b"" only at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -38,7 +38,9 @@ def members(tar: Stream) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
 
     Raises Misfit for what is no tar or a damaged one, and what `tar` raises. No bytes at all are a tar of nothing.
     """
-    begin = tar.read(tarfile.BLOCKSIZE)
+    begin = b""
+    while len(begin) < _MAGIC_BYTES and (more := tar.read(tarfile.BLOCKSIZE)):
+        begin += more
     if not begin:
         return
     whole = _Whole(begin, tar)
@@ -86,10 +88,8 @@ class _Whole:
         self._begin, self._rest = begin, rest
 
     def read(self, size: int) -> bytes:
-        begin, self._begin = self._begin, b""
-        if len(begin) > size:
-            begin, self._begin = begin[:size], begin[size:]
-        return begin + self._rest.read(size - len(begin)) if len(begin) < size else begin
+        begin, self._begin = self._begin[:size], self._begin[size:]
+        return begin or self._rest.read(size)
 
 
 class _Decompressed:
@@ -100,7 +100,7 @@ class _Decompressed:
 
     def read(self, size: int) -> bytes:
         try:
-            return cast(bytes, self._file.read(size))
+            return cast(bytes, self._file.read1(size))
         except (zlib.error, lzma.LZMAError, EOFError) as exc:
             raise Misfit(f"the compressed tar is damaged: {exc}") from exc
         except OSError as exc:  # gzip's and bz2's own have no number
@@ -110,27 +110,11 @@ class _Decompressed:
 
 
 def _plain(begin: bytes, whole: Stream) -> IO[bytes]:
-    below = cast(IO[bytes], io.BufferedReader(_Raw(whole), _BUFFER_BYTES))
+    below = cast(IO[bytes], whole)
     if begin.startswith(b"\x1f\x8b"):
         return cast(IO[bytes], _Decompressed(gzip.GzipFile(fileobj=below)))
     if begin.startswith(b"BZh"):
         return cast(IO[bytes], _Decompressed(bz2.BZ2File(below)))
     if begin.startswith(b"\xfd7zXZ\x00"):
         return cast(IO[bytes], _Decompressed(lzma.LZMAFile(below)))
-    return cast(IO[bytes], whole)
-
-
-class _Raw(io.RawIOBase):
-    """A Stream as the decompressors want it."""
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    return below

@@ -154,6 +154,27 @@ def test_damaged_tars_leave_no_part_of_a_file(root: int, tmp_path: Path, data: b
     assert list(tmp_path.iterdir()) == []
 
 
+class _ByteByByte:
+    """A stream that looks at `there`, once it has given 2000 bytes."""
+
+    def __init__(self, data: bytes, there: Path | None) -> None:
+        self._data, self._there, self._position = data, there, 0
+
+    def read(self, _size: int, /) -> bytes:
+        self._position += 1
+        if self._position == 2000 and self._there is not None:
+            assert self._there.read_bytes() == b"1"
+        return self._data[self._position - 1 : self._position]
+
+
+def test_members_are_placed_as_they_come(root: int, tmp_path: Path) -> None:
+    """A sender that is silent after a file does not keep that file away; bytes may come one by one."""
+    data = tar_of(("a", b"1"), ("b", b"2"))
+    for stream in (_ByteByByte(data, tmp_path / "a"), _ByteByByte(gzip.compress(data), None)):
+        with paths.destination(root, b"/", None) as where:
+            assert place.members(stream, where, place.Owner.MINE).files == 2
+
+
 def test_hostile_headers_are_refused(root: int, tmp_path: Path) -> None:
     """Headers in headers, a header that would fill the memory, numbers that are none."""
     nested = tarfile.TarInfo._create_pax_generic_header({"a": "b"}, tarfile.XHDTYPE, "utf-8")  # type: ignore[attr-defined]
