@@ -38,7 +38,7 @@ from typing import NoReturn, NotRequired, TypedDict, cast
 
 from agent.engine import program, rlimits, sync
 from agent.engine.program import StepError, step
-from agent.linux import namespaces, process
+from agent.linux import keyring, namespaces, process
 
 HANG_UP_GRACE_S = 5.0
 PTMX = os.makedev(5, 2)
@@ -103,6 +103,7 @@ def main() -> int:
 
 def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
     """Enter the container and start the program; returns its pid on the host once execve has worked."""
+    keyring.join_new_session()
     process.set_dumpable(False)  # nobody in there may look into this process before it has become theirs
     with step("limits"):
         Path("/proc/self/oom_score_adj").write_text(str(request["oom_score_adj"]))

@@ -31,7 +31,7 @@ from agent.engine.monitor_clients import Client, Handler, Message, Server
 from agent.engine.monitor_start import Birth
 from agent.engine.monitor_stdio import ContainerEnds, Stdio
 from agent.errors import AgentError
-from agent.linux import mounts, process
+from agent.linux import keyring, mounts, process
 
 IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
@@ -76,6 +76,7 @@ class Monitor:
         self._server.add(connection)
 
     def run(self) -> None:
+        keyring.join_new_session()  # the container's, after a restore too
         self._birth = Birth(self.loop)
         self.loop.run()
 
