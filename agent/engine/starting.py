@@ -54,13 +54,19 @@ class Starting:
             live = self._supervisor.spawn(spec.id)
             assert live.client is not None
             ahead, created = live.pid, live.client.begin("create", plan=self._told)
+            refused: AgentError | OSError | None = None
             try:
                 self._admit(ahead, restarts)  # while the root is mounted
+            except (AgentError, OSError) as exc:
+                refused = exc
+            try:
+                self._engine.ports.publish(spec)  # likewise
             finally:
                 pid = int(created()["pid"])
-            if pid != ahead:  # what was made ahead of need did not suit it
+            if pid != ahead:  # what was made ahead of need did not suit it, and may have been gone when it was admitted
                 self._admit(pid, restarts)
-            self._engine.ports.publish(spec)
+            elif refused is not None:
+                raise refused
             live.hold_outputs()
             for attachment in attachments:
                 attachment.connect(self._supervisor.runtime_dir(spec.id))
