@@ -79,7 +79,7 @@ class Engine:
         self._images = images
         self._writable_layer = writable_layer
         self.visits = Visits()
-        self.ports = Ports(config)
+        self.ports = Ports(config, self._is_ending)
         self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._lost)
         self.filters = Filters(config.seccomp_dir)
         self.volumes = Volumes(config.volumes_dir, self.store.specs)
@@ -433,6 +433,10 @@ class Engine:
             self._supervisor.settle(container_id)
         elif monitor_state != "exited":
             live.hold_outputs()
+
+    def _is_ending(self, container_id: str) -> bool:
+        live = self._supervisor.get(container_id)
+        return live is None or live.exited.is_set()
 
     def _publish_again(self) -> None:
         """The ports of those that run, and of those that are to arrive."""

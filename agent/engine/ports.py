@@ -12,7 +12,8 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from agent.errors import AgentError, Unsupported
 from agent.linux import conntrack, interfaces, nft
 
 ANY = "0.0.0.0"  # noqa: S104  what "" means; nothing listens here
+ENDING_LIMIT_S = 5.0
 _CONF = Path("/proc/sys/net/ipv4/conf")
 
 log = logging.getLogger(__name__)
@@ -35,10 +37,11 @@ class PortError(AgentError):
 
 
 class Ports:
-    """One a host. Thread-safe; every method is idempotent."""
+    """One a host. Thread-safe; every method is idempotent. `ending`: whether a container has ended and is being cleaned up after."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, ending: Callable[[str], bool] = lambda _container_id: False) -> None:
         self._config = config
+        self._ending = ending
         self._guard = threading.Lock()
         self._published: dict[str, ContainerSpec] = {}
         self._held: dict[str, list[socket.socket]] = {}
@@ -49,6 +52,7 @@ class Ports:
         """Take the container's ports and lead them to it. Raises PortError, Unsupported; nothing is taken then."""
         if not spec.network.ports:
             return
+        self._await_the_end(spec)
         with self._guard:
             if spec.id in self._published:
                 return
@@ -112,6 +116,21 @@ class Ports:
             except PortError as exc:
                 found.append(exc)
         return found
+
+    def _await_the_end(self, spec: ContainerSpec) -> None:
+        """Who was told that a container has exited may start the next one behind the same port at once."""
+        deadline = time.monotonic() + ENDING_LIMIT_S
+        while time.monotonic() < deadline:
+            with self._guard:
+                others = [
+                    other.id
+                    for other in self._published.values()
+                    if other.id != spec.id
+                    and any(_collide(port, wanted) for port in other.network.ports for wanted in spec.network.ports)
+                ]
+            if not any(self._ending(one) for one in others):
+                return
+            time.sleep(0.005)
 
     # ------------------------------------------------------------ parts; callers hold the guard
 

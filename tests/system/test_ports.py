@@ -221,6 +221,14 @@ def test_a_taken_port_is_an_error_at_the_start(host: EngineHost, engine: Engine)
         engine.start(second.id)
 
 
+def test_the_next_one_behind_the_same_port(host: EngineHost, engine: Engine) -> None:
+    """Whoever has seen a container exit can start another with its port at once, also while it is still cleaned up after."""
+    for _ in range(8):
+        spec = published(host, "true", Port(host_port=8080, container_port=80))
+        run(engine, replace(spec, remove_on_exit=True))
+        engine.wait(spec.id, 20)
+
+
 def test_an_agent_that_died(host: EngineHost, engine: Engine, outside: list[str]) -> None:
     """Ports work while no agent runs; the next one keeps those of living containers and drops those of dead ones."""
     lives = published(host, SERVE, Port(host_port=8080, container_port=80))
