@@ -119,7 +119,7 @@ class Files:
             "target": plan["root"],
             "ids_base": plan["ids_base"],
             "ids_count": plan["ids_count"],
-            "binds": [] if export else plan.get("binds", []),
+            "binds": [] if export else _seen(plan.get("binds", []), writable=writable),
             "writable": writable,
             "read_only": spec.read_only,
         }
@@ -264,6 +264,11 @@ class _Writing(_Helper):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _seen(binds: list[dict[str, Any]], *, writable: bool) -> list[dict[str, Any]]:
+    """An empty volume that the first start fills with what the image has there: who only looks sees the image's files."""
+    return [one for one in binds if writable or not one.get("fill") or any(Path(one["source"]).iterdir())]
 
 
 def _error(number: int, text: str) -> AgentError:

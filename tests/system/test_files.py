@@ -18,7 +18,7 @@ import pytest
 from agent.engine import adjust, local
 from agent.engine.container import Engine
 from agent.engine.files import Files, Reading
-from agent.engine.spec import ContainerSpec, Limits
+from agent.engine.spec import ContainerSpec, Limits, Mount
 from agent.engine.visits import Visits
 from agent.errors import AgentError, InvalidArgument, NotFound, StorageError, WrongState
 from agent.filetree.paths import Source
@@ -389,6 +389,44 @@ def test_what_is_mounted_from_the_host_is_reached_and_not_exported(
         names = tar.getnames()
     assert {"data", "file"} <= set(names)
     assert not [one for one in names if one.startswith("data/")]
+
+
+def test_volumes_of_containers_that_do_not_run(host: EngineHost, engine: Engine) -> None:
+    """Before the first start a new volume shows what the image has there; what is copied in is in the volume, before and after."""
+    mounts = (
+        Mount(kind="volume", source="etcetera", target="/etc"),
+        Mount(kind="volume", source="data", target="/data"),
+        Mount(kind="tmpfs", target="/scratch"),
+    )
+    spec = host.spec("ls /data >/seen; exec sleep 1000", mounts=mounts, read_only=False)
+    engine.create(spec, 1)
+    assert b"worker" in content(engine, spec, "/etc/passwd")
+    write(engine, spec, "/data", tar_of(before=b"1"))
+    assert content(engine, spec, "/data/before") == b"1"
+    engine.start(spec.id)
+    until(lambda: content(engine, spec, "/seen") == b"before\n")
+    write(engine, spec, "/scratch", tar_of(t=b"2"))
+    assert content(engine, spec, "/scratch/t") == b"2"
+    engine.kill(spec.id)
+    engine.wait(spec.id)
+    write(engine, spec, "/data", tar_of(after=b"3"))
+    with read(engine, spec, "/data") as tar:
+        assert tar.getnames() == ["data", "data/after", "data/before"]
+    upper = engine.store.directory(spec.id) / "layer/upper"
+    assert list((upper / "data").iterdir()) == []
+
+
+def test_a_read_only_root_is_read_only_for_cp_too(host: EngineHost, engine: Engine) -> None:
+    """Running or not; a volume in it is not."""
+    spec = host.spec("exec sleep 1000", mounts=(Mount(kind="volume", source="w", target="/w"),), read_only=True)
+    engine.create(spec, 1)
+    for _ in range(2):
+        with pytest.raises(WrongState, match="Read-only"):
+            write(engine, spec, "/", tar_of(x=b"1"))
+        write(engine, spec, "/w", tar_of(x=b"1"))
+        assert content(engine, spec, "/w/x") == b"1"
+        if not engine.inspect(spec.id).pid:
+            engine.start(spec.id)
 
 
 def test_a_file_that_is_mounted_is_written_in_place(host: EngineHost, engine: Engine) -> None:
