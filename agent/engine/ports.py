@@ -170,7 +170,7 @@ class Ports:
         """
         name = self._config.bridge
         bridge = _CONF / name
-        way_out = interfaces.network_of(name) if self._config.way_out else ""
+        way_out = interfaces.subnet_of(name) if self._config.way_out else ""
         try:
             if (bridge / "forwarding").read_text().strip() == "0":
                 self._guards_forwarding = True  # before it forwards: for us alone

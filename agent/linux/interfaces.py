@@ -15,7 +15,7 @@ def address_of(interface: str) -> str:
     return _ask(interface, _SIOCGIFADDR)
 
 
-def network_of(interface: str) -> str:
+def subnet_of(interface: str) -> str:
     """ "10.88.0.0/16", of its first address; "" without one."""
     address, mask = address_of(interface), _ask(interface, _SIOCGIFNETMASK)
     return str(ipaddress.IPv4Interface(f"{address}/{mask}").network) if address else ""

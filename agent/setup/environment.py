@@ -33,7 +33,9 @@ def ensure(checkout: Path, python: Path) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         _run([str(python), "-m", "venv", str(folder)], "apt-get install python3-venv")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    _run([*pip, "--editable", f"{checkout}[dev]"], "check that pip reaches its package index, then run this again")
+    # A path in a .pth file: setuptools' own finder would cost every start of the command line 20 ms.
+    editable = ["--config-settings", "editable_mode=compat", "--editable", f"{checkout}[dev]"]
+    _run([*pip, *editable], "check that pip reaches its package index, then run this again")
     stamp.write_text(wanted)
     return f"installed the project's Python packages in {folder}"
 
@@ -56,7 +58,7 @@ def _fingerprint(checkout: Path, python: Path) -> str:
     """Lines: checkout, interpreter and its build, hash of pyproject.toml."""
     interpreter = f"{python.resolve()} {sys.version if python.samefile(sys.executable) else python.stat().st_mtime_ns}"
     digest = hashlib.sha256((checkout / "pyproject.toml").read_bytes()).hexdigest()
-    return f"{checkout.resolve()}\n{' '.join(interpreter.split())}\n{digest}\n"
+    return f"{checkout.resolve()}\n{' '.join(interpreter.split())}\n{digest}\neditable_mode=compat\n"
 
 
 def _check_version(python: Path) -> None:

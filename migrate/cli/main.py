@@ -152,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean: {', '.join(close)}" if close else "migrate --help lists the commands"
         print(f"error: migrate has no command {name!r}\nhint: {hint}", file=sys.stderr)
         return 2
+    from migrate.cli import deferred  # here: help pages need none of what it defers
+
+    deferred.install()
     try:
         module = importlib.import_module(f"migrate.cli.{MODULES[name]}")
         parser = Parser(prog="migrate", add_help=False)
