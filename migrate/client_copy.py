@@ -104,7 +104,8 @@ def _root() -> Iterator[int]:
 
 
 def _explained(exc: OSError) -> MigrateError:
-    where = f": {exc.filename}" if exc.filename else ""
+    name = os.fsdecode(exc.filename) if isinstance(exc.filename, bytes) else exc.filename
+    where = f": {name}" if name else ""
     kind: Callable[[str], MigrateError] = NotFound if isinstance(exc, FileNotFoundError) else InvalidArgument
     return kind(f"on this machine: {exc.strerror or exc}{where}")
 

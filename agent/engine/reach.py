@@ -58,7 +58,8 @@ def main() -> int:
     except MemoryError:
         answer = {"type": "error", "errno": errno.ENOMEM, "text": "the tar has a header too large to be read"}
     except OSError as exc:
-        text = f"{exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else "")
+        name = os.fsdecode(exc.filename) if isinstance(exc.filename, bytes) else exc.filename
+        text = f"{exc.strerror or exc}" + (f": {name}" if name else "")
         answer = {"type": "error", "errno": exc.errno or errno.EIO, "text": text}
     for fd in fds:
         os.close(fd)  # the agent reads to its end first

@@ -109,7 +109,7 @@ def test_files_and_directories_go_out_and_in(inside: Inside, here: Path, capsys:
         ("nothing", "web1:/", 3, "on this machine: No such file"),
         ("web1:/dir", "file", 2, "cannot copy a directory to the file"),
         ("web1:/f", "no/", 2, "does not exist"),
-        ("web1:/f", "no/where", 3, "on this machine: No such file"),
+        ("web1:/f", "no/where", 3, "here/no\n"),
         ("dir", "web1:/f", 2, "cannot copy a directory to the file"),
         ("file/", "web1:/", 2, "Not a directory"),
     ],
