@@ -29,7 +29,7 @@ class AgentConfig:
         ""  # "masquerade": what the fleet's segment sends to other networks by this host leaves with its address
     )
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
-    idle_monitors: int = 2  # made ahead of need, each one process of some 2 MB of its own
+    idle_monitors: int = 2  # made ahead of need, each two processes with 3 MB of their own
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
 
     @property
