@@ -11,6 +11,7 @@ what it has begun. Standard library only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from agent.engine.spec import Network, Port
@@ -29,12 +30,13 @@ _CHAINS = (
 
 
 _TABLE = f"ip {TABLE}"
-_GUARD = "ct direction original drop"
+# A card or bridge that forwards for published ports alone, as nft lists its rule.
+_GUARD = re.compile(r'iifname "([^"]+)" oifname != "\1" ct direction original drop')
 
 
-def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool = False, way_out: str = "") -> str:
-    """For agent.linux.nft: the whole table, as it is to be. `guard_forwarding`: the bridge forwards for us alone; `way_out`: the
-    network whose packets to elsewhere leave with this host's address ("10.88.0.0/16"), "" for none.
+def script(bridge: str, published: Iterable[Network], *, guarded: Iterable[str] = (), way_out: str = "") -> str:
+    """For agent.linux.nft: the whole table, as it is to be. `guarded`: interfaces that forward for published ports alone; `way_out`:
+    the network whose packets to elsewhere leave with this host's address ("10.88.0.0/16"), "" for none.
 
     Rules and elements are replaced in one transaction; the chains are never without their hooks.
     """
@@ -61,13 +63,17 @@ def script(bridge: str, published: Iterable[Network], *, guard_forwarding: bool 
         # In and out on one segment: the client is not to be told of a shorter way.
         f'add rule {table} leaving oifname "{bridge}" icmp type redirect ct status dnat drop',
     ]
+    lines.append(f"add rule {table} forward ct status dnat accept")  # what comes to a published port
     if way_out:
         lines += [
             f'add rule {table} postrouting ip saddr {way_out} oifname != "{bridge}" ip daddr != {way_out} masquerade',
-            f'add rule {table} forward iifname != "{bridge}" oifname "{bridge}" ct state new ct status != dnat drop',
+            f'add rule {table} forward iifname != "{bridge}" oifname "{bridge}" ct state new drop',
         ]
-    elif guard_forwarding:
-        lines.append(f'add rule {table} forward {on_bridge} oifname != "{bridge}" {_GUARD}')
+    else:
+        lines += [
+            f'add rule {table} forward iifname "{name}" oifname != "{name}" ct direction original drop'
+            for name in sorted(guarded)
+        ]
     return "".join(f"{line}\n" for line in lines) + elements(published)
 
 
@@ -80,9 +86,9 @@ def elements(published: Iterable[Network]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def guards_forwarding(text: str) -> bool:
-    """Whether the table that nft lists so does."""
-    return _GUARD in text
+def guarded_in(text: str) -> set[str]:
+    """The interfaces that the table, as nft lists it, guards."""
+    return set(_GUARD.findall(text))
 
 
 def container_address(network: Network) -> str:

@@ -46,7 +46,7 @@ class Ports:
         self._published: dict[str, ContainerSpec] = {}
         self._held: dict[str, list[socket.socket]] = {}
         self._ours = False  # the table is there and as this agent wrote it
-        self._guards_forwarding = False
+        self._guarded: set[str] = set()  # interfaces that forward because we told them to
 
     def publish(self, spec: ContainerSpec) -> None:
         """Take the container's ports and lead them to it. Raises PortError, Unsupported; nothing is taken then."""
@@ -92,7 +92,7 @@ class Ports:
                 except PortError as exc:  # somebody took it while no agent ran: the packets still go to the container
                     log.warning("container %s: %s", spec.name, exc.message)
             left = nft.table("ip", port_rules.TABLE)
-            self._guards_forwarding = self._guards_forwarding or port_rules.guards_forwarding(left)
+            self._guarded |= port_rules.guarded_in(left)
             if left or self._published or self._config.way_out:
                 self._ours = False
                 self._apply()
@@ -168,21 +168,28 @@ class Ports:
         """The whole table, then what the kernel must let through: in and out by the bridge, and 127.0.0.1:PORT. Raises PortError,
         and OSError from nft.
         """
-        name = self._config.bridge
-        bridge = _CONF / name
-        way_out = interfaces.subnet_of(name) if self._config.way_out else ""
+        bridge, host = self._config.bridge, self._config.host
+        way_out = interfaces.subnet_of(bridge) if self._config.way_out else ""
         try:
-            if (bridge / "forwarding").read_text().strip() == "0":
-                self._guards_forwarding = True  # before it forwards: for us alone
+            still = {name for name in _ways_in(bridge) if (_CONF / name / "forwarding").read_text().strip() == "0"}
         except OSError as exc:
-            raise PortError(f"bridge {name} of {self._config.host} is not there: {exc.strerror}") from exc
-        nft.apply(port_rules.script(name, networks, guard_forwarding=self._guards_forwarding, way_out=way_out))
+            raise PortError(f"bridge {bridge} of {host} is not there: {exc.strerror}") from exc
+        # Before they forward: for published ports alone.
+        nft.apply(port_rules.script(bridge, networks, guarded=self._guarded | still, way_out=way_out))
         self._ours = True
+        self._guarded |= still
         try:
-            (bridge / "route_localnet").write_text("1")
-            ((_CONF / "all" if way_out else bridge) / "forwarding").write_text("1")
+            (_CONF / bridge / "route_localnet").write_text("1")
+            for name in ("all",) if way_out else still:
+                (_CONF / name / "forwarding").write_text("1")
         except OSError as exc:
-            raise PortError(f"bridge {name} of {self._config.host} cannot forward: {exc.strerror}") from exc
+            raise PortError(f"bridge {bridge} of {host} cannot forward: {exc.strerror}") from exc
+
+
+def _ways_in(bridge: str) -> list[str]:
+    """Where clients may come in: the bridge, and every other interface with an address."""
+    names = [path.name for path in _CONF.iterdir()]
+    return [bridge, *(name for name in names if name not in (bridge, "lo") and interfaces.address_of(name))]
 
 
 def _hold(ports: Sequence[Port], host: str) -> list[socket.socket]:

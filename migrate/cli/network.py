@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
     from migrate.records import Container, Port
 
-NETWORKS = ("bridge", "none", "host")
+NETWORKS = ("bridge", "none", "host", "default")
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  shown, as Docker does
 _PUBLISH = re.compile(
     r"(?:(?:(?P<address>\[[0-9a-fA-F:.]*\]|[^:/]*):)?(?P<host>\d*(?:-\d+)?):)?(?P<port>\d+(?:-\d+)?)(?:/(?P<protocol>\w+))?"
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("-P", "--publish-all", action="store_true", help="publish every exposed port on a free port of the host")
     add("--expose", action="append", default=[], type=expose, metavar="PORT[/PROTOCOL]", help="a port that it serves")
-    add("--network", "--net", default="", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: bridge)")
+    add("--network", "--net", default="", choices=NETWORKS, help="eth0 on the bridge, lo alone, or the host's own")
     add(
         "--add-host",
         action="append",
@@ -61,7 +61,7 @@ def fields(args: argparse.Namespace) -> dict[str, Any]:
     if args.network == "host" and (ports or args.publish_all):
         print("warning: in the host's network ports are not published: the container's are the host's", file=sys.stderr)
     return {
-        "network_mode": "" if args.network == "bridge" else args.network,
+        "network_mode": "" if args.network in ("bridge", "default") else args.network,
         "ports": ports,
         "publish_all": args.publish_all,
         "exposed": tuple(text for texts in args.expose for text in texts),

@@ -37,6 +37,8 @@ def run(
     image = agent.call("Images", "Inspect", agent_pb2.InspectImageRequest(name=request.image))
     # What the request alone can get wrong is found before anything is allocated.
     plan = specification(request, image)
+    if plan.network.mode == "host":
+        plan.hostname = plan.hostname or host  # as Docker: the host's
 
     def make_spec(allocation: Allocation) -> str:
         announce(allocation.id)

@@ -276,7 +276,7 @@ def test_a_flushed_firewall(host: EngineHost, engine: Engine) -> None:
     until(lambda: ask(HOST, 8080) == ask(HOST, 8081) == OK, 10)
 
 
-def test_the_bridge_forwards_for_published_ports_alone() -> None:
+def test_a_host_forwards_for_published_ports_alone() -> None:
     """A host that was no router does not become one: what others send through it to elsewhere is dropped, also after a restart of
     its agent. With `way_out` it is one, and what leaves has its address.
     """
@@ -291,9 +291,15 @@ def test_the_bridge_forwards_for_published_ports_alone() -> None:
                 assert server.stdout is not None
                 assert server.stdout.readline() == "listens\n"
                 assert "imed out" in ask(address, 80, where=inside)
+                until(lambda: ask("10.78.0.1", 8080, where=far) == OK, 10)  # by a card that is no port of the bridge
                 engine.close()
                 engine = host.engine()
                 assert "imed out" in ask(address, 80, where=inside)
+                assert ask("10.78.0.1", 8080, where=far) == OK
+                inner = [*inside, sys.executable, "-c", WHO]
+                with subprocess.Popen(inner, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as served:
+                    assert "imed out" in ask(lan.network.address.partition("/")[0], 80, where=far)
+                    served.kill()
                 engine.close()
                 host.config = replace(host.config, way_out="masquerade")
                 engine = host.engine()

@@ -13,7 +13,7 @@ from agent.config import AgentConfig
 from agent.engine import port_rules, ports
 from agent.engine.ports import PortError, Ports
 from agent.engine.spec import ContainerSpec, Network, Port
-from agent.linux import conntrack, nft
+from agent.linux import conntrack, interfaces, nft
 from tests.unit.agent.engine.test_hostfiles import spec
 
 pytestmark = pytest.mark.unit
@@ -31,9 +31,11 @@ class Host:
         self.whole = ""
         self.config = AgentConfig(host="host1", run_dir=directory / "run", bridge="br")
         self.config.run_dir.mkdir()
-        (directory / "conf/br").mkdir(parents=True)
-        self.forwarding = directory / "conf/br/forwarding"
-        self.forwarding.write_text("0\n")
+        self.forwarding = {}
+        for name in ("all", "default", "lo", "br", "card0", "docker0"):
+            self.forwarding[name] = directory / "conf" / name / "forwarding"
+            self.forwarding[name].parent.mkdir(parents=True)
+            self.forwarding[name].write_text("0\n")
 
         self.agents: list[Ports] = []
 
@@ -51,7 +53,8 @@ class Host:
             raise OSError(22, "nft: No such file or directory")
         self.flushed = False
         self.scripts.append(script)
-        self.whole = script if script.startswith("add table") else self.whole
+        if script.startswith("add table"):
+            self.whole = script
 
     def table(self, family: str, name: str) -> str:
         return self.whole
@@ -62,6 +65,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     made = Host(tmp_path)
     monkeypatch.setattr(nft, "apply", made.apply)
     monkeypatch.setattr(nft, "table", made.table)
+    monkeypatch.setattr(interfaces, "address_of", lambda name: "192.0.2.9" if name == "card0" else "")
     monkeypatch.setattr(conntrack, "forget", lambda _matches: 0)
     monkeypatch.setattr(ports, "_CONF", tmp_path / "conf")
     yield made
@@ -90,12 +94,12 @@ def test_the_script_says_the_whole_table() -> None:
             Port(host_port=53, container_port=53, protocol="udp", host_address=LOOPBACK),
         ),
     )
-    text = port_rules.script("br0", [network], guard_forwarding=True)
+    text = port_rules.script("br0", [network], guarded=["br0"])
     assert "add element ip migrate-ports any { tcp . 8080 : 10.88.1.2 . 80 }" in text
     assert "add element ip migrate-ports at { 127.0.0.1 . udp . 53 : 10.88.1.2 . 53 }" in text
     assert "add element ip migrate-ports behind { 10.88.1.2 . tcp . 80, 10.88.1.2 . udp . 53 }" in text
     assert 'forward iifname "br0" oifname != "br0"' in text
-    assert "add element" not in port_rules.script("br0", [], guard_forwarding=False)
+    assert "add element" not in port_rules.script("br0", [])
 
 
 def test_a_container_without_ports_costs_nothing(host: Host) -> None:
@@ -204,10 +208,11 @@ def test_forwarding_that_was_off_is_guarded(host: Host) -> None:
     is left as it was.
     """
     host.agent().publish(web(free_port()))
-    assert host.forwarding.read_text() == "1"
-    assert "add rule ip migrate-ports forward" in host.whole
+    on = {name for name, path in host.forwarding.items() if path.read_text() == "1"}
+    assert on == {"br", "card0"}  # where clients may come in
+    assert port_rules.guarded_in(host.whole) == on
     host.agent().recover([])
-    assert "add rule ip migrate-ports forward" in host.whole
+    assert port_rules.guarded_in(host.whole) == on
     host.whole = ""
     host.agent().publish(web(free_port()))
-    assert "add rule ip migrate-ports forward" not in host.whole
+    assert port_rules.guarded_in(host.whole) == set()
