@@ -97,7 +97,7 @@ class Arrival:
                 on_notify=self._notified,
                 on_end=self._criu_ended,
             )
-            self._monitor.mount_root()  # CRIU starts up meanwhile
+            self._monitor.mount_root(to_restore=True)  # CRIU starts up meanwhile
             self._criu.request(base64.b64decode(self._plan["request"]))
         except (OSError, AgentError):
             self._monitor.state = "failed"
@@ -138,6 +138,7 @@ class Arrival:
     def _criu_ended(self, response: Response | None) -> None:
         self._criu = None
         self._window.close()
+        self._monitor.unstage()
         client, request = self._waiting or (None, {})
         self._waiting = None
         if response is not None and response.success and response.pid and not self._error:

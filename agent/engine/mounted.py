@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agent.engine.spec import ContainerSpec, Mount
 from agent.errors import InvalidArgument, NotFound
+from agent.linux import openat2
 
 PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared")
 TMPFS_OPTIONS = ("exec", "noexec", "suid", "nosuid", "dev", "nodev", "uid", "gid", "nr_inodes")
@@ -65,9 +66,9 @@ def make_sources(spec: ContainerSpec) -> None:
             raise InvalidArgument(f"cannot make {mount.source}: {exc.strerror}") from exc
 
 
-def missing(spec_mounts: tuple[Mount, ...]) -> list[str]:
+def missing(mounts: Iterable[Mount]) -> list[str]:
     """The sources of binds that this host lacks."""
-    return [mount.source for mount in spec_mounts if mount.kind == "bind" and not Path(mount.source).exists()]
+    return [mount.source for mount in mounts if mount.kind == "bind" and not Path(mount.source).exists()]
 
 
 def plan(
@@ -77,9 +78,8 @@ def plan(
     `fresh`: the container never ran.
     """
     found: dict[str, Any] = {}
-    ordered = sorted(spec.mounts, key=lambda mount: len(PurePosixPath(clean(mount.target)).parts))
     binds, scratch = [], []
-    for mount in ordered:
+    for mount in _ordered(spec):
         if mount.kind == "tmpfs":
             scratch.append(_tmpfs(mount))
             continue
@@ -122,3 +122,36 @@ def _tmpfs(mount: Mount) -> dict[str, Any]:
         "flags": sorted(set(flags)),
         "data": data,
     }
+
+
+def external(
+    spec: ContainerSpec, staging: Path, points: Callable[[str], str] = lambda target: target
+) -> list[tuple[str, str, str]]:
+    """The mounts that come from the host, as init.external_mounts(). `points`: where a target really is in the container."""
+    found = [mount for mount in _ordered(spec) if mount.kind != "tmpfs"]
+    return [
+        (points(clean(mount.target)), f"bind-{number}", str(staging / str(number)))
+        for number, mount in enumerate(found)
+    ]
+
+
+def real_point(pid: int) -> Callable[[str], str]:
+    """Of a container's init: the path without links that a mount's target is now. Raises OSError."""
+
+    def resolve(target: str) -> str:
+        top = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = openat2.open_in_root(top, os.fsencode(target), os.O_PATH)
+            try:
+                return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  the path that it has over there
+            finally:
+                os.close(fd)
+        finally:
+            os.close(top)
+
+    return resolve
+
+
+def _ordered(spec: ContainerSpec) -> list[Mount]:
+    """What is above first."""
+    return sorted(spec.mounts, key=lambda mount: len(PurePosixPath(clean(mount.target)).parts))

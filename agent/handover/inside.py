@@ -6,11 +6,12 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engine.spec import ContainerSpec, Network
+from agent.linux import mounts, openat2
 from agent.storage import tree_scan
 
 
@@ -78,11 +79,69 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
     return found
 
 
-def of_mounts(spec: ContainerSpec) -> list[Blocker]:
-    """Mounts do not move yet."""
-    if not spec.mounts and not spec.read_only:
-        return []
-    return [Blocker(what="it has mounts of its own, or a read-only root", where=spec.name, remedy="run it without")]
+def of_mounts(
+    spec: ContainerSpec, used_by: Callable[[str], Iterable[ContainerSpec]], shared: Set[str]
+) -> list[Blocker]:
+    """What of its mounts keeps it from moving. `used_by`: the containers here that have a volume; `shared`: volumes that need not move."""
+    found: list[Blocker] = []
+    for mount in spec.mounts:
+        if mount.kind == "bind" and mount.propagation.removeprefix("r") in ("slave", "shared"):
+            what = f"its bind mount at {mount.target} receives mounts of this host ({mount.propagation}): those cannot go along"
+            found.append(Blocker(what=what, where=spec.name, remedy="run it without that propagation"))
+    for name in dict.fromkeys(mount.source for mount in spec.mounts if mount.kind == "volume"):
+        others = sorted(user.name for user in used_by(name) if user.id != spec.id)
+        if others and name not in shared:
+            found.append(
+                Blocker(
+                    what=f"volume {name} is used by {', '.join(others)} too: it cannot be on two hosts",
+                    where=spec.name,
+                    remedy=f"remove {others[0]} first, or use a volume that every host has: migrate volume create --shared PATH NAME",
+                )
+            )
+    return found
+
+
+def tmpfs_bytes(init_pid: int) -> int:
+    """In the container's file systems in memory: CRIU carries that with its images."""
+    total = 0
+    try:
+        top = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return 0  # it has ended
+    try:
+        for line in _read(Path(f"/proc/{init_pid}/mountinfo")).splitlines():
+            before, _, after = line.partition(" - ")
+            if after.split(" ", 1)[0] != "tmpfs":
+                continue
+            try:
+                fd = openat2.open_in_root(top, os.fsencode(mounts.unescape(before.split(" ")[4])), os.O_RDONLY)
+            except OSError:
+                continue  # under another mount, or gone
+            try:
+                disk = os.fstatvfs(fd)
+                total += (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
+    return total
+
+
+def mapped_inodes(pids: Iterable[int]) -> list[tuple[int, int]]:
+    """(device, inode) of all files that are mapped shared and writable, as a volume numbers them: an overlay would not."""
+    found: set[tuple[int, int]] = set()
+    for pid in pids:
+        for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
+            fields = line.split(None, 5)
+            if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
+                continue
+            first, _, last = fields[0].partition("-")
+            try:
+                status = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}").stat()
+            except FileNotFoundError:
+                continue  # the task is gone
+            found.add((status.st_dev, status.st_ino))
+    return sorted(found)
 
 
 def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:

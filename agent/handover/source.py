@@ -14,25 +14,26 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
 from agent.criu import fixup, images, log, options
-from agent.engine import init, link, network
+from agent.engine import init, link, mounted, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, State
+from agent.engine.volumes import Volume
 from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import inside, stage
 from agent.handover.ended import EndedMoves
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
-from agent.storage.layers import WritableLayer
+from agent.storage.layers import tree_bytes
 from agent.transfer.commands import TransferProcess
 
 ROLE = "source"
@@ -59,6 +60,7 @@ class Description:
     layer_bytes: int
     tasks: int
     blockers: list[inside.Blocker]
+    volumes: list[Volume]
 
 
 @dataclass(kw_only=True)
@@ -107,18 +109,20 @@ class Source:
         self._fence(container_id, epoch)
         with self._engine.checks.quiet(container_id):  # a health check is no reason against a move
             pids = self._engine.cgroup(container_id).procs()
-            layer = WritableLayer(self._engine.store.directory(container_id) / "layer")
+            volumes, spec = self._engine.volumes.of(status.spec), status.spec
+            shared = {each.name for each in volumes if each.shared}
             return Description(
                 spec=status.spec,
                 state=status.state,
-                memory_bytes=inside.memory_bytes(pids),
-                layer_bytes=layer.size_bytes(),
+                memory_bytes=inside.memory_bytes(pids) + inside.tmpfs_bytes(status.pid),
+                layer_bytes=sum(tree_bytes(root) for root in self._roots(spec)),
                 tasks=len(pids),
                 blockers=[
-                    *inside.of_network(status.spec.network),
-                    *inside.of_mounts(status.spec),
+                    *inside.of_network(spec.network),
+                    *inside.of_mounts(spec, self._engine.volumes.used_by, shared),
                     *inside.blockers(status.pid, pids),
                 ],
+                volumes=volumes,
             )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
@@ -138,6 +142,7 @@ class Source:
                     )
                 )
             memory = 0 if self._lazy else inside.memory_bytes(self._engine.cgroup(container_id).procs())
+            memory += inside.tmpfs_bytes(self._engine.inspect(container_id).pid)
             stage.mount(move, SKELETON_STAGE_BYTES + memory)
             if "key" not in self._answers.get(migration_id, {}):
                 self._close_sender(migration_id)
@@ -171,7 +176,7 @@ class Source:
                 migration_id,
                 "precopy",
                 progress,
-                root=str(directory / "layer" / "upper"),
+                roots=[str(root) for root in self._roots(self._engine.store.spec(record.container_id))],
                 logs=str(directory),
                 freezer=str(self._engine.cgroup(record.container_id).freezer),
                 tracker=self._tracker if record.lazy else "",
@@ -225,16 +230,17 @@ class Source:
         sender = self._sender(move.migration_id)
         criu = self._criu()
         directory = self._engine.store.directory(record.container_id)
-        upper = directory / "layer" / "upper"
+        roots = self._roots(self._engine.store.spec(record.container_id))
         marks = self._dump(move, record, criu)
         pids = self._engine.cgroup(record.container_id).procs()  # no task comes or goes any more
+        mapped = inside.mapped_inodes(pids) if len(roots) > 1 else []
         answer = sender.request(
             "final",
             progress,
             images_dir=str(move.images),
             pids=pids,
-            root=str(upper),
-            always=inside.mapped_shared(pids, upper),
+            roots=[str(root) for root in roots],
+            always=[inside.mapped_shared(pids, roots[0]), *([mapped] * (len(roots) - 1))],
             logs=str(directory),
         )
         sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
@@ -268,7 +274,7 @@ class Source:
             pid=int(status["pid"]),
             root=self._engine.store.directory(container_id) / "rootfs",
             images_dir=move.images_link,
-            external=init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
+            external=self._external(spec, int(status["pid"])),
             stdio=stdio,
             skeleton=record.lazy,
             carry_network=network.may_change(spec),
@@ -316,7 +322,10 @@ class Source:
         with self._turns.quiet(migration_id):
             self._refuse_to_kill(container_id, migration_id)
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True)
+            with suppress(NotFound):  # released before
+                self._engine.volumes.leave(self._engine.store.spec(container_id), migration_id)
             marks = self._release(container_id)
+            self._engine.volumes.drop(migration_id)
             self._clear(migration_id)
             self._ended.done(ended, marks)
         return marks
@@ -431,6 +440,19 @@ class Source:
 
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
+
+    def _roots(self, spec: ContainerSpec) -> list[Path]:
+        """Of the trees of files that go with it: its writable layer, its volumes."""
+        volumes = [each for each in self._engine.volumes.of(spec) if not each.shared]
+        layer = self._engine.store.directory(spec.id) / "layer" / "upper"
+        return [layer, *(self._engine.volumes.path(each) for each in volumes)]
+
+    def _external(self, spec: ContainerSpec, pid: int) -> list[tuple[str, str, str]]:
+        devices = init.external_mounts((each.source, each.target) for each in spec.isolation.devices)
+        try:
+            return devices + mounted.external(spec, self._config.staging_dir / spec.id, mounted.real_point(pid))
+        except OSError as exc:
+            raise WrongState(f"a mount of container {spec.name} is not where it was made: {exc}") from exc
 
     def _start_sender(self, move: Move) -> None:
         sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")

@@ -15,20 +15,22 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
 from agent.criu import images as criu_images
 from agent.criu import options
 from agent.door import Door, Waiting
-from agent.engine import init, network
+from agent.engine import init, mounted, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
-from agent.engine.spec import ContainerSpec
+from agent.engine.spec import ContainerSpec, Mount
 from agent.engine.state import State
+from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import stage
 from agent.handover.ended import EndedMoves
@@ -87,7 +89,14 @@ class Target:
     # ------------------------------------------------------------ accept
 
     def accept(
-        self, migration_id: str, epoch: int, spec: ContainerSpec, image: Image, memory_bytes: int, source_host: str
+        self,
+        migration_id: str,
+        epoch: int,
+        spec: ContainerSpec,
+        image: Image,
+        memory_bytes: int,
+        source_host: str,
+        volumes: Sequence[Volume] = (),
     ) -> Accepted:
         """Keep id, address, memory for the container; be ready for the stream. Raises AlreadyExists, StorageError, WrongState."""
         with self._turns.call(migration_id, "Accept"):
@@ -97,12 +106,19 @@ class Target:
             if move.exists and (known := move.require(epoch)).container_id != spec.id:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {spec.id}")
             if not self._reserved(migration_id, spec):
-                self._reserve(move, epoch, spec, image, memory_bytes, source_host)
+                self._reserve(move, epoch, spec, image, memory_bytes, source_host, volumes)
             self._listen(move)
             return self._accepted(spec)
 
     def _reserve(
-        self, move: Move, epoch: int, spec: ContainerSpec, image: Image, memory_bytes: int, source_host: str
+        self,
+        move: Move,
+        epoch: int,
+        spec: ContainerSpec,
+        image: Image,
+        memory_bytes: int,
+        source_host: str,
+        volumes: Sequence[Volume],
     ) -> None:
         record = MoveRecord(
             migration_id=move.migration_id,
@@ -114,14 +130,31 @@ class Target:
         )
         move.begin(record)
         try:
+            if missing := self.why_not_mounts(spec.mounts, ()):
+                raise WrongState(missing[0][0], hint=missing[0][1])
             stage.mount(move, memory_bytes)
             self._write_image(move, image)
+            self._engine.volumes.arrive(volumes, move.migration_id)
             # The first to make it has it: another move, or a container that is here, is refused in there.
             self._engine.create(spec, epoch, migration_id=move.migration_id, role=ROLE)
             self._make_ready(move, spec)
         except (AgentError, OSError):
             self._discard(move, spec.id)
             raise
+
+    def why_not_mounts(self, mounts: Sequence[Mount], volumes: Sequence[Volume]) -> list[tuple[str, str]]:
+        """(what this host lacks for a container with these mounts, what to do)."""
+        found = [
+            (f"bind source {path} is not on this host", f"make it there, as it is on the container's host: {path}")
+            for path in mounted.missing(mounts)
+        ]
+        for volume in volumes:
+            if reason := self._engine.volumes.why_not_arrive(volume):
+                if volume.shared:
+                    found.append((reason, f"mount the shared file system there: {volume.shared}"))
+                else:
+                    found.append((reason, f"look at it there, and remove it: migrate volume inspect {volume.name}"))
+        return found
 
     def _reserved(self, migration_id: str, spec: ContainerSpec) -> bool:
         """Whether this move has its place here already. Raises AlreadyExists when something else has it."""
@@ -191,7 +224,10 @@ class Target:
             "images_dir": str(move.images),
             "memory_dir": str(move.memory),
             "logs_dir": str(move.logs),
-            "upper": str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
+            "roots": [
+                str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
+                *(str(path) for path in self._volume_paths(record.container_id)),
+            ],
             "store": str(self._config.images_dir),
             "received": str(move.received),
             "pycriu_path": str(self._criu().pycriu_path),
@@ -262,7 +298,10 @@ class Target:
             options.load(criu.pycriu_path),
             root=self._engine.store.directory(spec.id) / "rootfs",
             images_dir=move.images_link,
-            external=init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
+            external=[
+                *init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
+                *mounted.external(spec, self._config.staging_dir / spec.id),
+            ],
             cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
             peer=plan.peer,
             carry_network=carry,
@@ -333,8 +372,9 @@ class Target:
                 marks = record.resumed or self._resume(move, self._engine.store.spec(container_id))
                 directory = self._engine.store.directory(container_id)
                 # A layer of a limited size is a file system of its own, in a file of the next one.
-                layers.sync(directory / "layer", directory, self._config.images_dir)
+                layers.sync(directory / "layer", directory, self._config.images_dir, *self._volume_paths(container_id))
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True, marks=marks)
+            self._engine.volumes.settle(migration_id)
             self._engine.roles.end(container_id, migration_id, epoch + 1)
             self._ended.done(ended, ended.marks)
         if move.exists:  # not after a reboot
@@ -427,8 +467,14 @@ class Target:
             status = None
         if status is not None and status.role == ROLE and status.migration_id == move.migration_id:
             self._engine.roles.forget(container_id, discard=True)
+        self._engine.volumes.drop(move.migration_id)
         stage.unmount(move)
         move.forget()
+
+    def _volume_paths(self, container_id: str) -> list[Path]:
+        """Of those that come with it, in the order of its mounts."""
+        volumes = self._engine.volumes.of(self._engine.store.spec(container_id))
+        return [self._engine.volumes.path(each) for each in volumes if not each.shared]
 
     def _stop_receiver(self, record: MoveRecord) -> None:
         with self._guard:

@@ -105,7 +105,7 @@ def is_mounted(target: Path) -> bool:
     """Whether something is mounted exactly at `target` (symbolic links resolved) in this mount namespace."""
     wanted = os.path.realpath(target)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        return any(_unescape(line.split(" ", 5)[4]) == wanted for line in lines)
+        return any(unescape(line.split(" ", 5)[4]) == wanted for line in lines)
 
 
 def open_tree(path: Path, flags: int = OPEN_TREE_CLONE) -> int:
@@ -160,7 +160,8 @@ def overlay(
     mount("overlay", target, "overlay", 0, ",".join(f"{key}={value}" for key, value in fields))
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
+    """A path as /proc/PID/mountinfo writes it."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, character)
     return field

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from agent.engine.container import Engine
-from agent.engine.spec import Port
+from agent.engine.spec import Mount, Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover.source import Source
 from agent.handover.target import Target
@@ -41,6 +41,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             tasks=seen.tasks,
             blockers=[pb.Blocker(what=b.what, where=b.where, remedy=b.remedy) for b in seen.blockers],
             image=convert.image_to_proto(self._images.get(seen.spec.image_digest)),
+            volumes=[convert.volume_to_proto(each) for each in seen.volumes],
         )
 
     def PrepareTunnel(
@@ -108,6 +109,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             convert.image_from_proto(request.image),
             request.memory_bytes,
             request.source_host,
+            convert.volumes_from_proto(request.volumes),
         )
         return pb.AcceptResponse(missing_layers=accepted.missing_layers, restore_mode=accepted.restore_mode)
 
@@ -131,6 +133,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
     def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:
         wanted = [messages.record(Port, one) for one in request.ports]
         blockers = [pb.Blocker(what=one.message, remedy=one.hint) for one in self._engine.ports.blockers(wanted)]
+        mounts = [messages.record(Mount, one) for one in request.mounts]
+        lacking = self._target.why_not_mounts(mounts, convert.volumes_from_proto(request.volumes))
+        blockers += [pb.Blocker(what=what, remedy=remedy) for what, remedy in lacking]
         try:
             status = self._engine.inspect(request.container_id)
         except NotFound:

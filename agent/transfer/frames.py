@@ -7,6 +7,7 @@ A frame is a header of 32 bytes (little-endian: magic u16, kind u8, flags u8, ta
     HELLO    JSON {"protocol", "migration"}           LAYER / LAYER_END   bytes of a layer blob; JSON names it
     TREE     a frame of agent.storage.tree            MEMORY              pages of `task` at `address`
     ZERO     `size` bytes of zeros at `address`       FILE                JSON name and size, then FILE_DATA
+    (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts)
     ROUND    JSON: the end of something countable     DONE                JSON with the digest of everything since HELLO
 
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
@@ -27,7 +28,7 @@ import xxhash
 
 from agent.errors import TransferError
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME_BYTES = 1 << 20
 _MAGIC = 0x4D47
 _HEADER = struct.Struct("<HBBIQIIQ")

@@ -29,8 +29,8 @@ from agent.transfer.memory_store import MemoryStore
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Where things go. All paths are absolute; `lazy`: memory is for the filler, else for CRIU's own restore; `host`: us,
-    for people.
+    """Where things go. All paths are absolute; `roots`: of the trees, the writable layer's first; `lazy`: memory is for the filler, else
+    for CRIU's own restore; `host`: us, for people.
     """
 
     host: str
@@ -38,7 +38,7 @@ class Plan:
     images_dir: str
     memory_dir: str
     logs_dir: str
-    upper: str
+    roots: list[str]
     store: str
     received: str
     pycriu_path: str
@@ -55,7 +55,7 @@ class Receiver:
     def __init__(self, plan: Plan, rx_fd: int, tx_fd: int) -> None:
         self._plan, self._reader, self._tx = plan, Reader(rx_fd), tx_fd
         self._memory = MemoryStore(Path(plan.memory_dir))
-        self._tree = TreeTarget(Path(plan.upper))
+        self._trees = [TreeTarget(Path(root)) for root in plan.roots]
         self._store = ImageStore(Path(plan.store))
         self._pycriu = images.load(
             Path(plan.pycriu_path)
@@ -90,7 +90,11 @@ class Receiver:
     def _no_room(self, frame: Frame) -> StorageError:
         plan = self._plan
         what, where, hint = {
-            Kind.TREE: ("the writable layer", plan.upper, "make room on that disk"),
+            Kind.TREE: (
+                "a volume" if frame.task else "the writable layer",
+                plan.roots[min(frame.task, len(plan.roots) - 1)],
+                "make room on that disk",
+            ),
             Kind.LAYER: ("an image layer", plan.store, "make room on that disk, or remove images: migrate image rm"),
             Kind.LAYER_END: (
                 "an image layer",
@@ -112,7 +116,7 @@ class Receiver:
         elif frame.kind == Kind.ZERO:
             self._memory.zero(frame.task, frame.address, frame.size)
         elif frame.kind == Kind.TREE:
-            self._tree.apply(frame.payload)
+            self._tree(frame.task).apply(frame.payload)
         elif frame.kind == Kind.FILE:
             self._open_file(frame.json())
         elif frame.kind == Kind.FILE_DATA:
@@ -129,6 +133,11 @@ class Receiver:
             say(self._tx, {"ok": True})
         elif frame.kind == Kind.DONE:
             self._done(frame.json())
+
+    def _tree(self, number: int) -> TreeTarget:
+        if number >= len(self._trees):
+            raise TransferError(f"tree {number} came, and this container has {len(self._trees)}")
+        return self._trees[number]
 
     def _hello(self, said: dict[str, Any]) -> None:
         if said.get("protocol") != PROTOCOL:
@@ -172,9 +181,8 @@ class Receiver:
         """Everything is here: check it, make it ready for the restore, say so."""
         if said.get("digest") != self._reader.digest:
             raise TransferError("what arrived is not what was sent: the digests differ")
-        tree_digest = self._tree.finish()
-        if said.get("tree_digest") != tree_digest:
-            raise TransferError("the writable layer on the target differs from the source's: the digests differ")
+        if said.get("tree_digests") != [tree.finish() for tree in self._trees]:
+            raise TransferError("the files on the target differ from the source's: the digests differ")
         images_dir = Path(self._plan.images_dir)
         prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
         memory_bytes = prepare(self._pycriu, images_dir)

@@ -37,7 +37,7 @@ class Sender:
         self._tunnel: ssh.BulkTunnel | None = None
         self._writer: Writer | None = None
         self._answers: Answers | None = None
-        self._tree: TreeSource | None = None
+        self._trees: dict[int, TreeSource] = {}
         self._precopy: Precopy | None = None
         self._pycriu: Any = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
@@ -122,7 +122,8 @@ class Sender:
     def _precopy_rounds(self, command: Command, progress: Progress) -> Facts:
         """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
         writer, before = self._stream(), self._stream().sent_bytes
-        self._send_tree(Path(command["root"]), (), progress, last=False)
+        for number, root in enumerate(command["roots"]):
+            self._send_tree(number, Path(root), (), progress, last=False)
         self._send_logs(Path(command["logs"]))
         writer.send_json(Kind.ROUND, {})
         self._answer()
@@ -165,12 +166,17 @@ class Sender:
         page_count = self._send_memory(images_dir, command["pids"])
         part("memory", before)
         before = writer.sent_bytes
-        always = [(int(device), int(inode)) for device, inode in command["always"]]
-        self._send_tree(Path(command["root"]), always, progress, last=True)
-        self._send_logs(Path(command["logs"]))
-        part("writable_layer", before)
-        tree_digest = self._tree.digest() if self._tree else ""
-        writer.send_json(Kind.DONE, {"digest": writer.digest, "tree_digest": tree_digest})
+        for number, root in enumerate(command["roots"]):
+            always = [(int(device), int(inode)) for device, inode in command["always"][number]]
+            self._send_tree(number, Path(root), always, progress, last=True)
+            if number == 0:
+                self._send_logs(Path(command["logs"]))
+                part("writable_layer", before)
+                before = writer.sent_bytes
+        if len(command["roots"]) > 1:
+            part("volumes", before)
+        digests = [tree.digest() for _, tree in sorted(self._trees.items())]
+        writer.send_json(Kind.DONE, {"digest": writer.digest, "tree_digests": digests})
         answer = self._answer()
         marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
         return {
@@ -213,12 +219,12 @@ class Sender:
                 writer.send(Kind.FILE_DATA, chunk)
 
     def _send_tree(
-        self, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool
+        self, number: int, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool
     ) -> None:
-        self._tree = self._tree or TreeSource(root)
-        report = _Reporter(progress, "writable layer", 0)
-        for frame in self._tree.delta(always=always, last=last):
-            self._stream().send(Kind.TREE, frame)
+        tree = self._trees.setdefault(number, TreeSource(root))
+        report = _Reporter(progress, f"volume {root.parent.name}" if number else "writable layer", 0)
+        for frame in tree.delta(always=always, last=last):
+            self._stream().send(Kind.TREE, frame, task=number)
             report.add(len(frame))
 
     # ------------------------------------------------------------ parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from migrate.coordinator.move import Move
@@ -42,10 +42,14 @@ def describe(move: Move) -> agent_pb2.Description:
 
 
 def where(
-    move: Move, host: str, *, timeout_s: float = LOOK_S, ports: Sequence[types_pb2.Port] = ()
+    move: Move, host: str, *, timeout_s: float = LOOK_S, coming: agent_pb2.Description | None = None
 ) -> agent_pb2.WhereResponse:
-    """What is on `host` of the container, now; and why `ports`, if any, could not be published there."""
-    request = agent_pb2.WhereRequest(container_id=move.container_id, ports=ports)
+    """What is on `host` of the container, now; and why its ports, mounts and volumes could not be there, where it is to come."""
+    request = agent_pb2.WhereRequest(container_id=move.container_id)
+    if coming is not None:
+        request.ports.extend(coming.spec.network.ports)
+        request.mounts.extend(coming.spec.mounts)
+        request.volumes.extend(coming.volumes)
     seen: agent_pb2.WhereResponse = move.call(host, "Where", request, timeout_s=timeout_s)
     return seen
 
@@ -54,7 +58,7 @@ def examine(move: Move) -> Examination:
     """Everything that speaks against it, not only the first. Raises Unreachable."""
     source, target = move.agents.facts(move.source), move.agents.facts(move.target)
     description = describe(move)
-    there = where(move, move.target, ports=description.spec.network.ports)
+    there = where(move, move.target, coming=description)
     findings = [
         *_hosts(move, source, target),
         *_container(move, description),

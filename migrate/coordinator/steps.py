@@ -58,6 +58,7 @@ class Reserve:
             memory_bytes=seen.memory_bytes,
             layer_bytes=seen.layer_bytes,
             source_host=move.source,
+            volumes=seen.volumes,
         )
         accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
         return {

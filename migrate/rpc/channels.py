@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-PROTOCOL = 1  # HostFacts.protocol, VersionResponse.protocol: raised when an old peer would misunderstand a new one
+PROTOCOL = 2  # HostFacts.protocol, VersionResponse.protocol: raised when an old peer would misunderstand a new one
 
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_METADATA_BYTES = 32 << 10

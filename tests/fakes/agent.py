@@ -25,6 +25,7 @@ from agent.errors import (
     TransferError,
     WrongState,
 )
+from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
 
 RUNNING = types_pb2.CONTAINER_STATE_RUNNING
@@ -132,7 +133,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
     def facts(self) -> agent_pb2.HostFacts:
         return agent_pb2.HostFacts(
             host=self.host,
-            protocol=1,
+            protocol=PROTOCOL,
             architecture="x86_64",
             criu_version="4.2.1",
             memory_total_bytes=8 << 30,

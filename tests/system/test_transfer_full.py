@@ -51,7 +51,7 @@ class Target:
             "images_dir": f"{directory}/stage/images",
             "memory_dir": f"{directory}/stage/memory",
             "logs_dir": f"{directory}/stage/logs",
-            "upper": f"{directory}/layer/upper",
+            "roots": [f"{directory}/layer/upper"],
             "store": f"{directory}/store",
             "received": f"{directory}/received.json",
             "pycriu_path": str(criu.locate().pycriu_path),
@@ -132,7 +132,7 @@ def test_the_writable_layer(target: Target, sender: Sender, tmp_path: Path) -> N
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/big").write_bytes(os.urandom(8 << 20))
     (tmp_path / "logs").mkdir()
-    command = {"root": str(tmp_path / "upper"), "logs": str(tmp_path / "logs"), "freezer": "", "tracker": ""}
+    command = {"roots": [str(tmp_path / "upper")], "logs": str(tmp_path / "logs"), "freezer": "", "tracker": ""}
     with pytest.raises(TransferError, match=ROOM.format("layer/upper", "the writable layer")):
         sender.handlers()["precopy"](command, lambda _facts: None)
     assert target.process.wait(20) == 1

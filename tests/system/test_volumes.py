@@ -41,6 +41,11 @@ def run(engine: Engine, spec: ContainerSpec) -> list[str]:
     return [entry.data.decode().rstrip("\n") for entry in engine.logs(spec.id)]
 
 
+def told(host: EngineHost, script: str, **changes: object) -> ContainerSpec:
+    """A container that runs a script whose errors come in their place among its output."""
+    return host.spec(f"exec 2>&1; {script}", **changes)
+
+
 def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 
@@ -54,13 +59,15 @@ def test_a_volume_outlives_its_container(host: EngineHost, engine: Engine) -> No
     mounts = (Mount(kind="volume", source="kept", target="/data"),)
     run(
         engine,
-        first := host.spec("echo hello > /data/file; chown 1000:1000 /data/file; echo x > /data/root", mounts=mounts),
+        first := told(host, "echo hello > /data/file; chown 1000:1000 /data/file; echo x > /data/root", mounts=mounts),
     )
     engine.remove(first.id)
     status = (data(host, "kept") / "file").stat()
     assert (status.st_uid, status.st_gid) == (1000, 1000)
     assert (data(host, "kept") / "root").stat().st_uid == 0
-    other = host.spec("cat /data/file; stat -c %u:%g /data/file /data/root", mounts=mounts, ids=IdRange(base=2_000_000))
+    other = told(
+        host, "cat /data/file; stat -c %u:%g /data/file /data/root", mounts=mounts, ids=IdRange(base=2_000_000)
+    )
     assert run(engine, other) == ["hello", "1000:1000", "0:0"]
     assert [each.name for each in engine.volumes.used_by("kept")] == [other.name]
     with pytest.raises(WrongState, match=f"in use by {other.name}"):
@@ -73,19 +80,19 @@ def test_a_volume_outlives_its_container(host: EngineHost, engine: Engine) -> No
 def test_an_empty_volume_is_filled_from_the_image(host: EngineHost, engine: Engine) -> None:
     """Files, links, ids and modes of the image's directory; only once, only where it is empty, and not with nocopy."""
     mounts = (Mount(kind="volume", source="filled", target="/etc"),)
-    assert run(engine, host.spec("cat /etc/passwd | head -1; rm /etc/group", mounts=mounts)) == [
+    assert run(engine, told(host, "cat /etc/passwd | head -1; rm /etc/group", mounts=mounts)) == [
         "root:x:0:0:root:/root:/bin/sh"
     ]
     assert (data(host, "filled") / "passwd").stat().st_uid == 0
     assert not (host.config.volumes_dir / "filled" / "filling").exists()
-    assert run(engine, host.spec("ls /etc/group", mounts=mounts)) == ["ls: /etc/group: No such file or directory"]
+    assert run(engine, told(host, "ls /etc/group", mounts=mounts)) == ["ls: /etc/group: No such file or directory"]
     modes = (Mount(kind="volume", source="modes", target="/tmp"),)
-    assert run(engine, host.spec("stat -c %a /tmp", mounts=modes)) == ["1777"]
+    assert run(engine, told(host, "stat -c %a /tmp", mounts=modes)) == ["1777"]
     links = (Mount(kind="volume", source="links", target="/bin"),)
-    assert run(engine, host.spec("readlink /bin/ls; ls -A /bin | wc -l", mounts=links))[0] == "busybox"
+    assert run(engine, told(host, "readlink /bin/ls; ls -A /bin | wc -l", mounts=links))[0] == "busybox"
     assert (data(host, "links") / "busybox").stat().st_size == Path("/bin/busybox").stat().st_size
     bare = (Mount(kind="volume", source="bare", target="/etc", no_copy=True),)
-    assert run(engine, host.spec("ls -A /etc", mounts=bare)) == []
+    assert run(engine, told(host, "ls -A /etc", mounts=bare)) == []
 
 
 def test_what_a_dead_filler_left_is_made_again(host: EngineHost, engine: Engine) -> None:
@@ -95,7 +102,7 @@ def test_what_a_dead_filler_left_is_made_again(host: EngineHost, engine: Engine)
     (data(host, "half") / "rest" / "x").touch()
     (data(host, "half").parent / "filling").touch()
     mounts = (Mount(kind="volume", source="half", target="/etc"),)
-    assert run(engine, host.spec("ls /etc", mounts=mounts)) == ["group", "hostname", "hosts", "passwd", "resolv.conf"]
+    assert run(engine, told(host, "ls /etc", mounts=mounts)) == ["group", "hostname", "hosts", "passwd", "resolv.conf"]
 
 
 def test_anonymous_volumes_go_with_rm_v_and_with_rm(host: EngineHost, engine: Engine) -> None:
@@ -132,10 +139,10 @@ def test_binds(host: EngineHost, engine: Engine, tmp_path: Path) -> None:
         Mount(kind="bind", source=str(tmp_path), target="/all", read_only=True),
         Mount(kind="bind", source=str(tmp_path / "new/er"), target="/new", create_source=True),
     )
-    told = run(
-        engine, host.spec("echo x > /in/y; cat /etc/one; touch /all/z; touch /new/n; stat -c %u /in", mounts=mounts)
+    said = run(
+        engine, told(host, "echo x > /in/y; cat /etc/one; touch /all/z; touch /new/n; stat -c %u /in", mounts=mounts)
     )
-    assert told == ["one file", "touch: /all/z: Read-only file system", "0"]
+    assert said == ["one file", "touch: /all/z: Read-only file system", "0"]
     assert (tmp_path / "in/y").stat().st_uid == 0
     assert (tmp_path / "new/er/n").exists()
     missing = host.spec("true", mounts=(Mount(kind="bind", source=str(tmp_path / "no"), target="/x"),))
@@ -161,7 +168,8 @@ def test_tmpfs(host: EngineHost, engine: Engine) -> None:
         Mount(kind="tmpfs", target="/own", options=("uid=1000", "gid=1000", "exec")),
         Mount(kind="tmpfs", target="/ro", read_only=True),
     )
-    spec = host.spec(
+    spec = told(
+        host,
         "dd if=/dev/zero of=/t/big bs=64k count=32 2>&1 | grep -o 'No space left on device'; stat -c %s /t/big; stat -c %a /t /plain;"
         "stat -c %u:%g /own; cp /bin/busybox /plain/true; /plain/true; cp /bin/busybox /own/true; /own/true && echo ran; touch /ro/x",
         mounts=mounts,
@@ -177,7 +185,7 @@ def test_a_read_only_root(host: EngineHost, engine: Engine) -> None:
     mounts = (Mount(kind="volume", source="rw", target="/data"), Mount(kind="tmpfs", target="/run"))
     script = "for f in /x /etc/hosts /tmp/x; do echo x > $f; done; echo x > /data/x && echo x > /run/x && echo x > /dev/shm/x && echo ok;"
     script += "cat /etc/hostname"
-    spec = host.spec(script, mounts=mounts, read_only=True, cwd="/made/for/it")
+    spec = told(host, script, mounts=mounts, read_only=True, cwd="/made/for/it")
     assert run(engine, spec) == [
         "/bin/sh: can't create /x: Read-only file system",
         "/bin/sh: can't create /etc/hosts: Read-only file system",
@@ -198,7 +206,8 @@ def test_propagation(host: EngineHost, engine: Engine, tmp_path: Path) -> None:
             Mount(kind="bind", source=str(top), target=f"/{kind or 'plain'}", propagation=kind)
             for kind in ("", "rslave", "rshared", "private")
         )
-        spec = host.spec(
+        spec = told(
+            host,
             "while ! [ -e /rslave/go ]; do sleep 0.05; done; ls /plain/sub /rslave/sub /rshared/sub /private/sub",
             mounts=mounts,
         )
@@ -208,8 +217,8 @@ def test_propagation(host: EngineHost, engine: Engine, tmp_path: Path) -> None:
         (top / "sub" / "seen").touch()
         (top / "go").touch()
         engine.wait(spec.id, 20)
-        told = [entry.data.decode().rstrip("\n") for entry in engine.logs(spec.id)]
-        assert [line for line in told if line] == [
+        said = [entry.data.decode().rstrip("\n") for entry in engine.logs(spec.id)]
+        assert [line for line in said if line] == [
             "/plain/sub:",
             "/private/sub:",
             "/rshared/sub:",
@@ -227,7 +236,7 @@ def test_targets_that_are_links_stay_inside(host: EngineHost, engine: Engine, tm
     bad = tmp_path / "outside"
     bad.mkdir()
     mounts = (Mount(kind="volume", source="linked", target="/link/deep"),)
-    spec = host.spec(f"if [ -e /link/deep/mine ]; then ls {bad}/deep; else touch /link/deep/mine; fi", mounts=mounts)
+    spec = told(host, f"if [ -e /link/deep/mine ]; then ls {bad}/deep; else touch /link/deep/mine; fi", mounts=mounts)
     engine.create(spec, 1)
     layer = host.config.containers_dir / spec.id / "layer/upper"
     (layer / "link").symlink_to(f"../../../..{bad}")
@@ -247,7 +256,7 @@ def test_nested_mounts(host: EngineHost, engine: Engine) -> None:
         Mount(kind="tmpfs", target="/a/t"),
         Mount(kind="volume", source="outer", target="/a"),
     )
-    run(engine, host.spec("touch /a/out /a/b/in /a/t/tmp", mounts=mounts))
+    run(engine, told(host, "touch /a/out /a/b/in /a/t/tmp", mounts=mounts))
     assert names(data(host, "outer")) == ["b", "out", "t"]
     assert names(data(host, "inner")) == ["in"]
     assert names(data(host, "outer") / "t") == []

@@ -66,7 +66,7 @@ def test_nothing_speaks_against_it(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     ("host", "changes", "what"),
     [
-        ("host2", {"protocol": 2}, "protocol 2"),
+        ("host2", {"protocol": 1}, "protocol 1"),
         ("host2", {"architecture": "aarch64"}, "aarch64"),
         ("host2", {"criu_version": "4.1"}, "older than 4.2.1"),
         ("host2", {"criu_version": ""}, "CRIU none"),
@@ -138,7 +138,7 @@ def test_a_container_of_that_id_on_the_target(fleet: Fleet) -> None:
 
 def test_all_reasons_at_once(fleet: Fleet) -> None:
     """The error of a move has the first in its message and all in its detail; nothing was touched."""
-    fleet.facts("host2", protocol=2, architecture="aarch64")
+    fleet.facts("host2", protocol=1, architecture="aarch64")
     fleet.world.agents["host1"].containers[fleet.container.id].state = types_pb2.CONTAINER_STATE_EXITED
     migration_id = fleet.runner.start(ORDER)
     *_, done = fleet.runner.watch(migration_id)

@@ -1,0 +1,155 @@
+"""Mounts and volumes of a container that moves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrate.errors import MigrateError, PrecheckError
+from migrate.records import Mount, Run
+from tests.criu.moving_lab import MovingLab, program, wait_for
+
+pytestmark = pytest.mark.criu
+
+DATA = Mount(kind="volume", source="moving", target="/data")
+
+
+def volume(fleet: MovingLab, host: str, name: str) -> Path:
+    return fleet.lab.node_dir(host) / "var/volumes" / name
+
+
+def said(fleet: MovingLab, host: str, name: str = "moving") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((volume(fleet, host, name) / "data/mounts.json").read_text())
+    return found
+
+
+def later(fleet: MovingLab, host: str, name: str = "moving") -> dict[str, Any]:
+    """What it says after this call began."""
+    before = said(fleet, host, name)["count"]
+    wait_for(lambda: said(fleet, host, name)["count"] > before)
+    return said(fleet, host, name)
+
+
+@contextmanager
+def running(fleet: MovingLab, name: str, *mounts: Mount, **options: Any) -> Iterator[None]:
+    fleet.client.run(Run(image="work", argv=program("mounts"), name=name, host="host1", mounts=mounts, **options))
+    try:
+        wait_for(lambda: (volume(fleet, "host1", mounts[0].source) / "data/mounts.json").exists())
+        yield
+    finally:
+        fleet.client.remove(name, force=True, volumes=True)
+        for one in fleet.client.volumes():
+            if not one.used_by:
+                fleet.client.remove_volume(one.name, host=one.host)
+
+
+@pytest.fixture
+def conf() -> Iterator[Path]:
+    """A directory that both hosts have at the same place."""
+    path = Path("/var/lib/vo-conf")
+    path.mkdir()
+    (path / "file").write_text("of the host")
+    yield path
+    shutil.rmtree(path)
+
+
+def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
+    """A volume with all that was written until the freeze, mapped or without a name; a tmpfs; a bind; the read-only root."""
+    mounts = (
+        DATA,
+        Mount(kind="bind", source=str(conf), target="/conf", read_only=True),
+        Mount(kind="bind", source=str(conf / "file"), target="/etc/one"),
+        Mount(kind="tmpfs", target="/run", size_bytes=8 << 20, mode=0o700),
+        Mount(kind="volume", source="f" * 64, target="/srv/anonymous", anonymous=True),
+    )
+    with running(fleet, "mounted", *mounts, read_only=True):
+        there = "host1"
+        for other in ("host2", "host1", "host2"):
+            before = later(fleet, there)
+            assert fleet.move("mounted").state == "succeeded"
+            assert not volume(fleet, there, "moving").exists()
+            assert not volume(fleet, there, "f" * 64).exists()
+            there = other
+            told = later(fleet, there)
+            assert told["count"] > before["count"]
+            assert told["lines"] == told["count"]
+            assert told["mapped"] == told["count"]
+            assert (told["secret"], told["named_secret"], told["gone"]) == ("in memory", "in memory", "nameless")
+            assert (told["root"], told["read_only"]) == (errno.EROFS, errno.EROFS)
+            code, text = fleet.run(
+                "mounted", "/bin/sh", "-c", "cat /etc/one; touch /srv/anonymous/x; df -k /run | tail -1"
+            )
+            assert code == 0, text
+            assert "of the host" in text
+            assert text.split()[-5] == "8192"
+            (seen,) = fleet.client.inspect_volume("moving")
+            assert (seen.host, seen.used_by, seen.migration_id) == (there, ("mounted",), "")
+        fleet.client.stop("mounted", timeout_s=0)
+        fleet.client.start("mounted")
+        assert later(fleet, there)["root"] == errno.EROFS
+    assert fleet.client.volumes() == []
+
+
+def test_a_move_that_fails_leaves_the_volume(fleet: MovingLab) -> None:
+    """A move that is called off in the freeze: the source's volume is as it was and goes on, the target's is gone, a second try works."""
+    with running(fleet, "stays", DATA, Mount(kind="tmpfs", target="/run"), Mount(kind="tmpfs", target="/conf")):
+        before = later(fleet, "host1")
+        with pytest.raises(MigrateError):
+            moving = fleet.client.move("stays", to="host2")
+            for event in moving:
+                if getattr(event, "step", "") == "freeze":
+                    fleet.client.cancel(moving.migration_id)
+            moving.result()
+        assert later(fleet, "host1")["count"] > before["count"]
+        wait_for(lambda: not volume(fleet, "host2", "moving").exists())
+        assert fleet.move("stays").state == "succeeded"
+        later(fleet, "host2")
+
+
+def test_refusals(fleet: MovingLab) -> None:
+    """Each mount that cannot go along is named before anything happens: a bind, a propagation, a volume of two, a name that is taken."""
+    mounts = (
+        DATA,
+        Mount(kind="bind", source="/run/vo-only", target="/only", create_source=True),
+        Mount(kind="bind", source="/usr", target="/usr2", propagation="rslave"),
+    )
+    with running(fleet, "bound", *mounts):
+        fleet.client.create(Run(image="work", argv=("true",), name="friend", host="host1", mounts=(DATA,)))
+        fleet.client.create(Run(image="work", argv=("true",), name="taken", host="host2", mounts=(DATA,)))
+        try:
+            with pytest.raises(PrecheckError) as caught:
+                fleet.client.move("bound", to="host2").result()
+            detail = caught.value.detail
+            assert "bind source /run/vo-only is not on this host" in detail
+            assert "receives mounts of this host (rslave)" in detail
+            assert "volume moving is used by friend too" in detail
+            assert "another volume moving is on this host already, used by taken" in detail
+        finally:
+            fleet.client.remove("friend")
+            fleet.client.remove("taken")
+
+
+def test_a_shared_volume_is_not_copied(fleet: MovingLab, conf: Path) -> None:
+    """Two containers may have it, and one of them moves; both go on in the same directory."""
+    fleet.client.create_volume("moving", shared=str(conf))
+    mounts = (DATA, Mount(kind="tmpfs", target="/run"), Mount(kind="tmpfs", target="/conf"))
+    fleet.client.run(Run(image="work", argv=program("mounts"), name="sharing", host="host1", mounts=mounts))
+    fleet.client.create(Run(image="work", argv=("true",), name="friend", host="host1", mounts=(DATA,)))
+    try:
+        wait_for(lambda: (conf / "mounts.json").exists())
+        assert fleet.move("sharing").state == "succeeded"
+        before = json.loads((conf / "mounts.json").read_text())["count"]
+        wait_for(lambda: json.loads((conf / "mounts.json").read_text())["count"] > before)
+        assert {one.host for one in fleet.client.inspect_volume("moving")} == {"host1", "host2"}
+    finally:
+        fleet.client.remove("sharing", force=True)
+        fleet.client.remove("friend", force=True)
+        fleet.client.remove_volume("moving")
+    assert (conf / "file").exists()
