@@ -147,7 +147,7 @@ class Ports:
         """The kernel's table says what `_published` says."""
         networks = [spec.network for spec in self._published.values()]
         try:
-            if self._ours:
+            if self._ours and self._bridge_forwards():
                 try:
                     nft.apply(port_rules.elements(networks))
                     return
@@ -163,6 +163,13 @@ class Ports:
                 f"ports of {self._config.host} cannot be published: {exc.strerror}",
                 hint="a kernel with nf_tables, nft_nat and nft_fib; see: migrate hosts",
             ) from exc
+
+    def _bridge_forwards(self) -> bool:
+        """Not any more if somebody has loaded the host's sysctl.conf again, which turns ip_forward off everywhere."""
+        try:
+            return (_CONF / self._config.bridge / "forwarding").read_text().strip() == "1"
+        except OSError:
+            return False
 
     def _make(self, networks: Sequence[Network]) -> None:
         """The whole table, then what the kernel must let through: in and out by the bridge, and 127.0.0.1:PORT. Raises PortError,

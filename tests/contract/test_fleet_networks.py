@@ -56,6 +56,7 @@ def test_networks_without_a_bridge(fleet: FakeFleet, mode: str) -> None:
     )
     assert (container.network_mode, container.address, container.mac, container.gateway) == (mode, "", "", "")
     assert container.ports == ()
+    assert container.hostname == ("host1" if mode == "host" else container.id[:12])
     assert fleet.client.run(Run(image="base", host="host1")).address
 
 

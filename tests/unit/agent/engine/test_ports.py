@@ -203,6 +203,16 @@ def test_a_flushed_firewall_is_made_anew(host: Host) -> None:
     assert f"tcp . {second} " in host.scripts[-1]
 
 
+def test_forwarding_that_was_turned_off_again(host: Host) -> None:
+    """`sysctl --system` with ip_forward = 0: the next change turns it on again, where it was on for us."""
+    taken = host.agent()
+    taken.publish(web(free_port()))
+    for path in host.forwarding.values():
+        path.write_text("0\n")
+    taken.publish(web(free_port(), name="web2"))
+    assert {name for name, path in host.forwarding.items() if path.read_text() == "1"} == {"br", "card0"}
+
+
 def test_forwarding_that_was_off_is_guarded(host: Host) -> None:
     """A host that becomes a router for its ports becomes none for others, also after a restart of its agent; one that was a router
     is left as it was.

@@ -164,3 +164,22 @@ def test_a_host_that_does_not_answer_is_no_finding(fleet: Fleet) -> None:
 def test_versions(text: str, parts: tuple[int, ...]) -> None:
     """As CRIU and distributions write them; what is none is older than everything."""
     assert checks.version(text) == parts
+
+
+def test_ports_that_the_target_cannot_publish(fleet: Fleet) -> None:
+    """The target is asked about the container's own ports, and its reasons are told with what to do."""
+    port = types_pb2.Port(host_port=80, container_port=8080, protocol="tcp")
+    fleet.description(lambda description: description.spec.network.ports.append(port))
+    agent = fleet.world.agents["host2"]
+    where = agent.Where
+
+    def asked(request: agent_pb2.WhereRequest, context: object = None) -> agent_pb2.WhereResponse:
+        answer = where(request, context)
+        for one in request.ports:
+            blocker = agent_pb2.Blocker(what=f"port {one.host_port}/{one.protocol} of host2 is taken", remedy="ss -lnp")
+            answer.blockers.append(blocker)
+        return answer
+
+    agent.Where = asked  # type: ignore[method-assign]
+    (finding,) = fleet.runner.check(ORDER)
+    assert str(finding) == "host2: port 80/tcp of host2 is taken (ss -lnp)"
