@@ -50,7 +50,8 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
     found: list[Blocker] = []
     members = set(pids)
     for pid in sorted(members - {init_pid}):
-        if parent(pid) not in members:
+        above = parent(pid)
+        if above and above not in members:  # 0: it has ended since
             found.append(
                 Blocker(
                     what="a process that came in by exec is not init's child: CRIU would lose it",
