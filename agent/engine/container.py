@@ -17,7 +17,6 @@ import math
 import os
 import shutil
 import signal as signals
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from agent.engine import (
     rlimits,
     state,
     usage,
+    waiting,
 )
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
@@ -62,8 +62,6 @@ from agent.linux import process
 
 KILL_LIMIT_S = 15.0
 LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
-RESTART_LOOK_S = 0.05
-LOOK_S = 1.0  # how long who waits for an end does not ask whether anybody still wants to know
 
 log = logging.getLogger(__name__)
 
@@ -183,9 +181,15 @@ class Engine:
     def start_again(self, container_id: str) -> None:
         """As its restart policy wants; counted, also where it fails. Under its lock."""
         self.refuse_start(container_id)
-        restarted = self.store.record(container_id).restarts + 1
-        self.store.write_record(container_id, dataclasses.replace(self.store.record(container_id), restarts=restarted))
-        self._start(self.store.spec(container_id), restarts=restarted)
+        before = self.store.record(container_id)
+        # Without the pid of its last life nobody takes what is being made for that.
+        self.store.write_record(container_id, dataclasses.replace(before, pid=0, start_ticks=0))
+        try:
+            self._start(self.store.spec(container_id), restarts=before.restarts + 1)
+        except (AgentError, OSError):
+            now = self.store.record(container_id)
+            self.store.write_record(container_id, dataclasses.replace(now, restarts=before.restarts + 1))
+            raise
 
     def refuse_start(self, container_id: str) -> None:
         """Raises WrongState where it may not start now."""
@@ -311,30 +315,7 @@ class Engine:
         """Return when the container has ended, at the time limit, or when `wanted` says no, with its status. Raises
         WrongState when it never ran or is lost.
         """
-        before: Live | None = None
-        deadline = time.monotonic() + timeout_s
-        while True:
-            live = self._supervisor.get(container_id)
-            if live is not None and live is not before:  # a killed monitor has a successor
-                while not live.gone.wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
-                    if time.monotonic() >= deadline or not wanted():
-                        return self.inspect(container_id)
-                if live.last is not None:
-                    return live.last
-                before = live
-            elif not self.restarts.pending(container_id):
-                break
-            elif time.monotonic() >= deadline or not wanted():
-                return self.inspect(container_id)
-            else:
-                time.sleep(RESTART_LOOK_S)
-        status = self.inspect(container_id)
-        if status.state in (State.CREATED, State.LOST):
-            raise WrongState(
-                f"container {status.spec.name} cannot be waited for: it is {status.state}",
-                hint="start it first" if status.state == State.CREATED else "remove it: migrate rm --force",
-            )
-        return status
+        return waiting.until_ended(self, self._supervisor, container_id, timeout_s, wanted)
 
     def logs(
         self,
@@ -460,9 +441,13 @@ class Engine:
         attachments = self._waiting.pop(spec.id, [])
         bridge = "" if self._local_of(spec).host_network else self._config.bridge
         start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge)
-        start.run(attachments, restarts=restarts)
+        self.checks.watch(spec, fresh=True)  # before: nobody sees it run with the health of its last life
+        try:
+            start.run(attachments, restarts=restarts)
+        except (AgentError, OSError):
+            self.checks.unwatch(spec.id)
+            raise
         self.note("start", spec)
-        self.checks.watch(spec, fresh=True)
 
     def _thaw_to_end(self, container_id: str) -> None:
         """A paused container that was told to end does so at once, as Docker's does; any other signal waits for `unpause`."""
@@ -546,6 +531,8 @@ class Engine:
         for attachment in self._waiting.pop(container_id, []):
             attachment.end()
         self._local.pop(container_id, None)
+        self.restarts.cancel(container_id)
+        self.checks.unwatch(container_id)
         self.visits.cut(container_id)
         if not at_exit:
             network.remove(container_id)

@@ -91,7 +91,8 @@ class Restarts:
             try:
                 with self._engine.store.lock(status.spec.id):
                     now = self._engine.inspect(status.spec.id)
-                    if now.state == State.EXITED and not now.migration_id:
+                    # Created, though it has run: the last agent ended in the middle of a start.
+                    if now.state in (State.EXITED, State.CREATED) and not now.migration_id:
                         self.ended(now, boot=True)
             except NotFound:
                 continue  # removed meanwhile

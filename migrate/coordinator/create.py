@@ -34,7 +34,11 @@ def run(
         raise InvalidArgument("an image is needed", hint="migrate images")
     host = store.host(request.host).name if request.host else images.choose_host(store, pool, request.image)
     agent = pool.agent(host)
-    image = agent.call("Images", "Inspect", agent_pb2.InspectImageRequest(name=request.image))
+    try:
+        image = agent.call("Images", "Inspect", agent_pb2.InspectImageRequest(name=request.image))
+    except NotFound as exc:
+        hint = f"migrate pull {request.image} --host {host}"
+        raise NotFound(f"no image {request.image!r} on {host}", hint=hint, code=images.NO_IMAGE) from exc
     # What the request alone can get wrong is found before anything is allocated.
     plan = specification(request, image)
     if plan.network.mode == "host":
