@@ -155,7 +155,7 @@ class Engine:
         """As wait(), but not for the cleaning up after it, for which everybody who could notice waits: settled()."""
         live, spec = self._supervisor.get(container_id), self.store.spec(container_id)
         if live is not None and spec.restart.name in ("", "no"):  # else an exit may be no end
-            while wanted() and not live.exited.wait(LOOK_S):
+            while wanted() and not live.exited.wait(waiting.LOOK_S):
                 pass
             with contextlib.suppress(NotFound):  # it has removed itself: wait() has kept how it ended
                 status = self.inspect(container_id)
