@@ -161,7 +161,7 @@ class Engine:
                 status = self.inspect(container_id)
                 if status.state == State.EXITED and not status.migration_id:
                     return status
-            live.gone.wait(LOOK_S if wanted() else 0)
+            live.gone.wait(waiting.LOOK_S if wanted() else 0)
             if live.last is not None:
                 return live.last
         return self.wait(container_id, wanted=wanted)
