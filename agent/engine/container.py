@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import logging
 import math
 import os
@@ -77,6 +78,7 @@ class Engine:
         self._images = images
         self._writable_layer = writable_layer
         self.visits = Visits()
+        self._cgroups = functools.lru_cache(1024)(functools.partial(Cgroup, config.cgroup_parent))
         self.ports = Ports(config, self._is_ending)
         self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._lost)
         self.filters = Filters(config.seccomp_dir)
@@ -369,7 +371,7 @@ class Engine:
         return dataclasses.replace(own, host_network=own.host_network or spec.network.mode == "host")
 
     def cgroup(self, container_id: str) -> Cgroup:
-        return Cgroup(self._config.cgroup_parent, container_id)
+        return self._cgroups(container_id)
 
     # ------------------------------------------------------------ the agent's own start and end
 

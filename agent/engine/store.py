@@ -83,6 +83,9 @@ class Store:
         self._guard = threading.Lock()
         self._adding = threading.Lock()
         self._locks: dict[str, _Lock] = {}
+        self._specs: dict[
+            str, tuple[tuple[int, int], ContainerSpec]
+        ] = {}  # with inode and time of the file they came from
 
     def directory(self, container_id: str) -> Path:
         return self.root / container_id
@@ -113,8 +116,14 @@ class Store:
     def spec(self, container_id: str) -> ContainerSpec:
         path = self.directory(container_id) / "spec.json"
         try:
-            return ContainerSpec.from_json(path.read_text())
+            status = path.stat()
+            version = status.st_ino, status.st_mtime_ns  # it is only ever replaced whole
+            known = self._specs.get(container_id)
+            if known is None or known[0] != version:  # to read one takes longer than anything else of an inspect
+                self._specs[container_id] = known = version, ContainerSpec.from_json(path.read_text())
+            return known[1]
         except FileNotFoundError:
+            self._specs.pop(container_id, None)
             raise NotFound(f"no container {container_id} on this host", hint="list them: migrate ps --all") from None
         except (KeyError, TypeError, ValueError) as exc:
             raise StorageError(f"{path} is not a container spec: {exc!r}") from exc
@@ -161,6 +170,7 @@ class Store:
         directory = self.directory(container_id)
         (directory / "spec.json").unlink(missing_ok=True)
         self._remove(directory)
+        self._specs.pop(container_id, None)
         atomic.sync_directory(self.root)
         self._forget_lock(container_id)
 
