@@ -137,6 +137,7 @@ class Engine:
                     reaper.put(directory / "layer" / "upper")
                 mounted.make_sources(spec)
                 made = self.volumes.ensure(spec)
+            self.store.finish(spec.id)
         except (AgentError, OSError):
             self.store.delete(spec.id)
             self.volumes.remove_new(made)
@@ -383,12 +384,12 @@ class Engine:
         self._supervisor.pool.start()
         for entry in self._config.containers_dir.iterdir():
             try:
-                if (entry / "spec.json").exists():
+                if self.store.unfinished(entry.name):
+                    log.warning("container %s is half made or half removed: removing it", entry.name)
+                    self.delete(entry.name, volumes=(entry / "spec.json").exists())
+                else:
                     with self.store.lock(entry.name):
                         self._recover(entry.name)
-                else:
-                    log.warning("container %s is half made or half removed: removing it", entry.name)
-                    self.delete(entry.name)
             except (AgentError, OSError) as exc:  # one bad container must not keep the agent from the others
                 log.error("container %s: recovery: %s", entry.name, exc)
         self._publish_again()
@@ -521,11 +522,16 @@ class Engine:
                 os.close(fd)
 
     def _kill_lost(self, spec: ContainerSpec) -> None:
+        if not self.end_tasks(spec):
+            tasks = self.cgroup(spec.id).procs()
+            raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {tasks}")
+        self._supervisor.settle(spec.id)
+
+    def end_tasks(self, spec: ContainerSpec) -> bool:
+        """Kill them; whether none is left."""
         cgroup = self.cgroup(spec.id)
         cgroup.kill()
-        if not cgroup.wait_empty(KILL_LIMIT_S):
-            raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {cgroup.procs()}")
-        self._supervisor.settle(spec.id)
+        return cgroup.wait_empty(KILL_LIMIT_S)
 
     def delete(self, container_id: str, *, volumes: bool = False, at_exit: bool = False) -> None:
         """`volumes`: the anonymous ones too; `at_exit`: its link goes by itself, see Supervisor.settle()."""

@@ -7,6 +7,7 @@ client.request("create", plan=...)  ──►  reply, or an error with step and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -22,6 +23,7 @@ from agent.engine.monitor_clients import short_name
 from agent.errors import AgentError, InvalidArgument, StartError
 
 REQUEST_LIMIT_S = 60.0
+ENDED = "somebody or the kernel has killed it: look (migrate ps --all; dmesg), then give the command again"
 
 
 class MonitorError(AgentError):
@@ -156,7 +158,7 @@ class MonitorClient:
                 limit = f"{timeout_s:g} s"
                 raise MonitorError(f"the monitor of {self._name} did not answer {cmd} in {limit}", step="timeout")
             if pending.reply is None:
-                raise MonitorError(f"the monitor of {self._name} ended during {cmd}", step=cmd)
+                raise MonitorError(f"the monitor of {self._name} ended during {cmd}", step=cmd, hint=ENDED)
             if pending.reply.fields.get("ok"):
                 return pending.reply
             raise _refusal(cmd, pending.reply)
@@ -217,5 +219,7 @@ def _refusal(cmd: str, reply: Reply) -> AgentError:
         os.close(fd)
     if cmd in ("create", "start"):
         hint = "check the command and the image" if step == "exec" else ""
+        if number in (0, errno.EPIPE, errno.EBUSY):  # not refused: init is gone
+            hint = ENDED
         return ContainerStartError(f"{step}: {text}", step=str(step), errno=int(number or 0), hint=hint)
     return MonitorError(f"{cmd}: {text}", step=str(step), errno=int(number or 0))

@@ -18,7 +18,7 @@ import termios
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from agent.engine import enter, rlimits, sync
 from agent.engine.attach import Output
@@ -36,6 +36,9 @@ _HINTS = {
     ("exec", errno.EACCES): "the file is there but is no program that this user may run",
     ("user", errno.ENOENT): "name a user of the image's /etc/passwd, or a number",
     ("enter", errno.ESRCH): "the container has ended",
+    ("cgroup", errno.ENOENT): "the container has ended",
+    ("stdio", errno.ENOENT): "the container has ended",
+    ("session", 0): "give the command again; what it had begun in the container was ended",
 }
 
 
@@ -114,7 +117,10 @@ class Session:
                 argv, pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
             )
             end.close()  # ours, or the helper's death would go unseen
-            sync.send(self._channel, dict(what), theirs)
+            try:
+                sync.send(self._channel, dict(what), theirs)
+            except (BrokenPipeError, ConnectionResetError):
+                self._helper_died()
             self._wait_until_started()
         except BaseException:
             self.close()
@@ -239,14 +245,20 @@ class Session:
         self.exit_code = int(self._receive()["exit_code"])
 
     def _receive(self) -> dict[str, Any]:
-        message, fds = sync.receive(self._channel)
+        try:
+            message, fds = sync.receive(self._channel)
+        except ConnectionResetError:  # it went with our request unread
+            message, fds = None, []
         if message is None:
-            status = self._helper.wait() if self._helper else "none"
-            raise SessionError("session", 0, f"its helper died (status {status})")
+            self._helper_died()
         if message["type"] == "tty":
             self._stdin = self._stdout = fds[0]
             os.set_blocking(fds[0], False)
         return message
+
+    def _helper_died(self) -> NoReturn:
+        status = self._helper.wait() if self._helper else "none"
+        raise SessionError("session", 0, f"its helper died (status {status})")
 
 
 def _read(fd: int) -> bytes:

@@ -53,6 +53,8 @@ class ExitStatus:
     oom_kills: int = 0
 
 
+UNFINISHED = "unfinished"  # in a container's directory while it is being made
+
 _Parsed = TypeVar("_Parsed", Record, ExitStatus)
 
 
@@ -91,15 +93,15 @@ class Store:
         return self.root / container_id
 
     def ids(self) -> list[str]:
-        """Every container that is complete: a directory with a spec."""
+        """Every container: a directory with a spec."""
         try:
             return sorted(entry.name for entry in self.root.iterdir() if (entry / "spec.json").exists())
         except FileNotFoundError:
             return []
 
     def add(self, spec: ContainerSpec, record: Record) -> Path:
-        """Make the directory and write both files, the spec last: it is what makes the container exist.
-        Raises AlreadyExists.
+        """Make the directory and write both files, the spec last: it is what makes the container exist. It is `unfinished`
+        until finish() says that its layer is there too. Raises AlreadyExists.
         """
         directory = self.directory(spec.id)
         with self._adding:  # of two for one id at once the second must see the first's spec, not clear it away
@@ -108,10 +110,21 @@ class Store:
                 raise AlreadyExists(f"container {spec.id} exists already", hint=hint)
             self._remove(directory)  # what a creation left that never came to its spec
             directory.mkdir(mode=0o700, parents=True)  # nobody but root: a layer's set-uid programs are root's on disk
-            self.write_record(spec.id, record)
+            (directory / UNFINISHED).touch(mode=0o600)
+            self.write_record(spec.id, record)  # syncs the directory, the mark with it
             atomic.write(directory / "spec.json", spec.to_json())
         atomic.sync_directory(self.root)
         return directory
+
+    def finish(self, container_id: str) -> None:
+        """All that a creation makes is there, durably."""
+        (self.directory(container_id) / UNFINISHED).unlink()
+        atomic.sync_directory(self.directory(container_id))
+
+    def unfinished(self, container_id: str) -> bool:
+        """Whether its creation has not come to its end; after the agent's start: never will."""
+        directory = self.directory(container_id)
+        return (directory / UNFINISHED).exists() or not (directory / "spec.json").exists()
 
     def spec(self, container_id: str) -> ContainerSpec:
         path = self.directory(container_id) / "spec.json"

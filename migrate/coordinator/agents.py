@@ -67,10 +67,12 @@ DEADLINES_S: Mapping[str, float | None] = {
     "Files.Commit": None,
 }
 
-# What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract.
+# What may be repeated without harm when nobody knows whether it arrived. All of Migration is idempotent by contract; who removes
+# a container takes "there is none" for done.
 REPEATABLE = frozenset(
     {
         "Host.Facts", "Containers.List", "Containers.Inspect", "Containers.Update", "Containers.Usage", "Containers.Top",
+        "Containers.Remove",
         "Images.List", "Images.Inspect", "Volumes.Create", "Volumes.List", "Volumes.Inspect",
     }
 )  # fmt: skip

@@ -25,6 +25,7 @@ DETAIL_KEY = "migrate-error-bin"
 # A peer with default options refuses trailing metadata above 8 KiB, and the caller would see that instead of the error.
 MAX_MESSAGE_BYTES = 1024
 MAX_DETAIL_BYTES = 4096
+LOOK_FIRST = "what was asked may have happened: look (migrate ps --all; migrate hosts), then give the command again"
 MAX_STATUS_TEXT = 256
 
 # By the last part of the code: "container.not_found" is NOT_FOUND too.
@@ -164,10 +165,11 @@ def to_native(error: grpc.RpcError, *, host: str = "") -> errors.MigrateError:
         if key == DETAIL_KEY:
             return from_detail(types_pb2.ErrorDetail.FromString(value))
     peer = host or "the server"
+    hint = LOOK_FIRST if host else ""
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return errors.Unreachable(f"{peer} did not answer in time: {text}", touched="something")
+        return errors.Unreachable(f"{peer} did not answer in time: {text}", hint=hint, touched="something")
     if status is grpc.StatusCode.UNAVAILABLE:
-        return errors.Unreachable(f"{peer} cannot be reached: {text}", touched="something")
+        return errors.Unreachable(f"{peer} cannot be reached: {text}", hint=hint, touched="something")
     if status is grpc.StatusCode.CANCELLED:
         return errors.Cancelled(f"the call to {peer} was cancelled: {text}", touched="something")
     if status is grpc.StatusCode.UNIMPLEMENTED:

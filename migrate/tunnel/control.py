@@ -239,7 +239,10 @@ class ControlTunnel:
         state = self._state
         # The call may have reached the agent before the tunnel broke.
         return Unreachable(
-            state.error or f"{self.name} is not connected", code=state.code, hint=state.hint, touched="something"
+            state.error or f"{self.name} is not connected",
+            code=state.code,
+            hint=state.hint or rpc_errors.LOOK_FIRST,
+            touched="something",
         )
 
     # ------------------------------------------------------------ sessions

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.state import State
-from agent.errors import WrongState
+from agent.errors import AgentError, WrongState
 from tests.system.engine_host import EngineHost, lose, monitor_pid, until
 
 pytestmark = pytest.mark.system
@@ -108,3 +110,27 @@ def test_killing_a_lost_container(host: EngineHost, engine: Engine) -> None:
     status = engine.inspect(spec.id)
     assert (status.state, status.exit_code) == (State.EXITED, 255)
     assert "not known" in status.error
+
+
+def test_monitor_killed_in_the_middle_of_a_start(
+    host: EngineHost, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start fails and nothing of it stays, also where init does not notice that its monitor is gone."""
+    attach = network.attach
+
+    def attach_and_kill(*arguments: Any) -> None:
+        attach(*arguments)
+        os.kill(arguments[1], signal.SIGSTOP)
+        os.kill(monitor_pid(host, arguments[0]), signal.SIGKILL)
+
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "attach", attach_and_kill)
+        with pytest.raises(AgentError) as caught:
+            engine.start(spec.id)
+    assert "give the command again" in caught.value.hint
+    assert engine.inspect(spec.id).state == State.CREATED
+    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+    engine.start(spec.id)
+    assert engine.inspect(spec.id).state == State.RUNNING

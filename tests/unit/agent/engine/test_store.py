@@ -192,3 +192,13 @@ def test_nothing_is_kept_of_a_container_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(NotFound), store.lock("d" * 32):
         pass
     assert not store._locks
+
+
+def test_a_creation_is_unfinished_until_it_says_so(store: Store) -> None:
+    """Also where its spec is there already; and what has no spec."""
+    directory = store.add(SPEC, Record(epoch=1))
+    assert store.unfinished(SPEC.id)
+    store.finish(SPEC.id)
+    assert not store.unfinished(SPEC.id)
+    (directory / "spec.json").unlink()
+    assert store.unfinished(SPEC.id)
