@@ -382,6 +382,7 @@ class Engine:
         """
         remove_trials(self._config.cgroup_parent)
         self._supervisor.pool.start()
+        self.filters.prepare()
         for entry in self._config.containers_dir.iterdir():
             try:
                 if self.store.unfinished(entry.name):

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.engine.cgroup import Cgroup
@@ -64,7 +65,7 @@ def restrict(cgroup: Cgroup, spec: ContainerSpec) -> None:
     rules = [*DEFAULT, *(rule_of(device) for device in spec.isolation.devices)]
     kept = by_version_1(cgroup, rules)
     try:
-        bpf.allow_devices(cgroup.freezer, rules)
+        bpf.allow_devices(cgroup.freezer, rules, keep=not spec.isolation.devices)
         kept = True
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL):
@@ -85,11 +86,24 @@ def by_version_1(cgroup: Cgroup, rules: list[DeviceRule]) -> bool:
     if directory is None:
         return False
     try:
-        (directory / "devices.deny").write_text("a")
-        for rule in rules:
-            numbers = ":".join("*" if number is None else str(number) for number in (rule.major, rule.minor))
-            (directory / "devices.allow").write_text(f"{rule.kind} {numbers} {rule.access}")
+        _write(directory / "devices.deny", ["a"])
+        _write(directory / "devices.allow", [_text(rule) for rule in rules])
     except PermissionError as exc:  # within a container of somebody else's
         log.info("%s: %s", directory, exc)
         return False
     return True
+
+
+def _text(rule: DeviceRule) -> str:
+    numbers = ":".join("*" if number is None else str(number) for number in (rule.major, rule.minor))
+    return f"{rule.kind} {numbers} {rule.access}"
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    """Each line by a write of its own: the kernel takes one at a time."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for line in lines:
+            os.write(fd, line.encode())
+    finally:
+        os.close(fd)

@@ -37,6 +37,11 @@ LINKS = (
 MASKED_FILES = ("/proc/interrupts", "/proc/keys", "/proc/timer_list")
 MASKED_DIRECTORIES = ("/sys/firmware",)
 EMPTY_DIRECTORY = "/sys/fs/cgroup"  # of the container's own sysfs: nothing from the host is needed to mask with
+# More for one whose root is the host's by its id: of these files some are closed by nothing but their owner. They are not in every
+# kernel, so such a container moves only between hosts that have the same of them.
+HOST_MASKED_FILES = ("/proc/kcore", "/proc/latency_stats", "/proc/sched_debug")
+HOST_MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/devices/virtual/powercap")
+HOST_READ_ONLY = ("/proc/sysrq-trigger",)
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
 AHEAD = (  # what the stage makes; the mount namespace comes last, for it must have the container's root
@@ -73,6 +78,7 @@ class Plan(TypedDict):
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
     shared: NotRequired[list[str]]  # of "pid", "ipc", "uts": the host's, not its own
+    host_users: NotRequired[bool]  # its ids are the host's
     devices: NotRequired[list[dict[str, str]]]  # "source" on the host, "target" in the container
     seccomp: NotRequired[str]  # a file with the program of the filter; "" = none
     new_privileges: NotRequired[bool]
@@ -90,7 +96,7 @@ def external_mounts(further: Iterable[tuple[str, str]] = ()) -> list[tuple[str, 
     """
     devices = [(f"/dev/{name}", f"dev-{name}", f"/dev/{name}") for name in DEVICES]
     devices += [(target, "device" + target.replace("/", "-"), source) for source, target in further]
-    return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES]
+    return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES + HOST_MASKED_FILES]
 
 
 def stage_flags(plan: Plan) -> int:
@@ -193,12 +199,15 @@ def _mount_all(plan: Plan) -> None:
         # Attached when this is the root: then no link of the image leads out of it.
         devices = [(mounts.open_tree(Path(one["source"])), Path(one["target"])) for one in plan.get("devices", ())]
     with step("mask"):
-        for path in MASKED_FILES:
+        for path in MASKED_FILES + (HOST_MASKED_FILES if plan.get("host_users") else ()):
             _bind_over(Path("/dev/null"), path)
-        for path in MASKED_DIRECTORIES:
-            _bind_over(Path(_inside(EMPTY_DIRECTORY)), path)
+        for path in MASKED_DIRECTORIES + (HOST_MASKED_DIRECTORIES if plan.get("host_users") else ()):
+            if Path(_inside(EMPTY_DIRECTORY)).exists():
+                _bind_over(Path(_inside(EMPTY_DIRECTORY)), path)
+            elif Path(_inside(path)).exists():  # in the host's network, where /sys is empty
+                mounts.mount("tmpfs", Path(_inside(path)), "tmpfs", _SAFE | mounts.MS_RDONLY, "size=0")
     with step("read-only"):
-        for path in READ_ONLY:
+        for path in READ_ONLY + (HOST_READ_ONLY if plan.get("host_users") else ()):
             if _bind_over(Path(_inside(path)), path):
                 mounts.remount_bind(Path(_inside(path)), _SAFE | mounts.MS_RDONLY)
     with step("pivot_root"):

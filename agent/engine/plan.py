@@ -48,6 +48,7 @@ def make(
         "seccomp": seccomp,
         "new_privileges": spec.isolation.new_privileges,
         "shared": [name for name in ("pid", "ipc", "uts") if getattr(spec.isolation, name) == "host"],
+        "host_users": spec.isolation.user == "host",
         "devices": [{"source": device.source, "target": device.target} for device in spec.isolation.devices],
         "sysctls": dict(spec.isolation.sysctls),
         "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,

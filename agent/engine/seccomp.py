@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import platform
 import re
 import threading
@@ -20,11 +21,12 @@ from typing import Any
 
 from agent import atomic
 from agent.engine import seccomp_profile
-from agent.engine.spec import ContainerSpec
+from agent.engine.spec import DEFAULT_CAPABILITIES, ContainerSpec
 from agent.errors import InvalidArgument, Unsupported
 from agent.linux import libseccomp, seccomp
 from agent.linux.libseccomp import Condition, Rule
 
+log = logging.getLogger(__name__)
 UNCONFINED = "unconfined"
 _HINT = "a profile is JSON as Docker's: docs/security.md; seccomp=unconfined for none"
 _GO_ARCHITECTURES = {  # as `arches` of a profile says it
@@ -54,6 +56,14 @@ class Filters:
             if path is None or not path.exists():
                 path = self._known[key] = self._compiled(profile, spec.capabilities)
         return str(path)
+
+    def prepare(self) -> None:
+        """Ahead of need, what most containers have."""
+        with self._guard:
+            try:
+                self._known["", DEFAULT_CAPABILITIES] = self._compiled("", DEFAULT_CAPABILITIES)
+            except Unsupported as exc:
+                log.error("%s (%s)", exc.message, exc.hint)  # each container says so too
 
     def _compiled(self, profile: str, capabilities: Sequence[str]) -> Path:
         try:

@@ -11,6 +11,7 @@ import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from agent.linux import libc
@@ -41,21 +42,23 @@ class DeviceRule:
     access: str
 
 
-def allow_devices(cgroup: Path, rules: Sequence[DeviceRule]) -> None:
+def allow_devices(cgroup: Path, rules: Sequence[DeviceRule], *, keep: bool = False) -> None:
     """Tasks below this directory of the version 2 hierarchy may use these devices and no others; once for each directory.
 
-    Whatever is attached above it has its say as well. Raises OSError: EPERM without privilege, ENOSYS or EINVAL on a kernel without.
+    `keep`: the program is loaded once and kept for the next cgroup with the same rules. Whatever is attached above it has its say as
+    well. Raises OSError: EPERM without privilege, ENOSYS or EINVAL on a kernel without.
     """
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _attached(directory):
             return
-        program = _load(instructions(rules))
+        program = _kept(tuple(rules)) if keep else _load(instructions(rules))
         try:
             # struct: target_fd, attach_bpf_fd, attach_type, attach_flags
             _call(_PROG_ATTACH, struct.pack("=IIII", directory, program, _ATTACH_CGROUP_DEVICE, _F_ALLOW_MULTI))
         finally:
-            os.close(program)
+            if not keep:
+                os.close(program)
     finally:
         os.close(directory)
 
@@ -87,6 +90,11 @@ def instructions(rules: Sequence[DeviceRule]) -> bytes:
         parts += [one(set_, 0, value=1), one(exit_, 0)]
     parts += [one(set_, 0), one(exit_, 0)]
     return b"".join(parts)
+
+
+@cache
+def _kept(rules: tuple[DeviceRule, ...]) -> int:
+    return _load(instructions(rules))
 
 
 def _load(program: bytes) -> int:

@@ -73,6 +73,7 @@ def probe(
         ("run-tmpfs", False, lambda: probe_host.run_on_tmpfs(run_dir)),
         ("aes", False, probe_host.aes),
         ("huge-pages", False, probe_host.huge_pages),
+        ("seccomp", True, probe_host.seccomp),
         ("sized-layers", False, probe_host.sized_layers),
         ("bfq", False, probe_host.bfq),
         ("bridged-frames", False, probe_host.bridged_frames),

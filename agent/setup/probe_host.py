@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from agent.linux import libseccomp
 from agent.linux.process import CAPABILITIES
 from agent.setup import criu
 from agent.setup.capability import Capability
@@ -187,6 +188,23 @@ def sized_layers() -> Capability:
         ok=not lacking,
         value=f"no {' and no '.join(lacking)}" if lacking else "loop devices and mkfs.ext4",
         remedy="--storage-opt size= needs them: apt-get install e2fsprogs; modprobe loop",
+    )
+
+
+def seccomp() -> Capability:
+    """Containers get a filter unless they refuse it, so one that cannot be made is a container that cannot be made."""
+    actions = Path("/proc/sys/kernel/seccomp/actions_avail")
+    try:
+        library = f"libseccomp {libseccomp.version()}"
+    except OSError as exc:
+        library = exc.strerror or str(exc)
+        return Capability(name="seccomp", ok=False, value=library, remedy="apt-get install libseccomp2", required=True)
+    return Capability(
+        name="seccomp",
+        ok=actions.exists(),
+        value=library if actions.exists() else f"{library}, and a kernel without CONFIG_SECCOMP_FILTER",
+        remedy="boot a kernel with CONFIG_SECCOMP_FILTER",
+        required=True,
     )
 
 

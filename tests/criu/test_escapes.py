@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import MigrateError
-from migrate.records import Isolation, Run
+from migrate.records import Isolation, Mount, Run
 from tests.criu.moving_lab import INSIDE, WORKLOADS, MovingLab, program, wait_for
 from tests.workloads.escapes import ATTEMPTS
 
@@ -157,6 +157,7 @@ _FURTHER = """By tests of their own in the same file, before and after a move:
 |---|---|---|
 | `exec` of `#!/proc/self/exe`, while one inside opens every `/proc/PID/exe` | CVE-2019-5736 | none opens; our Python is unchanged |
 | `-w /proc/self/fd/N` of run and exec, N from 3 to 20 | CVE-2024-21626 | refused |
+| a mount below a volume, where another container changes a directory for a link to `/` all the time | CVE-2021-30465 | refused, or inside |
 | a set-uid program in the writable layer, by a user of the host | | the way there is closed |
 """
 
@@ -265,3 +266,48 @@ def test_a_set_uid_program_of_a_layer_is_out_of_reach(fleet: MovingLab) -> None:
             assert tried.returncode != 0
     finally:
         fleet.client.remove("suid", force=True)
+
+
+_FLIP = """
+import os
+os.makedirs("/vol/real", exist_ok=True)
+while True:
+    for make in (lambda: os.mkdir("/vol/x"), lambda: os.symlink("/", "/vol/x")):
+        try: make()
+        except OSError: pass
+        try: os.rmdir("/vol/x")
+        except OSError:
+            try: os.unlink("/vol/x")
+            except OSError: os.rename("/vol/x", "/vol/y%d" % os.urandom(4)[0])
+"""
+
+
+def test_a_link_in_a_volume_takes_no_mount_out(fleet: MovingLab) -> None:
+    """CVE-2021-30465: while one container changes a directory of a volume for a link to / and back, mounts below it stay inside."""
+    shared = Mount(kind="volume", source="flip", target="/vol")
+    mark = f"escape-{os.getpid()}"
+    outside = [Path("/", mark), *(fleet.lab.node_dir(host) / mark for host in ("host1", "host2"))]
+    flip = ("/usr/bin/python3", "-c", _FLIP)
+    fleet.client.run(Run(image="work", argv=flip, name="flip", host="host1", mounts=(shared,)))
+    came, refusals = 0, []
+    try:
+        for _ in range(15):
+            below = Mount(kind="bind", source="/usr/share", target=f"/vol/x/{mark}", read_only=True)
+            try:
+                container = fleet.client.run(
+                    Run(image="work", argv=("/bin/sleep", "60"), name="below", host="host1", mounts=(shared, below))
+                )
+            except MigrateError as exc:  # the place was a link, or was not there
+                refusals.append(exc.message)
+                continue
+            came += 1
+            table = Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()
+            assert [line for line in table if mark in line.split()[4] and "/usr/share" in line.split()[3]]
+            assert not [path for path in outside if os.path.lexists(path)]
+            fleet.client.remove("below", force=True)
+    finally:
+        for name in ("flip", "below"):
+            if any(each.name == name for each in fleet.client.containers(all=True)):
+                fleet.client.remove(name, force=True)
+    assert not [path for path in outside if os.path.lexists(path)]
+    assert came + len([each for each in refusals if each.startswith("root: ")]) == 15, refusals
