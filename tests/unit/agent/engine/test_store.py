@@ -194,8 +194,9 @@ def test_nothing_is_kept_of_a_container_that_is_gone(tmp_path: Path) -> None:
     assert not store._locks
 
 
-def test_a_creation_is_unfinished_until_it_says_so(store: Store) -> None:
+def test_a_creation_is_unfinished_until_it_says_so(tmp_path: Path) -> None:
     """Also where its spec is there already; and what has no spec."""
+    store = Store(tmp_path)
     directory = store.add(SPEC, Record(epoch=1))
     assert store.unfinished(SPEC.id)
     store.finish(SPEC.id)
