@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from migrate.cli import failures, values
+from migrate.cli import failures, upkeep, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    start = command(subparsers, "start", help="start created or exited containers", examples="migrate start web1 web2")
+    start = command(
+        subparsers,
+        "start",
+        help="start created or exited containers",
+        examples="migrate start web1 web2\nmigrate start -ai shell1",
+    )
+    start.add_argument("-a", "--attach", action="store_true", help="show what it writes, and end with its exit code")
+    start.add_argument("-i", "--interactive", action="store_true", help="pass stdin on, too (with -a)")
+    upkeep.add_attachment(start)
     stop = command(
         subparsers,
         "stop",
@@ -65,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from migrate.errors import MigrateError
 
     status = 0
+    if args.command == "start" and (args.attach or args.interactive):
+        return _attached(args)
     with Client(args.coordinator) as client:
         action = _action(client, args)
         for name in args.containers:
@@ -75,11 +85,33 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
+def _attached(args: argparse.Namespace) -> int:
+    from migrate.cli import terminal
+    from migrate.client import Client
+    from migrate.errors import InvalidArgument
+
+    if len(args.containers) != 1:
+        raise InvalidArgument("only one container can be attached to", hint="migrate start -a CONTAINER")
+    with Client(args.coordinator) as client:
+        container = client.inspect(args.containers[0])
+        interactive = args.interactive and container.stdin_open
+        if container.tty and interactive:
+            terminal.need_terminal()
+        return terminal.start_attached(
+            client, container, interactive=interactive, detach_keys=args.detach_keys, sig_proxy=args.sig_proxy
+        )
+
+
 def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
     """What to do with one container; returns the line to print."""
+    from migrate.errors import WrongState
 
     def start(name: str) -> str:
-        client.start(name)
+        try:
+            client.start(name)
+        except WrongState:  # one that runs already is what was asked for, as with Docker
+            if client.inspect(name).state != "running":
+                raise
         return name
 
     def stop(name: str) -> str:

@@ -181,28 +181,44 @@ def need_terminal() -> None:
 def run_attached(
     client: Client, container: Container, *, detach_keys: bytes = DETACH_KEYS, sig_proxy: bool = True
 ) -> int:
-    """`migrate run` in the foreground, after the creation: attach, start, converse; returns the container's exit code."""
+    """`migrate run` in the foreground, after the creation; returns the container's exit code. What never ran is removed."""
+    return start_attached(
+        client,
+        container,
+        interactive=container.stdin_open,
+        detach_keys=detach_keys,
+        sig_proxy=sig_proxy,
+        never_ran=lambda: client.remove(container.id, force=True),
+    )
+
+
+def start_attached(
+    client: Client,
+    container: Container,
+    *,
+    interactive: bool,
+    detach_keys: bytes = DETACH_KEYS,
+    sig_proxy: bool = True,
+    never_ran: Callable[[], None] = lambda: None,
+) -> int:
+    """Attach, start, converse; returns the container's exit code. `never_ran`: what to do where it did not start."""
     rows, columns = window_size() if container.tty else (0, 0)
     try:
-        session = client.attach(container.id, stdin=container.stdin_open, tty=container.tty, rows=rows, columns=columns)
+        session = client.attach(container.id, stdin=interactive, tty=container.tty, rows=rows, columns=columns)
         try:
             session.wait_started()
-            client.start(container.id)
+            if container.state != "running":
+                client.start(container.id)
         except BaseException:
             session.close()
             raise
     except BaseException:
-        # It never ran: leave nothing behind, as `run -d` does.
         with contextlib.suppress(MigrateError):
-            client.remove(container.id, force=True)
+            never_ran()
         raise
     try:
         status = converse(
-            session,
-            interactive=container.stdin_open,
-            is_tty=container.tty,
-            detach_keys=detach_keys,
-            sig_proxy=sig_proxy,
+            session, interactive=interactive, is_tty=container.tty, detach_keys=detach_keys, sig_proxy=sig_proxy
         )
     except Detached:
         print(f"\r\ndetached; {container.name} runs on: migrate attach {container.name}", file=sys.stderr)

@@ -176,7 +176,7 @@ def with_image(client: Client, wanted: Run, pull: str, make: Callable[[Run], Con
     except NotFound as exc:
         if pull == "never" or not exc.code.startswith("image."):
             raise
-        print(f"the image {wanted.image!r} is not here: pulling it", file=sys.stderr)
+        print(f"Unable to find image {wanted.image!r} locally: pulling it", file=sys.stderr)
         try:
             _pull(client, wanted)
         except MigrateError as why:

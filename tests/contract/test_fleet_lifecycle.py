@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from migrate.coordinator import create
 from migrate.coordinator.store import Desired
 from migrate.errors import AlreadyExists, InvalidArgument, MigrateError, WrongState
 from migrate.records import Run
-from tests.fakes.fleet import FakeFleet
+from tests.fakes.fleet import FakeFleet, eventually
 
 pytestmark = pytest.mark.contract
 
@@ -104,3 +106,28 @@ def test_an_image_that_is_not_here_is_pulled(fleet: FakeFleet, capsys: pytest.Ca
     fleet.hosts["host1"].calls.clear()
     assert main(["create", "--host", "host1", "--pull", "always", "base", "serve"]) == 0
     assert "Images.Pull" in fleet.hosts["host1"].calls
+
+
+def test_logs_between_two_instants(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """--until leaves out what is younger, and --tail counts what is left."""
+    container = fleet.client.run(Run(image="base", name="web1", host="host1"))
+    now = time.time_ns()
+    for age_s in (300, 200, 100, 10):
+        fleet.hosts["host1"].write(container.id, f"{age_s}\n", unix_ns=now - age_s * 10**9)
+    assert main(["logs", "--since", "250s", "--until", "50s", "web1"]) == 0
+    assert capsys.readouterr().out == "200\n100\n"
+    assert main(["logs", "--until", "50s", "--tail", "1", "web1"]) == 0
+    assert capsys.readouterr().out == "100\n"
+
+
+def test_start_shows_and_ends_as_the_container(fleet: FakeFleet) -> None:
+    """`start -a`: with its exit code; of two containers it is refused."""
+    container = fleet.client.create(Run(image="base", name="web1", host="host1"))
+    done: list[int] = []
+    starting = threading.Thread(target=lambda: done.append(main(["start", "-a", "--sig-proxy=false", "web1"])))
+    starting.start()
+    eventually(lambda: fleet.client.inspect("web1").state == "running")
+    fleet.hosts["host1"].exit(container.id, 5)
+    starting.join(20)
+    assert done == [5]
+    assert main(["start", "-a", "web1", "web1"]) == 2
