@@ -171,6 +171,7 @@ class Arrival:
         self._monitor.state = "running"
         self._mark("running")
         client.answer(request, marks=self._marks)
+        self._monitor.loop.call_later(0.0, self._monitor.show_binds)
 
     def _tell_the_bridge(self, until_s: float) -> None:
         """A bridge refuses an entry for a port that does not forward yet. Past the pivot that holds nobody up: it is told as soon as it

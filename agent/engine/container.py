@@ -136,6 +136,7 @@ class Engine:
                 if spec.init:
                     reaper.put(directory / "layer" / "upper")
                 mounted.make_sources(spec)
+                self.volumes.refuse_moving(spec, lambda user: self.store.record(user.id).migration_id)
                 made = self.volumes.ensure(spec)
             self.store.finish(spec.id)
         except (AgentError, OSError):
@@ -358,7 +359,8 @@ class Engine:
         """Everything the monitor and init need: see plan.py."""
         layers = [self._images.layer_path(layer) for layer in spec.layers]
         directory, cgroup = self.store.directory(spec.id), self.cgroup(spec.id)
-        fresh = self.store.record(spec.id).started_unix_ns == 0
+        record = self.store.record(spec.id)
+        fresh = record.started_unix_ns == 0 and not record.role
         places = mounted.plan(spec, self.volumes.places, self._config.staging_dir / spec.id, fresh=fresh)
         own, seccomp = self._local_of(spec), self.filters.path(spec)
         return plan.make(spec, directory, layers, cgroup, seccomp=seccomp, mounts=places, own=own)

@@ -116,6 +116,17 @@ class Monitor:
         except OSError as exc:
             say(f"cannot unmount what was staged: {exc}")
 
+    def show_binds(self) -> None:
+        """After a restore: the host's view of the root as after an ordinary start."""
+        if not self.plan.get("binds") or self.state != "running":
+            return
+        try:
+            rootfs.show_binds(
+                Path(self.plan["root"]), self.plan["binds"], self.plan["ids_base"], self.plan["ids_count"]
+            )
+        except OSError as exc:
+            say(f"the host does not see what is mounted in the container: {exc}")
+
     def make_stdio(self) -> ContainerEnds:
         """New stdio for the container, read from now on. Close the container's ends with
         stdio.close_container_ends().

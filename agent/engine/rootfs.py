@@ -78,6 +78,15 @@ def mount_root(
         os.close(own)
 
 
+def show_binds(target: Path, binds: Sequence[Mapping[str, Any]], ids_base: int, ids_count: int) -> None:
+    """Mount them in a root that was mounted without them, for the host to see what the container sees. Raises OSError."""
+    userns = namespaces.userns_fd(ids_base, ids_count)
+    try:
+        bound.attach(target, binds, userns, lambda work: _as_root(work, ids_base))
+    finally:
+        os.close(userns)
+
+
 def mount_read_only(
     *,
     layers: Sequence[Path],

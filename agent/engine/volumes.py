@@ -11,6 +11,7 @@ never leaves a second copy that somebody believes in.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -120,6 +121,17 @@ class Volumes:
                     hint=f"choose another name, or remove it: migrate volume rm {name}",
                 )
             return known
+
+    def refuse_moving(self, spec: ContainerSpec, move_of: Callable[[ContainerSpec], str]) -> None:
+        """Raises WrongState where a volume of a new container belongs to one that is being moved: it would be on two hosts."""
+        for name in names(spec):
+            for user in self.used_by(name):
+                with contextlib.suppress(NotFound):  # it has just gone
+                    if user.id != spec.id and (move := move_of(user)) and not self.get(name).shared:
+                        raise WrongState(
+                            f"volume {name} is used by {user.name}, which is being moved: {move}",
+                            hint=f"wait for the move: migrate watch {move}",
+                        )
 
     def ensure(self, spec: ContainerSpec) -> list[str]:
         """Make those volumes of a container that are not there. Returns the names of the new ones.

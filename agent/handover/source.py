@@ -109,8 +109,7 @@ class Source:
         self._fence(container_id, epoch)
         with self._engine.checks.quiet(container_id):  # a health check is no reason against a move
             pids = self._engine.cgroup(container_id).procs()
-            volumes, spec = self._engine.volumes.of(status.spec), status.spec
-            shared = {each.name for each in volumes if each.shared}
+            spec = status.spec
             return Description(
                 spec=status.spec,
                 state=status.state,
@@ -119,10 +118,10 @@ class Source:
                 tasks=len(pids),
                 blockers=[
                     *inside.of_network(spec.network),
-                    *inside.of_mounts(spec, self._engine.volumes.used_by, shared),
+                    *self._mount_blockers(spec),
                     *inside.blockers(status.pid, pids),
                 ],
-                volumes=volumes,
+                volumes=self._engine.volumes.of(spec),
             )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
@@ -135,6 +134,10 @@ class Source:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {container_id}")
             with _named_not_found():
                 self._engine.roles.begin(container_id, migration_id, ROLE, epoch)
+            if blockers := self._mount_blockers(
+                self._engine.store.spec(container_id)
+            ):  # somebody came since the precheck
+                raise WrongState(blockers[0].what, hint=blockers[0].remedy)
             if not move.exists:
                 move.begin(
                     MoveRecord(
@@ -446,6 +449,10 @@ class Source:
         volumes = [each for each in self._engine.volumes.of(spec) if not each.shared]
         layer = self._engine.store.directory(spec.id) / "layer" / "upper"
         return [layer, *(self._engine.volumes.path(each) for each in volumes)]
+
+    def _mount_blockers(self, spec: ContainerSpec) -> list[inside.Blocker]:
+        shared = {each.name for each in self._engine.volumes.of(spec) if each.shared}
+        return inside.of_mounts(spec, self._engine.volumes.used_by, shared)
 
     def _external(self, spec: ContainerSpec, pid: int) -> list[tuple[str, str, str]]:
         devices = init.external_mounts((each.source, each.target) for each in spec.isolation.devices)

@@ -32,7 +32,8 @@ def run(
     """
     if not request.image:
         raise InvalidArgument("an image is needed", hint="migrate images")
-    host = store.host(request.host).name if request.host else images.choose_host(store, pool, request.image)
+    host = store.host(request.host).name if request.host else mounts.home(store, pool, request.mounts)
+    host = host or images.choose_host(store, pool, request.image)
     agent = pool.agent(host)
     try:
         image = agent.call("Images", "Inspect", agent_pb2.InspectImageRequest(name=request.image))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from protos import types_pb2
+from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.store import Store
+from migrate.errors import InvalidArgument
+from protos import agent_pb2, types_pb2
 
 
 def resolved(requested: Iterable[types_pb2.Mount], image_volumes: Iterable[str]) -> list[types_pb2.Mount]:
@@ -23,6 +27,31 @@ def resolved(requested: Iterable[types_pb2.Mount], image_volumes: Iterable[str])
             taken.add(path)
             result.append(types_pb2.Mount(kind="volume", source=secrets.token_hex(32), target=path, anonymous=True))
     return result
+
+
+def home(store: Store, pool: AgentPool, requested: Iterable[types_pb2.Mount]) -> str:
+    """The host that alone has the named volumes among the mounts; "" where they are on several hosts, or on none yet.
+
+    Raises InvalidArgument where no host has all of them that there are.
+    """
+    names = {mount.source for mount in requested if mount.kind == "volume" and mount.source and not mount.anonymous}
+    hosts = [host.name for host in store.hosts()]
+    if not names or len(hosts) == 1:
+        return ""
+    request = agent_pb2.ListVolumesRequest()
+    answers = ask_all(pool, hosts, lambda agent: agent.call("Volumes", "List", request, retries=LIST_RETRIES))
+    having: dict[str, set[str]] = {}
+    for answer in answers:
+        for volume in answer.value.volumes if answer.value is not None else ():
+            if volume.name in names and not volume.shared:
+                having.setdefault(volume.name, set()).add(answer.host)
+    if not having:
+        return ""
+    common = set.intersection(*having.values())
+    if not common:
+        where = "; ".join(f"{name} on {', '.join(sorted(on))}" for name, on in sorted(having.items()))
+        raise InvalidArgument(f"no host has all of the volumes: {where}", hint="name a host: --host")
+    return common.pop() if len(common) == 1 else ""
 
 
 def _clean(path: str) -> str:

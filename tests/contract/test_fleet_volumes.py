@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate.cli import main
-from migrate.errors import NotFound, Unreachable, WrongState
+from migrate.errors import InvalidArgument, NotFound, Unreachable, WrongState
 from migrate.records import Mount, Run
 from tests.fakes.fleet import FakeFleet
 
@@ -66,6 +66,20 @@ def test_in_use_on_one_host_is_removed_from_none(world: FakeFleet) -> None:
     with pytest.raises(WrongState, match="in use by db"):
         world.client.remove_volume("data")
     assert len(world.client.inspect_volume("data")) == 2
+
+
+def test_a_container_goes_where_its_volume_is(world: FakeFleet) -> None:
+    """Without --host: where the named volumes are, if that is one host; refused where no host has them all."""
+    world.client.create_volume("data", host="host2")
+    world.client.create_volume("logs", host="host1")
+    world.client.create_volume("both")
+    mounts = {name: Mount(kind="volume", source=name, target=f"/{name}") for name in ("data", "logs", "both", "new")}
+    wanted = (mounts["data"], mounts["both"], mounts["new"])
+    assert world.client.run(Run(image="base", name="db", mounts=wanted)).host == "host2"
+    with pytest.raises(InvalidArgument, match="data on host2; logs on host1"):
+        world.client.run(Run(image="base", name="x", mounts=(mounts["data"], mounts["logs"])))
+    with pytest.raises(InvalidArgument, match="which one"):
+        world.client.run(Run(image="base", name="x", mounts=(mounts["both"],)))
 
 
 def test_prune(world: FakeFleet) -> None:

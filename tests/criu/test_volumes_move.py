@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from migrate.errors import MigrateError, PrecheckError
+from migrate.lab import nodes
 from migrate.records import Mount, Run
 from tests.criu.moving_lab import MovingLab, program, wait_for
 
@@ -48,6 +50,11 @@ def running(fleet: MovingLab, name: str, *mounts: Mount, **options: Any) -> Iter
         for one in fleet.client.volumes():
             if not one.used_by:
                 fleet.client.remove_volume(one.name, host=one.host)
+
+
+def _on(fleet: MovingLab, host: str, *command: str) -> str:
+    """What it prints in the namespaces of a host of the lab."""
+    return subprocess.run(nodes.command(fleet.lab, host, list(command)), capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -89,6 +96,9 @@ def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
             assert code == 0, text
             assert "of the host" in text
             assert text.split()[-5] == "8192"
+            root = f"/var/lib/migrate/containers/{fleet.client.inspect('mounted').id}/rootfs/data"
+            wait_for(lambda root=root, there=there: _on(fleet, there, "ls", root).find("map") >= 0)
+            assert _on(fleet, there, "ls", "/run/migrate/mounts") == ""
             (seen,) = fleet.client.inspect_volume("moving")
             assert (seen.host, seen.used_by, seen.migration_id) == (there, ("mounted",), "")
         fleet.client.stop("mounted", timeout_s=0)

@@ -126,6 +126,16 @@ def test_a_volume_that_goes_with_a_move(volumes: Volumes, users: list[ContainerS
     assert [each.name for each in volumes.all()] == ["both"]
 
 
+def test_nobody_joins_a_volume_whose_container_moves(volumes: Volumes, users: list[ContainerSpec]) -> None:
+    """A new container that wants it is refused with the move's id; one with a volume of its own is not."""
+    volumes.create("data")
+    users += [spec(DATA, name="moving"), new := spec(DATA, name="new")]
+    with pytest.raises(WrongState, match="used by moving, which is being moved: m1"):
+        volumes.refuse_moving(new, lambda user: "m1" if user.name == "moving" else "")
+    volumes.refuse_moving(new, lambda _user: "")
+    volumes.refuse_moving(spec(Mount(kind="volume", source="own", target="/o")), lambda _user: "m1")
+
+
 def test_shared_volumes(volumes: Volumes, users: list[ContainerSpec], tmp_path: Path) -> None:
     """Their files are the directory that is the same everywhere; a move neither copies nor removes them."""
     with pytest.raises(InvalidArgument, match="is no directory on this host"):
