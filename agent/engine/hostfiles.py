@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,10 +36,15 @@ def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -
             hosts = _HOSTS.read_text(errors="replace").splitlines()
     hosts += _extra_hosts(spec.network, "127.0.0.1" if host_network else interfaces.address_of(bridge))
     return {
-        "/etc/hostname": f"{spec.hostname}\n".encode(),
+        "/etc/hostname": f"{name_of(spec)}\n".encode(),
         "/etc/hosts": _text(hosts).encode(),
         "/etc/resolv.conf": resolv_conf(_RESOLV_CONF, spec.network, host_network=host_network).encode(),
     }
+
+
+def name_of(spec: ContainerSpec) -> str:
+    """The container's host name: this host's with --uts host."""
+    return socket.gethostname() if spec.isolation.uts == "host" else spec.hostname
 
 
 def resolv_conf(candidates: tuple[Path, ...], wanted: Network, *, host_network: bool = False) -> str:
@@ -76,7 +82,7 @@ def _first_readable(candidates: tuple[Path, ...]) -> list[str]:
 
 def _hosts(spec: ContainerSpec) -> list[str]:
     address = spec.network.address.partition("/")[0] or "127.0.1.1"
-    return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{spec.hostname}"]
+    return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{name_of(spec)}"]
 
 
 def _extra_hosts(network: Network, gateway: str) -> list[str]:

@@ -6,10 +6,14 @@ from agent.engine import device_access, sysctl_names
 from agent.engine.cgroup import Cgroup
 from agent.engine.seccomp import Filters
 from agent.engine.spec import ContainerSpec
+from agent.errors import InvalidArgument
 
 
 def check(spec: ContainerSpec, filters: Filters) -> None:
     """What it asks for and this host cannot give is refused at once, not at the start. Raises InvalidArgument, Unsupported."""
+    for name in ("pid", "ipc", "uts", "user"):
+        if (value := getattr(spec.isolation, name)) not in ("", "host"):
+            raise InvalidArgument(f'{value!r} is no {name} namespace: its own (nothing said) or "host"')
     sysctl_names.check(spec)
     device_access.check(spec)
     filters.path(spec)

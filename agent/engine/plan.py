@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.engine import local, logs, reaper, rlimits, usage
+from agent.engine import hostfiles, local, logs, reaper, rlimits, usage
 from agent.engine.cgroup import Cgroup
 from agent.engine.spec import ContainerSpec
 
@@ -35,7 +35,7 @@ def make(
         "ids_count": spec.ids.count,
         "freezer": str(cgroup.freezer),
         "oom_events": str(usage.oom_events(cgroup.directories)),
-        "hostname": spec.hostname,
+        "hostname": hostfiles.name_of(spec),
         "argv": reaper.command(spec.argv, init=spec.init),
         "env": list(spec.env),
         "cwd": spec.cwd,

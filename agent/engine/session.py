@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from agent.engine import enter, rlimits, sync
+from agent.engine import enter, hostfiles, rlimits, sync
 from agent.engine.attach import Output
 from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
@@ -81,7 +81,7 @@ def request(
         "cwd": cwd or spec.cwd,
         "user": user or spec.user,
         "capabilities": list(spec.capabilities),
-        "hostname": spec.hostname,
+        "hostname": hostfiles.name_of(spec),
         "rlimits": rlimits.plan(spec.limits),
         "oom_score_adj": spec.limits.oom_score_adj,
         "seccomp": seccomp,

@@ -14,6 +14,9 @@ from agent.engine.spec import ContainerSpec, Network
 from agent.linux import mounts, openat2
 from agent.storage import tree_scan
 
+_USUAL_DEVICES = {(1, minor) for minor in (3, 5, 7, 8, 9, 11)} | {(5, minor) for minor in (0, 1, 2)}
+_TERMINALS = (4, *range(136, 144))  # what of these is in the way is said by its name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocker:
@@ -67,6 +70,14 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
                         what="/dev/tty is open: CRIU cannot save it where the terminal is not of the container's own devpts",
                         where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
                         remedy="end that program (an interactive shell keeps /dev/tty open), or run the container without -t",
+                    )
+                )
+            if device := _foreign_device(pid, name):
+                found.append(
+                    Blocker(
+                        what=f"the device {target} ({device}) is open: what it is doing is in the host's hardware and drivers",
+                        where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
+                        remedy="end that program, or let it close the device",
                     )
                 )
             if "io_uring" in target:
@@ -199,6 +210,18 @@ def parent(pid: int) -> int:
         if line.startswith("PPid:"):
             return int(line.split()[1])
     return 0
+
+
+def _foreign_device(pid: int, descriptor: str) -> str:
+    """ "c 10:229" of a device that CRIU cannot save; "" for the usual ones and everything else."""
+    try:
+        status = Path(f"/proc/{pid}/fd/{descriptor}").stat()
+    except OSError:
+        return ""  # closed, or the task is gone
+    kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
+    major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    usual = kind == "c" and (major in _TERMINALS or (major, minor) in _USUAL_DEVICES)
+    return f"{kind} {major}:{minor}" if kind and not usual else ""
 
 
 def _descriptors(pid: int) -> Iterable[tuple[str, str]]:

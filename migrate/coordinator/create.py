@@ -97,6 +97,8 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         raise InvalidArgument(
             f"the image {request.image} says no command", hint=f"name one: migrate run {request.image} COMMAND"
         )
+    if request.hostname and request.isolation.uts == "host":
+        raise InvalidArgument("conflicting options: hostname and the UTS mode", hint="--hostname or --uts host")
     cwd = request.cwd or config.working_dir or "/"
     if not cwd.startswith("/"):
         raise InvalidArgument(f"the working directory must be absolute, not {cwd!r}", hint="-w /path")

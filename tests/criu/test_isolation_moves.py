@@ -136,6 +136,29 @@ def test_sysctls_and_devices_move(fleet: MovingLab) -> None:
     assert seen[0] == seen[1] == seen[2]
 
 
+def test_an_open_device_stays(fleet: MovingLab) -> None:
+    """Who holds a device of the host's open is refused a move with its name; when it is closed the move goes through."""
+    isolation = Isolation(devices=(Device(source="/dev/fuse", target="/dev/fuse"),), user="host")
+    hold = (
+        "import os, time; fd = os.open('/dev/fuse', os.O_RDWR)\n"
+        "while not os.path.exists('/tmp/let-go'): time.sleep(0.05)\n"
+        "os.close(fd); time.sleep(600)"
+    )
+    fleet.client.run(
+        Run(image="work", argv=("/usr/bin/python3", "-c", hold), name="held", host="host1", isolation=isolation)
+    )
+    try:
+        init = fleet.client.inspect("held").pid
+        wait_for(lambda: [fd for fd in Path(f"/proc/{init}/fd").iterdir() if str(fd.readlink()) == "/dev/fuse"])
+        with pytest.raises(MigrateError, match=r"the device /dev/fuse \(c 10:229\) is open"):
+            fleet.move("held")
+        assert fleet.run("held", "/bin/touch", "/tmp/let-go")[0] == 0
+        wait_for(lambda: not [fd for fd in Path(f"/proc/{init}/fd").iterdir() if str(fd.readlink()) == "/dev/fuse"])
+        assert fleet.move("held").state == "succeeded"
+    finally:
+        fleet.client.remove("held", force=True)
+
+
 def test_namespaces_of_the_host(fleet: MovingLab) -> None:
     """Who shares the host's processes or memory runs, and is refused a move with the reason; who shares its name moves, and has
     the target's then.
