@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +163,29 @@ def test_a_shared_volume_is_not_copied(fleet: MovingLab, conf: Path) -> None:
         fleet.client.remove("friend", force=True)
         fleet.client.remove_volume("moving")
     assert (conf / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "mode"), [("precopy", "auto"), ("freeze", "stop-and-copy"), ("restore", "auto"), ("release", "auto")]
+)
+def test_agents_die_in_the_middle(fleet: MovingLab, step: str, mode: str) -> None:
+    """Whenever both agents are killed, the volume is on the host where its container runs on, whole, and on no other."""
+    with running(fleet, "killed", DATA, Mount(kind="tmpfs", target="/run"), Mount(kind="tmpfs", target="/conf")):
+        before = later(fleet, "host1")["count"]
+        moving = fleet.client.move("killed", to="host2", mode=mode)
+        with suppress(MigrateError):
+            for event in moving:
+                if getattr(event, "step", "") == step and getattr(event, "event", "") == "started":
+                    fleet.restart_agents()
+        wait_for(
+            lambda: fleet.client.migration(moving.migration_id).state in ("succeeded", "failed", "cancelled"),
+            timeout_s=90,
+        )
+        host = fleet.client.inspect("killed").host
+        assert host == ("host2" if fleet.client.migration(moving.migration_id).state == "succeeded" else "host1")
+        other = "host1" if host == "host2" else "host2"
+        told = later(fleet, host)
+        assert told["count"] > before
+        assert told["lines"] == told["mapped"] == told["count"]
+        assert [(one.host, one.migration_id) for one in fleet.client.inspect_volume("moving")] == [(host, "")]
+        assert not volume(fleet, other, "moving").exists()
