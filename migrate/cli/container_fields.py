@@ -98,6 +98,17 @@ def inspected(container: Container) -> dict[str, Any]:
             },
             "LogConfig": {"Config": dict(container.log_options)},
         },
+        "Mounts": [
+            {
+                "Type": one.kind,
+                "Name": one.source if one.kind == "volume" else "",
+                "Source": one.source,
+                "Destination": one.target,
+                "RW": not one.read_only,
+                "Propagation": (one.propagation or "rprivate") if one.kind == "bind" else "",
+            }
+            for one in container.mounts
+        ],
         "NetworkSettings": {
             "IPAddress": container.address.partition("/")[0],
             "MacAddress": container.mac,

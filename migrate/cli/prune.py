@@ -48,6 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _everything(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="also images with a name that no container uses")
+    parser.add_argument("--volumes", action="store_true", help="also anonymous volumes that no container uses")
     _options(parser)
 
 
@@ -99,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         status = _containers(client, args.filter)
         if not only_containers:
             _images(client, args)
+            if args.volumes:
+                _volumes(client, args)
     return status
 
 
@@ -123,6 +126,15 @@ def _containers(client: Client, conditions: list[tuple[str, str]]) -> int:
         except MigrateError as exc:
             status = failures.report(exc, command="prune")
     return status
+
+
+def _volumes(client: Client, args: argparse.Namespace) -> None:
+    if any(key != "label" for key, _ in args.filter):
+        return  # volumes have no such filter, as images
+    removed, freed = client.prune_volumes(labels=[value for _, value in args.filter])
+    for one in removed:
+        print(f"{one.host}: removed volume {tables.short(one.name)}")
+    print(f"freed {tables.size(freed)} of volumes")
 
 
 def _images(client: Client, args: argparse.Namespace) -> None:

@@ -7,9 +7,9 @@ import fnmatch
 import json
 import sys
 from argparse import ArgumentTypeError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from migrate.cli import failures, tables, values
+from migrate.cli import failures, tables, templates, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ migrate volume create --host host1 --label tier=web data
 migrate volume create --shared /mnt/nfs/data data      the same file system on every host: a move copies nothing
 """
 LS = """
+migrate volume ls --format '{{.Name}} {{.Host}}'
 migrate volume ls
 migrate volume ls -q --filter dangling=true
 migrate volume ls --format json
@@ -55,8 +56,13 @@ def add_parser(subparsers: Subparsers) -> None:
     ls.add_argument("-q", "--quiet", action="store_true", help="print only names")
     ls.add_argument("-f", "--filter", action="append", default=[], type=pair, metavar="KEY=VALUE", help=FILTERS)
     ls.add_argument("--host", default="", help="only of this host")
-    ls.add_argument("--format", choices=("table", "json"), default="table")
+    ls.add_argument(
+        "--format", type=templates.form, default="table", metavar="FORMAT", help="table, json, or '{{.Name}}'"
+    )
     inspect = command(actions, "inspect", help="print all that is known of volumes, as JSON", examples=INSPECT)
+    inspect.add_argument(
+        "-f", "--format", type=templates.form, default="json", metavar="FORMAT", help="json, or '{{.Mountpoint}}'"
+    )
     remove = command(actions, "rm", help="remove volumes that no container uses", examples=RM)
     remove.add_argument("-f", "--force", action="store_true", help="one that is not there is no error")
     for parser in (inspect, remove):
@@ -115,6 +121,9 @@ def _ls(client: Client, args: argparse.Namespace) -> int:
             print(name)
     elif args.format == "json":
         print(json.dumps([one.to_dict() for one in found], indent=2))
+    elif args.format != "table":
+        if text := templates.show(args.format, [_fields(one) for one in found]):
+            print(text)
     else:
         rows = [
             (one.name, one.host, one.shared or "-", ", ".join(one.used_by) or "-", tables.ago(one.created_unix_ns))
@@ -122,6 +131,20 @@ def _ls(client: Client, args: argparse.Namespace) -> int:
         ]
         print(tables.table(("VOLUME NAME", "HOST", "SHARED", "USED BY", "AGE"), rows))
     return 0
+
+
+def _fields(volume: Volume) -> dict[str, Any]:
+    """Ours and Docker's."""
+    return volume.to_dict() | {
+        "Name": volume.name,
+        "Driver": "local",
+        "Scope": "global" if volume.shared else "local",
+        "Mountpoint": volume.path,
+        "Labels": dict(volume.labels),
+        "CreatedAt": tables.stamp(volume.created_unix_ns),
+        "Host": volume.host,
+        "UsedBy": ",".join(volume.used_by),
+    }
 
 
 def passes(volume: Volume, filters: list[tuple[str, str]]) -> bool:
@@ -152,13 +175,17 @@ def _passes(volume: Volume, key: str, value: str) -> bool:
 def _inspect(client: Client, args: argparse.Namespace) -> int:
     from migrate.errors import MigrateError
 
-    status, found = 0, []
+    status = 0
+    found: list[Volume] = []
     for name in args.volumes:
         try:
-            found += [one.to_dict() for one in client.inspect_volume(name, host=args.host)]
+            found += client.inspect_volume(name, host=args.host)
         except MigrateError as exc:
             status = failures.report(exc, command="volume")
-    print(json.dumps(found, indent=2))
+    if args.format == "json":
+        print(json.dumps([one.to_dict() for one in found], indent=2))
+    elif text := templates.show(args.format, [_fields(one) for one in found]):
+        print(text)
     return status
 
 

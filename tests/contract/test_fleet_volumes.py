@@ -119,12 +119,19 @@ def test_the_command_line(world: FakeFleet, capsys: pytest.CaptureFixture[str]) 
     assert "data         host1" in " ".join(
         migrate("volume", "ls", "-f", "host=host1", "-f", "name=data")[1].splitlines()
     )
+    assert migrate("volume", "ls", "-f", "name=data", "--format", "{{.Name}} {{.Host}}") == (0, "data host1\n", "")
+    mountpoint = str(world.hosts["host1"].volumes.places("data")[0])
+    assert migrate("volume", "inspect", "-f", "{{.Mountpoint}}", "data") == (0, mountpoint + "\n", "")
     assert json.loads(migrate("volume", "inspect", "data")[1])[0]["labels"] == {"tier": "web"}
     status, out, err = migrate("volume", "rm", "data", "none")
     assert (status, out) == (3, "data\n")
     assert "no volume none" in err
     assert migrate("volume", "ls", "-f", "colour=red")[0] == 2
     assert "Total reclaimed space" in migrate("volume", "prune", "-a", "-f")[1]
+    world.client.run(Run(image="base", host="host1", name="web1"))
+    assert migrate("inspect", "-f", "{{json .Mounts}}", "web1")[1].count('"Type": "volume"') == 2
+    world.client.remove("web1", force=True)
+    assert migrate("prune", "-f", "--volumes")[1].count("removed volume") == 2
     with pytest.raises(SystemExit, match="2"):
         migrate("create", "--host", "host1", "-v", "here:there", "base")
     assert "mount path must be absolute" in capsys.readouterr().err
