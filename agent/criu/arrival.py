@@ -111,6 +111,8 @@ class Arrival:
 
     def _notified(self, script: str, pid: int, fds: list[int]) -> None:
         assert self._criu is not None
+        if script == "orphan-pts-master" and self._monitor.stdio and fds:
+            self._monitor.stdio.take_terminal(fds.pop())
         for fd in fds:
             os.close(fd)
         try:

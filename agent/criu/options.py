@@ -23,12 +23,11 @@ UNUSED_PORT = 27
 
 @dataclass(frozen=True, kw_only=True)
 class Stdio:
-    """Keys of the container's stdio, as CRIU names it: "pipe:[123]", "tty[8803:19]" or "" where there is nothing of ours."""
+    """Keys of the container's stdio, as CRIU names it: "pipe:[123]", or "" where there is nothing of ours."""
 
     stdin: str = ""
     stdout: str = ""
     stderr: str = ""
-    tty: str = ""
 
 
 def load(pycriu_path: Path) -> Any:
@@ -45,7 +44,6 @@ def dump(
     root: Path,
     images_dir: Path,
     external: Sequence[tuple[str, str, str]],
-    stdio: Stdio,
     skeleton: bool,
     carry_network: bool,
 ) -> bytes:
@@ -64,8 +62,6 @@ def dump(
     o.link_remap = True  # a file that was unlinked while open, whose inode has other names
     o.ghost_limit = GHOST_LIMIT_BYTES
     o.external.extend(f"mnt[{mount_point}]:{key}" for mount_point, key, _ in external)
-    if stdio.tty:
-        o.external.append(stdio.tty)
     if skeleton:
         o.lazy_pages = True
         o.ps.address = "127.0.0.1"
@@ -100,8 +96,6 @@ def restore(
     for controller, path in cgroup_roots:
         o.cg_root.add(ctrl=controller, path=path)
     keys = {"stdin": stdio.stdin, "stdout": stdio.stdout, "stderr": stdio.stderr}
-    if stdio.tty:
-        keys = {"stdin": stdio.tty, "stdout": "", "stderr": ""}
     for stream, key in keys.items():
         if key:
             o.inherit_fd.add(key=key, fd=STDIO_FDS[stream])

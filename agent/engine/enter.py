@@ -25,25 +25,18 @@ if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])  # -I keeps the script's folder and the environment out of sys.path
 
 import errno
-import fcntl
 import os
 import select
 import signal
 import socket
-import stat
-import struct
-import termios
 from pathlib import Path
 from typing import NoReturn, NotRequired, TypedDict, cast
 
-from agent.engine import program, rlimits, sync
+from agent.engine import program, rlimits, sync, terminal
 from agent.engine.program import StepError, step
 from agent.linux import keyring, namespaces, process
 
 HANG_UP_GRACE_S = 5.0
-PTMX = os.makedev(5, 2)
-TIOCGPTPEER = 0x5441  # from the Linux kernel headers (ioctls.h): the slave of a master, without a path
-TIOCSPTLCK = 0x40045431
 
 _CONTAINER = (
     namespaces.CLONE_NEWUSER
@@ -119,7 +112,7 @@ def _start(request: Request, channel: socket.socket, stdio: list[int]) -> int:
         _enter(request["pid"], request["start_ticks"])
     if request["tty"]:
         with step("tty"):
-            master, slave = _open_terminal(request["rows"], request["columns"])
+            master, slave = terminal.make(request["rows"], request["columns"])
         sync.send(channel, {"type": "tty"}, [master])
         os.close(master)
         stdio = [slave, slave, slave]
@@ -152,21 +145,6 @@ def _enter(pid: int, start_ticks: int) -> None:
     os.setgroups(())
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-
-
-def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
-    """A new terminal of the container's devpts: (master, slave). The container's root cannot put something else in its
-    place.
-    """
-    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    status = os.fstat(master)
-    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != PTMX:
-        raise OSError(errno.ENODEV, "not a terminal multiplexer", "/dev/pts/ptmx")
-    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    if rows and columns:
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    return master, slave
 
 
 def _become(

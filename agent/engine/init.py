@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, NotRequired, TypedDict
 
-from agent.engine import program, sync
+from agent.engine import program, sync, terminal
 from agent.engine.program import step
 from agent.linux import mounts, namespaces
 
@@ -73,7 +73,7 @@ class Plan(TypedDict):
     cwd: str
     user: str
     capabilities: list[str]  # "CAP_CHOWN"; the bounding set
-    tty: bool  # stdio is the slave of a terminal of the host's devpts
+    tty: bool  # stdio is a terminal of the container's own devpts
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
@@ -153,7 +153,14 @@ def _run_init(channel: socket.socket) -> NoReturn:
     with step("hostname"):
         if "uts" not in plan.get("shared", ()):
             socket.sethostname(plan["hostname"])
-    sync.send(channel, {"type": "ready"})
+    masters = []
+    if plan["tty"]:
+        with step("terminal"):
+            master, slave = terminal.make()
+        masters, stdio = [master], (slave, slave, slave)
+    sync.send(channel, {"type": "ready"}, masters)
+    for fd in masters:
+        os.close(fd)
     with step("start"):
         _wait_for(channel, "start")
     with step("unshare"):
@@ -165,7 +172,7 @@ def _run_init(channel: socket.socket) -> NoReturn:
 
 
 def _take_plan(channel: socket.socket) -> tuple[Plan, int, tuple[int, int, int]]:
-    """With the descriptors that come along: the root, and the program's stdio; with plan["tty"] all three name the slave."""
+    """With the descriptors that come along: the root, and the program's stdio, of no use with plan["tty"]."""
     message, fds = sync.receive(channel)
     if message is None:
         os._exit(0)  # nobody needed us

@@ -137,7 +137,7 @@ class Monitor:
         assert self._log is not None, "take_plan comes first"
         self.stdio = Stdio(self.loop, self._log, self._output)
         base = self.plan["ids_base"]
-        ends = self.stdio.make(tty=self.plan["tty"], stdin_open=self.plan["stdin_open"], owner=base)
+        ends = self.stdio.make(tty=self.plan["tty"], stdin_open=self.plan["stdin_open"])
         if "stdio_owner" in self.plan:
             uid, gid = self.plan["stdio_owner"]
             program.give_stdio(ends.fds(), base + uid, base + gid)
@@ -274,6 +274,9 @@ class Monitor:
             self._abandon()
 
         def ready(pid: int) -> None:
+            assert self._birth and self.stdio
+            if self._birth.terminal >= 0:
+                self.stdio.take_terminal(self._birth.terminal)
             self.state = "created"
             self.watch_init(pid)
             client.answer(request, pid=pid)

@@ -31,6 +31,7 @@ class Birth:
         self._on_failed: Failed | None = None
         self._error: tuple[str, int, str] | None = None  # before anybody wanted to know
         self._pid = 0
+        self.terminal = -1  # once it is ready, of a container with one: its master, whoever takes it owns it
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stage = os.fork()
         if self._stage == 0:
@@ -102,6 +103,8 @@ class Birth:
         except (OSError, sync.ProtocolError) as exc:
             self._fail("protocol", 0, str(exc))
             return True
+        if message is not None and message.get("type") == "ready" and fds:
+            self.terminal = fds.pop()
         for fd in fds:
             os.close(fd)
         if message is None:

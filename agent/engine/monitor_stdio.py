@@ -1,10 +1,10 @@
 """A container's stdin, stdout and stderr, as the monitor holds them. Standard library only.
 
-    without a tty   two pipes out; in: /dev/null, or a pipe with stdin_open with a tty      one pty of the host's
-    devpts whose master stays here (CRIU: `external tty[RDEV:DEV]`, `inherit_fd` at restore)
+    without a tty   two pipes out; in: /dev/null, or a pipe with stdin_open
+    with a tty      one pty of the container's own devpts (terminal.py): init makes it, or CRIU makes it anew, and its master comes here
 
 Output is always read, whether somebody is attached or not: a container never waits for a reader. A restore makes new
-ends with the same class and hands them to CRIU.
+pipes with the same class and hands them to CRIU.
 """
 
 from __future__ import annotations
@@ -12,30 +12,26 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
-import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.engine import terminal
 from agent.engine.eventloop import Loop
 from agent.engine.logs import LogWriter
 from agent.linux import pipes
 
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 16
-_TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h, kernel 4.13: the slave, whatever devpts is mounted where
-_TTY_GROUP = 5  # of the container, as in its /dev/pts
 _END_OF_INPUT = b"\x04"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerEnds:
-    """What becomes descriptors 0, 1 and 2 of init. `tty_key`: CRIU's name of the terminal, "" without one."""
+    """What becomes descriptors 0, 1 and 2 of init; /dev/null of one that has a terminal."""
 
     stdin: int
     stdout: int
     stderr: int
-    tty_key: str = ""
 
     def fds(self) -> tuple[int, int, int]:
         return self.stdin, self.stdout, self.stderr
@@ -57,47 +53,42 @@ class Stdio:
         self._said_lost = False
         self._keys: dict[str, str] = {}
 
-    def make(self, *, tty: bool, stdin_open: bool, owner: int) -> ContainerEnds:
-        """Make new ends and begin to read. `owner`: the host id of the container's root. Call
-        close_container_ends once they are inherited.
+    def make(self, *, tty: bool, stdin_open: bool) -> ContainerEnds:
+        """Make new ends and begin to read. Call close_container_ends once they are inherited. With `tty` take_terminal() is still
+        to come.
         """
-        self._ends = self._make_tty(owner) if tty else self._make_pipes(stdin_open)
-        self._keys = {"tty": self._ends.tty_key}
-        if not tty:
-            self._keys |= {"stdout": _pipe_key(self._ends.stdout), "stderr": _pipe_key(self._ends.stderr)}
-            self._keys["stdin"] = _pipe_key(self._ends.stdin) if stdin_open else ""
+        if tty:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self._ends = ContainerEnds(stdin=null, stdout=null, stderr=null)
+            return self._ends
+        self._ends = self._make_pipes(stdin_open)
+        self._keys = {"stdout": _pipe_key(self._ends.stdout), "stderr": _pipe_key(self._ends.stderr)}
+        self._keys["stdin"] = _pipe_key(self._ends.stdin) if stdin_open else ""
         return self._ends
+
+    def take_terminal(self, master: int) -> None:
+        """Read from it, and give it input, from now on. It becomes ours."""
+        self._master = self._stdin = master
+        self._read("stdout", master)
 
     def adopt(self, outputs: list[int], *, tty: bool) -> None:
         """Read from ends that are there already: stdout's and stderr's, or a master. A stdin that was a pipe stays closed."""
         if tty:
-            (self._master,) = outputs
-            self._stdin = self._master
-            slave = fcntl.ioctl(self._master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            try:
-                self._keys = {"tty": _tty_key(slave)}
-            finally:
-                os.close(slave)
-            self._read("stdout", self._master)
+            self.take_terminal(*outputs)
             return
         for stream, fd in zip(("stdout", "stderr"), outputs, strict=False):
             self._keys[stream] = _pipe_key(fd)
             self._read(stream, fd)
 
     def keys(self) -> dict[str, str]:
-        """CRIU's names of what the container has from us: "stdin", "stdout", "stderr" and "tty"; "" = nothing (any more)."""
+        """CRIU's names of what the container has from us: "stdin", "stdout" and "stderr"; "" = nothing (any more)."""
         closed = {"stdin": ""} if self._stdin < 0 else {}
         return {"stdin": "", "stdout": "", "stderr": ""} | self._keys | closed
 
     def owner(self) -> tuple[int, int]:
         """Host ids of whose the container's ends are: its program's user, since init gave them away. (-1, -1) when all have ended."""
         if self._master >= 0:
-            slave = fcntl.ioctl(self._master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            try:
-                status = os.fstat(slave)
-            finally:
-                os.close(slave)
-            return status.st_uid, status.st_gid
+            return -1, -1  # CRIU knows
         for fd in self._streams.values():
             status = os.fstat(fd)  # one inode with the end that the container has
             return status.st_uid, status.st_gid
@@ -153,7 +144,7 @@ class Stdio:
         """Set the terminal's size; the kernel tells its foreground group. OSError ENOTTY without a terminal."""
         if self._master < 0:
             raise OSError(errno.ENOTTY, "the container has no terminal")
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        terminal.resize(self._master, rows, columns)
 
     @property
     def ended(self) -> bool:
@@ -184,13 +175,6 @@ class Stdio:
         self._read("stdout", out_r)
         self._read("stderr", err_r)
         return ContainerEnds(stdin=stdin, stdout=out_w, stderr=err_w)
-
-    def _make_tty(self, owner: int) -> ContainerEnds:
-        self._master, slave = os.openpty()
-        self._stdin = self._master
-        os.fchown(slave, owner, owner + _TTY_GROUP)
-        self._read("stdout", self._master)
-        return ContainerEnds(stdin=slave, stdout=slave, stderr=slave, tty_key=_tty_key(slave))
 
     def _read(self, stream: str, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -260,11 +244,6 @@ class Stdio:
         waiting, self._input = self._input, []
         for _, done in waiting:
             done()
-
-
-def _tty_key(slave: int) -> str:
-    status = os.fstat(slave)
-    return f"tty[{status.st_rdev:x}:{status.st_dev:x}]"
 
 
 def _pipe_key(fd: int) -> str:

@@ -64,12 +64,12 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
             )
     for pid in sorted(members):
         for name, target in _descriptors(pid):
-            if target == "/dev/tty":
+            if target == "/dev/tty" and not _leads_its_terminal(pid):
                 found.append(
                     Blocker(
-                        what="/dev/tty is open: CRIU cannot save it where the terminal is not of the container's own devpts",
+                        what="/dev/tty is open while another job than its own is in the foreground: CRIU cannot save that",
                         where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
-                        remedy="end that program (an interactive shell keeps /dev/tty open), or run the container without -t",
+                        remedy="wait until the shell is at its prompt again, or stop the job there (ctrl-z)",
                     )
                 )
             if device := _foreign_device(pid, name):
@@ -222,6 +222,12 @@ def _foreign_device(pid: int, descriptor: str) -> str:
     major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
     usual = kind == "c" and (major in _TERMINALS or (major, minor) in _USUAL_DEVICES)
     return f"{kind} {major}:{minor}" if kind and not usual else ""
+
+
+def _leads_its_terminal(pid: int) -> bool:
+    """Whether the leader of the session of `pid` is in the foreground of its terminal: what criu/tty.c, tty_verify_ctty, asks for."""
+    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return len(fields) < 6 or fields[3] == fields[5]  # session and tpgid
 
 
 def _descriptors(pid: int) -> Iterable[tuple[str, str]]:

@@ -265,7 +265,6 @@ class Source:
         spec = self._engine.store.spec(container_id)
         monitor = self._engine.roles.monitor(container_id)
         status = monitor.request("status").fields
-        stdio = options.Stdio(**status["stdio_keys"])
         handover = {
             "stdio": status["stdio_keys"],
             "stdio_owner": status.get("stdio_owner", [0, 0]),
@@ -278,7 +277,6 @@ class Source:
             root=self._engine.store.directory(container_id) / "rootfs",
             images_dir=move.images_link,
             external=self._external(spec, int(status["pid"])),
-            stdio=stdio,
             skeleton=record.lazy,
             carry_network=network.may_change(spec),
         )

@@ -36,7 +36,6 @@ while :; do
     sleep 0.1
 done
 """
-# Not an interactive shell: that one keeps /dev/tty open, which CRIU does not take (see test_refusals.py).
 SHELL = 'while read -r line; do eval "$line"; done'
 ODD_TREE = """
 set -e

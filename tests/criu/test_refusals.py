@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -81,19 +80,6 @@ def test_exec_session_is_in_the_way(fleet: MovingLab, resident: Container) -> No
     assert "exec" in asked.stderr
     session.send(b"42\n")
     assert b"".join(output.data for output in session) == b"still here 42\n"
-
-
-def test_interactive_shell_is_in_the_way(fleet: MovingLab) -> None:
-    """A shell at a terminal keeps /dev/tty open, which CRIU cannot save: said before the freeze, and the shell lives."""
-    fleet.client.run(Run(image="work", name="shell", host="host1", tty=True, stdin_open=True, argv=("/bin/sh", "-i")))
-    try:
-        time.sleep(0.3)
-        asked = fleet.cli("move", "shell", "--to", "host2")
-        assert asked.returncode == 5, asked.stderr
-        assert "/dev/tty" in asked.stderr
-        assert fleet.client.inspect("shell").state == "running"
-    finally:
-        fleet.client.remove("shell", force=True)
 
 
 def test_dry_run(fleet: MovingLab, resident: Container) -> None:

@@ -47,6 +47,7 @@ class SmallContainer:
             path.mkdir(parents=True, exist_ok=True)
         self.plan = the_plan
         self.messages: list[dict[str, Any]] = []
+        self.terminal = -1  # its master, once it is ready with one; the caller's
         self._output = -1
         own: list[int] = []
         if stdio is None:
@@ -114,7 +115,9 @@ class SmallContainer:
         self.close()
 
     def _next(self) -> None:
-        message, _ = sync.receive(self.channel)
+        message, fds = sync.receive(self.channel)
+        if fds:
+            (self.terminal,) = fds
         assert message is not None, f"the monitor died: {self.messages}"
         self.pid = message.get("pid", self.pid)
         self.messages.append(message)

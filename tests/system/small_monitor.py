@@ -62,14 +62,16 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
             sync.send(ours, command)
         if ours in readable:
             try:
-                message, _ = sync.receive(ours)
+                message, fds = sync.receive(ours)
             except ConnectionResetError:  # it went with the plan unread
-                message = None
+                message, fds = None, []
             if message is None:
                 open_channel = False
                 sync.send(test, {"type": "eof"})
                 continue
-            sync.send(test, message)
+            sync.send(test, message, fds)
+            for fd in fds:
+                os.close(fd)
             if message["type"] == "created":
                 pid = message["pid"]
                 _become(plan, pid, ours, test, (stdio[0], stdio[1], stdio[2]))

@@ -104,7 +104,7 @@ class Rig:
         self.path = directory / "log"
         self.seen: list[tuple[str, bytes]] = []
         self.stdio = Stdio(loop, LogWriter(self.path), lambda stream, data: self.seen.append((stream, data)))
-        self.ends = self.stdio.make(tty=tty, stdin_open=stdin_open, owner=os.getuid())
+        self.ends = self.stdio.make(tty=tty, stdin_open=stdin_open)
 
     def logged(self) -> list[tuple[str, bytes]]:
         return [(entry.stream, entry.data) for entry in read_log(self.path)]
@@ -164,19 +164,21 @@ def test_input_for_a_reader_that_is_gone_is_thrown_away(loop: Loop, tmp_path: Pa
 
 
 def test_terminal_echoes_resizes_and_ends(loop: Loop, tmp_path: Path) -> None:
-    """A pty is one stream, takes input and a window size, has CRIU's name, and its hang-up is the end."""
+    """A pty is one stream, takes input and a window size, and its hang-up is the end."""
     rig = Rig(loop, tmp_path, tty=True)
+    rig.stdio.close_container_ends()
+    master, slave = os.openpty()
+    rig.stdio.take_terminal(master)
     rig.stdio.resize(33, 111)
-    assert os.get_terminal_size(rig.ends.stdout) == os.terminal_size((111, 33))
-    status = os.fstat(rig.ends.stdin)
-    assert rig.ends.tty_key == f"tty[{status.st_rdev:x}:{status.st_dev:x}]"
+    assert os.get_terminal_size(slave) == os.terminal_size((111, 33))
+    assert rig.stdio.keys() == {"stdin": "", "stdout": "", "stderr": ""}
     rig.stdio.write(b"typed\n", lambda: None)
-    os.write(rig.ends.stdout, b"shown\n")
+    os.write(slave, b"shown\n")
     run_until(loop, lambda: len(b"".join(data for _, data in rig.seen)) == len(b"typed\r\nshown\r\n"))
-    assert os.read(rig.ends.stdin, 100) == b"typed\n"
+    assert os.read(slave, 100) == b"typed\n"
     said = b"".join(data for _, data in rig.seen)
     assert sorted(said) == sorted(b"typed\r\nshown\r\n")  # the kernel may put one into the middle of the other
-    rig.stdio.close_container_ends()
+    os.close(slave)
     run_until(loop, lambda: rig.stdio.ended)
     assert rig.stdio.ended
     assert {stream for stream, _ in rig.logged()} == {"stdout"}
