@@ -264,6 +264,8 @@ class Engine:
                 if live is None:
                     if status.state == State.LOST:
                         self._kill_lost(status.spec)
+                    else:
+                        self._supervisor.settle_unseen(container_id)
                     self.delete(container_id, volumes=volumes)
                     self.note("destroy", status.spec)
                     return
@@ -444,6 +446,7 @@ class Engine:
 
     def _start(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
         self.visits.settle(spec.id, LEFT_OVER_S)
+        self._supervisor.settle_unseen(spec.id)
         attachments = self._waiting.pop(spec.id, [])
         bridge = "" if self._local_of(spec).host_network else self._config.bridge
         start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge)
@@ -492,6 +495,8 @@ class Engine:
 
     def _lost(self, container_id: str, live: Live) -> None:
         self.adopt(container_id, live.outputs)
+        if self._supervisor.settle_if_dying(container_id):
+            self.after_end(container_id, live)
 
     def adopt(self, container_id: str, outputs: Sequence[int] = ()) -> None:
         """A container whose monitor was killed gets another. Not during a move: whoever ends that asks again. Where it

@@ -149,7 +149,7 @@ class MonitorClient:
         except OSError as exc:
             self._forget(number)
             raise MonitorError(
-                f"the monitor of {self._name} is gone: {exc.strerror}", step=cmd, errno=exc.errno or 0
+                f"the monitor of {self._name} is gone: {exc.strerror}", step=cmd, errno=exc.errno or 0, hint=ENDED
             ) from exc
 
         def answer() -> Reply:

@@ -25,7 +25,7 @@ from agent import atomic
 from agent.engine import disk
 from agent.engine.spec import ContainerSpec
 from agent.errors import AlreadyExists, NotFound, StorageError
-from agent.linux import remove
+from agent.linux import mounts, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +195,9 @@ class Store:
     @staticmethod
     def _remove(directory: Path) -> None:
         try:
+            mounts.unmount_all(
+                directory / "rootfs"
+            )  # of one whose end nobody saw: what is below is its layer, not what goes
             disk.detach(directory)
             remove.tree(directory)
         except FileNotFoundError:

@@ -31,6 +31,7 @@ from agent.errors import AgentError, NotFound, WrongState
 from agent.linux import mounts
 
 CLOSE_LIMIT_S = 30.0
+DYING_S = 0.5  # how long tasks that were killed take to go
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,17 @@ class Supervisor:
             status = ExitStatus(exit_code=UNKNOWN_EXIT_CODE, finished_unix_ns=time.time_ns(), error=error)
             write_exit(self._store.exit_path(container_id), status)
         return True
+
+    def settle_unseen(self, container_id: str) -> None:
+        """Of a container that had lost its monitor and then ended by itself, which nobody saw. Any other is left alone."""
+        if self.get(container_id) is None and Cgroup(self._config.cgroup_parent, container_id).freezer.exists():
+            self.settle(container_id)
+
+    def settle_if_dying(self, container_id: str) -> bool:
+        """Whether one that has just lost its monitor was about to end anyway, and the host is in order after it."""
+        if self.get(container_id) is not None or self._store.record(container_id).migration_id:
+            return False
+        return Cgroup(self._config.cgroup_parent, container_id).wait_empty(DYING_S) and self.settle(container_id)
 
     def runtime_dir(self, container_id: str) -> Path:
         return self._config.runtime_dir / container_id

@@ -134,3 +134,34 @@ def test_monitor_killed_in_the_middle_of_a_start(
     assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
     engine.start(spec.id)
     assert engine.inspect(spec.id).state == State.RUNNING
+
+
+@pytest.mark.parametrize("verb", ["start", "remove"])
+def test_a_lost_container_that_ends_unseen(host: EngineHost, engine: Engine, verb: str) -> None:
+    """Nobody saw its end: it is exited, and can be started or removed like any other, with nothing left of its first life."""
+    spec = host.spec("sleep 1")
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    lose(host, engine, spec)
+    until(lambda: not Path(f"/proc/{pid}/exe").exists())
+    until(lambda: engine.inspect(spec.id).state == State.EXITED)
+    if verb == "start":
+        engine.start(spec.id)
+        assert engine.wait(spec.id, 10).exit_code == 0
+    engine.remove(spec.id)
+    assert not (host.config.containers_dir / spec.id).exists()
+    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+
+
+def test_monitor_killed_while_its_container_dies(host: EngineHost, engine: Engine) -> None:
+    """A forced removal whose SIGKILL has reached init but not yet every task, when somebody kills the monitor: all goes."""
+    spec = host.spec(TICKER, remove_on_exit=True)
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    monitor = monitor_pid(host, spec)
+    os.kill(monitor, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    os.kill(monitor, signal.SIGKILL)
+    until(lambda: not (host.config.containers_dir / spec.id).exists())
+    assert (host.cgroups(), host.mounts()) == ([], [])
+    until(lambda: host.links() == {"lo", host.config.bridge})  # it goes with its namespace
