@@ -179,21 +179,8 @@ class Engine:
         with self.store.lock(container_id):
             self.refuse_start(container_id)
             self.restarts.cancel(container_id)
-            self._start(self.store.spec(container_id))
+            self.begin_life(self.store.spec(container_id))
             return self.inspect(container_id)
-
-    def start_again(self, container_id: str) -> None:
-        """As its restart policy wants; counted, also where it fails. Under its lock."""
-        self.refuse_start(container_id)
-        before = self.store.record(container_id)
-        # Without the pid of its last life nobody takes what is being made for that.
-        self.store.write_record(container_id, dataclasses.replace(before, pid=0, start_ticks=0))
-        try:
-            self._start(self.store.spec(container_id), restarts=before.restarts + 1)
-        except (AgentError, OSError):
-            now = self.store.record(container_id)
-            self.store.write_record(container_id, dataclasses.replace(now, restarts=before.restarts + 1))
-            raise
 
     def refuse_start(self, container_id: str) -> None:
         """Raises WrongState where it may not start now."""
@@ -323,6 +310,10 @@ class Engine:
         """
         return waiting.until_ended(self, self._supervisor, container_id, timeout_s, wanted)
 
+    def comes_back(self, container_id: str) -> bool:
+        """After its exit: whether its restart policy starts it again."""
+        return waiting.comes_back(self, self._supervisor, container_id)
+
     def logs(
         self,
         container_id: str,
@@ -438,13 +429,17 @@ class Engine:
     # ------------------------------------------------------------ parts
 
     def _end_policy(self, container_id: str) -> None:
-        """Somebody ends it: its restart policy is not asked."""
-        self.restarts.cancel(container_id)
+        """Somebody ends it: its restart policy is not asked, and who waits for its next life waits in vain."""
+        if self.restarts.pending(container_id):
+            self.restarts.cancel(container_id)
+            for attachment in self._waiting.pop(container_id, []):
+                attachment.end()
         record = self.store.record(container_id)
         if not record.stopped:
             self.store.write_record(container_id, dataclasses.replace(record, stopped=True))
 
-    def _start(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
+    def begin_life(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
+        """Start it, where it may. Under its lock. Raises as start()."""
         self.visits.settle(spec.id, LEFT_OVER_S)
         self._supervisor.settle_unseen(spec.id)
         attachments = self._waiting.pop(spec.id, [])

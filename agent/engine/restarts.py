@@ -197,7 +197,7 @@ class Restarts:
                         return
                 try:
                     if not engine.inspect(container_id).migration_id:  # else whoever ends the move asks again
-                        engine.start_again(container_id)
+                        self._again(container_id)
                 except (AgentError, OSError) as exc:
                     log.warning("container %s: its restart failed: %s", container_id, exc)
                     status = engine.inspect(container_id)
@@ -208,3 +208,17 @@ class Restarts:
                             del self._pending[container_id]
         except NotFound:
             return  # removed meanwhile
+
+    def _again(self, container_id: str) -> None:
+        """Start it, counted, also where that fails. Under its lock."""
+        engine, store = self._engine, self._engine.store
+        engine.refuse_start(container_id)
+        before = store.record(container_id)
+        # Without the pid of its last life nobody takes what is being made for that.
+        store.write_record(container_id, dataclasses.replace(before, pid=0, start_ticks=0))
+        try:
+            engine.begin_life(store.spec(container_id), restarts=before.restarts + 1)
+        except (AgentError, OSError):
+            now = store.record(container_id)
+            store.write_record(container_id, dataclasses.replace(now, restarts=before.restarts + 1))
+            raise

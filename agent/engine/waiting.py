@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.engine.state import ContainerStatus, State
 from agent.engine.supervise import Live, Supervisor
-from agent.errors import WrongState
+from agent.errors import NotFound, WrongState
 
 if TYPE_CHECKING:
     from agent.engine.container import Engine
@@ -51,3 +51,20 @@ def _comes_back(engine: Engine, supervisor: Supervisor, container_id: str) -> bo
     """It runs, or its policy will start it. Under its lock: who cleans up after its end, and then asks the policy, has that."""
     with engine.store.lock(container_id):
         return engine.restarts.pending(container_id) or supervisor.get(container_id) is not None
+
+
+def comes_back(engine: Engine, supervisor: Supervisor, container_id: str) -> bool:
+    """After the news of an exit: whether the container's restart policy starts it again, or has done so. Waits until all is
+    cleaned up, for only then the policy is asked.
+    """
+    try:
+        if engine.store.spec(container_id).restart.name in ("", "no"):
+            return False
+        while True:
+            if engine.inspect(container_id).state != State.EXITED:
+                return True
+            if supervisor.get(container_id) is None:
+                return _comes_back(engine, supervisor, container_id)
+            time.sleep(RESTART_LOOK_S)
+    except NotFound:
+        return False

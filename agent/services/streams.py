@@ -12,7 +12,7 @@ from agent.engine.attach import Attachment, Output
 from agent.engine.container import Engine
 from agent.engine.session import Session
 from agent.engine.signals import signal_number
-from agent.errors import AgentError, TransferError
+from agent.errors import AgentError, NotFound, TransferError, WrongState
 from protos import agent_pb2 as pb
 
 
@@ -30,23 +30,44 @@ class Conversation(Protocol):
 
 
 class Attached:
-    """An Attachment as a Conversation: signals go to the container's init, hanging up only detaches."""
+    """An Attachment as a Conversation: signals go to the container's init, hanging up only detaches. Goes on with the next life
+    of a container that its restart policy brings back.
+    """
 
     def __init__(self, engine: Engine, container_id: str, attachment: Attachment) -> None:
         self._engine, self._id, self._attachment = engine, container_id, attachment
-        self.write, self.close_stdin, self.resize = attachment.write, attachment.close_stdin, attachment.resize
+        self._over = threading.Event()
 
     @property
     def exit_code(self) -> int | None:
         return self._attachment.exit_code
 
     def __iter__(self) -> Iterator[Output]:
-        return iter(self._attachment)
+        while True:
+            yield from self._attachment
+            if self._over.is_set() or self._attachment.exit_code is None or not self._engine.comes_back(self._id):
+                return
+            try:
+                self._attachment = self._engine.attach(self._id)
+            except (NotFound, WrongState):
+                return  # removed, or a move has begun: the exit code stays that of the last life
+            if self._over.is_set():
+                self._attachment.close()
+
+    def write(self, data: bytes) -> None:
+        self._attachment.write(data)
+
+    def close_stdin(self) -> None:
+        self._attachment.close_stdin()
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._attachment.resize(rows, columns)
 
     def signal(self, number: int) -> None:
         self._engine.kill(self._id, str(number))
 
     def hang_up(self) -> None:
+        self._over.set()
         self._attachment.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, RestartPolicy
 from agent.engine.state import State
 from agent.errors import InvalidArgument, WrongState
+from agent.services import streams
 from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
@@ -185,3 +187,24 @@ def _stat(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return ""
+
+
+def test_who_is_attached_sees_the_next_life_too(host: EngineHost, open_engine: Engine) -> None:
+    """From its first word on, until it has ended for good: with the last exit code; or until somebody stops it in between."""
+    spec = host.spec("echo life; exit 3", restart=RestartPolicy(name="on-failure", max_retries=2))
+    open_engine.create(spec, 1)
+    attached = streams.Attached(open_engine, spec.id, open_engine.attach(spec.id))
+    open_engine.start(spec.id)
+    assert b"".join(output.data for output in attached) == b"life\n" * 3
+    assert attached.exit_code == 3
+    ever = host.spec("exit 1", restart=ALWAYS)
+    open_engine.create(ever, 1)
+    attached = streams.Attached(open_engine, ever.id, open_engine.attach(ever.id))
+    reader = threading.Thread(target=list, args=(attached,))
+    open_engine.start(ever.id)
+    reader.start()
+    until(lambda: actions(open_engine, ever).count("die") >= 5)
+    time.sleep(0.3)
+    open_engine.stop(ever.id)
+    reader.join(20)
+    assert not reader.is_alive()
