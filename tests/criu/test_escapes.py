@@ -26,7 +26,7 @@ from tests.workloads.escapes import ATTEMPTS
 
 pytestmark = pytest.mark.criu
 ABSTRACT = f"migrate-escape-{os.getpid()}"
-COLUMNS = ("run", "exec", "run, moved", "exec, moved", "without the filter", "the host's root")
+COLUMNS = ("run", "exec", "run, moved", "exec, moved", "--userns host", "without the filter", "the host's root")
 # Where somebody asked for no filter and for every capability, these work inside, and reach nothing but the container's own.
 OWN = frozenset({
     "unshare a user namespace", "clone a user namespace", "clone3 a user namespace", "mount a tmpfs", "fsopen", "mount an overlay", "setns",
@@ -51,12 +51,15 @@ def seen(fleet: MovingLab) -> Iterator[Seen]:
         image="work", argv=program("escapes", "serve"), name="bare", host="host1", cap_add=("ALL",),
         isolation=Isolation(seccomp="unconfined", new_privileges=True),
     )  # fmt: skip
+    hosted = Run(
+        image="work", argv=program("escapes", "serve"), name="hosted", host="host1", isolation=Isolation(user="host")
+    )
     victim = Run(image="work", argv=program("counter"), name="victim", host="host1")
     with socket.socket(socket.AF_UNIX) as outside, tempfile.TemporaryDirectory() as scratch:
         outside.bind("\0" + ABSTRACT)
         outside.listen(64)
         try:
-            for each in (own, bare, victim):
+            for each in (own, bare, hosted, victim):
                 fleet.client.run(each)
             pid = fleet.client.inspect("victim").pid
             facts = json.dumps(
@@ -69,6 +72,7 @@ def seen(fleet: MovingLab) -> Iterator[Seen]:
                 }
             )
             found: Seen = {"run": by_main(fleet, "escapee", facts), "exec": by_exec(fleet, "escapee", facts)}
+            found["--userns host"] = by_exec(fleet, "hosted", facts)
             found["without the filter"] = by_exec(fleet, "bare", facts)
             done = subprocess.run(
                 ["unshare", "--mount", sys.executable, str(WORKLOADS / "escapes.py"), "once", facts],
@@ -84,7 +88,7 @@ def seen(fleet: MovingLab) -> Iterator[Seen]:
                 (WORKLOADS.parents[1] / "docs/escapes.md").write_text(page(found))
             yield found
         finally:
-            for name in ("escapee", "bare", "victim"):
+            for name in ("escapee", "bare", "hosted", "victim"):
                 fleet.client.remove(name, force=True)
 
 
@@ -162,7 +166,7 @@ _FURTHER = """By tests of their own in the same file, before and after a move:
 """
 
 
-@pytest.mark.parametrize("column", COLUMNS[:4])
+@pytest.mark.parametrize("column", COLUMNS[:5])
 def test_nothing_gets_out(seen: Seen, column: str) -> None:
     """No attempt works, and every one was made: what it met is an errno of the kernel's, not an error of the test's."""
     assert {name: result for name, result in seen[column].items() if not result} == {}
