@@ -22,7 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engine import sync
+from agent.engine import interpreter, sync
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import ContainerStartError
 from agent.engine.monitor import NOBODYS
@@ -196,6 +196,7 @@ class Pool:
         with theirs, self._log_path.open("wb") as words:
             self._zygote = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script), str(self._package_root), NOBODYS],
+                executable=interpreter.path(),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=words,

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from agent.engine import enter, hostfiles, rlimits, sync
+from agent.engine import enter, hostfiles, interpreter, rlimits, sync
 from agent.engine.attach import Output
 from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
@@ -114,7 +114,11 @@ class Session:
         try:
             argv = [sys.executable, "-I", "-S", enter.__file__, str(PACKAGE_ROOT), str(end.fileno())]
             self._helper = subprocess.Popen(
-                argv, pass_fds=(end.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
+                argv,
+                executable=interpreter.path(),
+                pass_fds=(end.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             end.close()  # ours, or the helper's death would go unseen
             try:
