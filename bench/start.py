@@ -77,9 +77,14 @@ class Engine:
         created = time.perf_counter()
         self._calls.Start(agent_pb2.StartRequest(id=spec.id))
         started = time.perf_counter()
-        ended = self._calls.Wait(agent_pb2.WaitRequest(id=spec.id))
+        try:
+            ended = self._calls.Wait(agent_pb2.WaitRequest(id=spec.id))
+        except grpc.RpcError as exc:
+            if exc.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            ended = None  # it has ended and removed itself before we asked
         done = time.perf_counter()
-        if ended.exit_code != 0:
+        if ended is not None and ended.exit_code != 0:
             raise CheckFailed(f"true ended with {ended.exit_code}: {ended.error}")
         return {"create": created - begun, "start": started - created, "exit": done - started, "": done - begun}
 
