@@ -18,7 +18,7 @@ import grpc
 from agent.build.builds import Builder
 from agent.config import AgentConfig
 from agent.door import Door
-from agent.engine import stillness
+from agent.engine import adjust, stillness
 from agent.engine.container import Engine
 from agent.errors import StorageError, WrongState
 from agent.handover.ended import EndedMoves
@@ -96,6 +96,7 @@ class Agent:
         """Take up what runs already, then answer."""
         self._engine.recover()
         stillness.recover(self._engine)
+        adjust.recover(self._engine)
         self._builder.recover()
         self._target.recover()
         self._server.start()

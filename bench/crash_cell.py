@@ -23,6 +23,7 @@ SETTLE_LIMIT_S = 8.0
 ACT_LIMIT_S = 60.0
 LOOK_S = 0.0005
 APPEAR_LIMIT_S = 1.0
+DEATH_S = 0.5
 _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done"
 
 
@@ -94,6 +95,8 @@ class CrashHost:
             before = self._counter()
             self._act_and_kill(verb, target, outcome)
             self._wait_until_back(outcome)
+            if victim is Victim.INIT:
+                time.sleep(DEATH_S)  # of the container: by and by
             outcome.state = target.state() or "none"
             allowed = verb.after + (("exited",) if victim in (Victim.INIT, Victim.MONITOR) else ())
             if outcome.killed and outcome.state.replace("none", "") not in allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from migrate.records import Port, Run
 
 IMAGE = "redis"  # has a busybox
 STORAGE_BYTES = 32 << 20
+GOES_S = 3.0
 FEW_BYTES, MANY_BYTES = 64 << 20, 96 << 20
 # Ends at once when told to, as a program that knows SIGTERM does, and says that it lives.
 _PROGRAM = "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done"
@@ -177,8 +179,10 @@ def _update_again(target: Target) -> None:
 def _run_rm_again(target: Target) -> None:
     target.gone()
     _run_rm(target)
-    if state := target.state():
-        raise MigrateError(f"run --rm: it is {state} after its end")
+    deadline = time.monotonic() + GOES_S  # `wait` ends a little before it is removed
+    while state := target.state():
+        if time.monotonic() > deadline:
+            raise MigrateError(f"run --rm: it is {state} after its end")
 
 
 VERBS = {

@@ -49,17 +49,32 @@ def update(engine: Engine, container_id: str, wanted: Limits) -> ContainerStatus
             engine.note("update", changed)
             return engine.inspect(container_id)
         try:
+            engine.store.intend(changed)
             cgroup.set_limits(wanted, before)
             engine.store.write_spec(changed)
+            engine.store.intend_nothing(container_id)
         except (AgentError, OSError) as exc:
             with _logged(f"container {spec.name}: its limits were not put back"):
                 cgroup.set_limits(before, wanted)
+                engine.store.intend_nothing(container_id)
             if isinstance(exc, AgentError):
                 exc.touched = "undone"
                 raise
             raise AgentError(f"cannot change the limits of container {spec.name}: {exc}", touched="undone") from exc
         engine.note("update", changed)
         return engine.inspect(container_id)
+
+
+def recover(engine: Engine) -> None:
+    """After the agent's start: where it died in the middle of an update, the kernel is told again what the spec says."""
+    for container_id in engine.store.ids():
+        with _logged(f"container {container_id}: an update that was cut short"), engine.store.lock(container_id):
+            intended = engine.store.intended(container_id)
+            if intended is None:
+                continue
+            if (cgroup := engine.cgroup(container_id)).populated():
+                cgroup.set_limits(engine.store.spec(container_id).limits, intended.limits)
+            engine.store.intend_nothing(container_id)
 
 
 def pause(engine: Engine, container_id: str) -> ContainerStatus:

@@ -219,7 +219,11 @@ def _refusal(cmd: str, reply: Reply) -> AgentError:
         os.close(fd)
     if cmd in ("create", "start"):
         hint = "check the command and the image" if step == "exec" else ""
-        if number in (0, errno.EPIPE, errno.EBUSY):  # not refused: init is gone
+        # Not refused, but init is gone: its pipe, its files in /proc, its namespaces.
+        gone = number in (0, errno.EPIPE, errno.EBUSY, errno.ESRCH) or (
+            number == errno.ENOENT and "/proc/" in str(text)
+        )
+        if gone or (step, number) == ("network", errno.ENOENT):
             hint = ENDED
         return ContainerStartError(f"{step}: {text}", step=str(step), errno=int(number or 0), hint=hint)
     return MonitorError(f"{cmd}: {text}", step=str(step), errno=int(number or 0))

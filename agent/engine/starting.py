@@ -85,7 +85,9 @@ class Starting:
             for attachment in attachments:
                 attachment.end()
             if isinstance(exc, ContainerStartError) and exc.step == "network":
-                raise network.NetworkError(f"cannot connect container {spec.name}: {exc.message}") from exc
+                raise network.NetworkError(
+                    f"cannot connect container {spec.name}: {exc.message}", hint=exc.hint
+                ) from exc
             raise
 
     def _admit(self, pid: int, restarts: int) -> None:

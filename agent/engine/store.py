@@ -53,6 +53,7 @@ class ExitStatus:
     oom_kills: int = 0
 
 
+INTENDED = "spec-intended.json"
 UNFINISHED = "unfinished"  # in a container's directory while it is being made
 
 _Parsed = TypeVar("_Parsed", Record, ExitStatus)
@@ -152,6 +153,23 @@ class Store:
     def write_spec(self, spec: ContainerSpec) -> None:
         """Of a container that exists."""
         atomic.write(self.directory(spec.id) / "spec.json", spec.to_json())
+
+    def intend(self, spec: ContainerSpec) -> None:
+        """The kernel is about to be told what this spec says; write_spec() and intend_nothing() follow."""
+        atomic.write(self.directory(spec.id) / INTENDED, spec.to_json())
+
+    def intended(self, container_id: str) -> ContainerSpec | None:
+        """What the kernel may have been told in part, after a crash. Raises StorageError."""
+        path = self.directory(container_id) / INTENDED
+        try:
+            return ContainerSpec.from_json(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError) as exc:
+            raise StorageError(f"{path} is not a container spec: {exc!r}") from exc
+
+    def intend_nothing(self, container_id: str) -> None:
+        (self.directory(container_id) / INTENDED).unlink(missing_ok=True)
 
     def record(self, container_id: str) -> Record:
         path = self.directory(container_id) / "state.json"

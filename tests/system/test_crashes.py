@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import adjust
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.state import State
@@ -24,7 +25,7 @@ from tests.system.engine_host import EngineHost
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTANTS = int(os.environ.get("MIGRATE_CRASH_INSTANTS", "4"))  # of each verb
+INSTANTS = int(os.environ.get("MIGRATE_CRASH_INSTANTS", "3"))  # of each verb
 # argv: the host's directory, the spec, the verb, the number of the line before which to die (0: never; print how many there are).
 _AGENT = """
 import os, signal, sys, threading
@@ -88,6 +89,13 @@ def prepare(host: EngineHost, verb: str) -> ContainerSpec:
     return spec
 
 
+def next_agent(host: EngineHost) -> Engine:
+    """As agent/server.py begins."""
+    engine = host.engine()
+    adjust.recover(engine)
+    return engine
+
+
 def instants(total: int) -> Sequence[int]:
     return sorted({1 + (total - 1) * number // max(INSTANTS - 1, 1) for number in range(INSTANTS)})
 
@@ -130,14 +138,14 @@ def test_an_agent_that_dies_in_the_middle(host: EngineHost, verb: str) -> None:
     """Whatever line it dies at: the next agent has cleaned up or goes on, the verb can be said again, nothing is left."""
     spec = prepare(host, verb)
     total = die(host, spec, verb, 0)
-    engine = host.engine()
+    engine = next_agent(host)
     bring_to_its_end(engine, spec, verb, in_order(host, engine, spec))
     engine.close()
     seen: dict[int, str] = {}
     for number in instants(total):
         spec = prepare(host, verb)
         die(host, spec, verb, number)
-        engine = host.engine()
+        engine = next_agent(host)
         try:
             seen[number] = in_order(host, engine, spec)
             bring_to_its_end(engine, spec, verb, seen[number])
