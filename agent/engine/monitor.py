@@ -101,7 +101,7 @@ class Monitor:
             target=Path(self.plan["root"]),
             ids_base=self.plan["ids_base"],
             ids_count=self.plan["ids_count"],
-            binds=self.plan.get("binds", ()),
+            binds=self.plan.get("staged" if to_restore else "binds", ()),
             userns=userns,
             staging=self._staging() if to_restore else None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,8 +94,10 @@ def plan(
                 "fill": str(marker) if mount.kind == "volume" and fresh and not mount.no_copy else "",
             }
         )
+    if binds or scratch:
+        found["staging"] = str(staging)
     if binds:
-        found |= {"binds": binds, "staging": str(staging)}
+        found["binds"] = binds
     if scratch:
         found["scratch"] = scratch
     if spec.read_only:
@@ -128,11 +130,33 @@ def external(
     spec: ContainerSpec, staging: Path, points: Callable[[str], str] = lambda target: target
 ) -> list[tuple[str, str, str]]:
     """The mounts that come from the host, as init.external_mounts(). `points`: where a target really is in the container."""
-    found = [mount for mount in _ordered(spec) if mount.kind != "tmpfs"]
+    found = [mount for mount in _ordered(spec) if mount.kind != "tmpfs"] + tmpfs(spec)
     return [
         (points(clean(mount.target)), f"bind-{number}", str(staging / str(number)))
         for number, mount in enumerate(found)
     ]
+
+
+def tmpfs(spec: ContainerSpec) -> list[Mount]:
+    """Those that move as files do, in that order: all but one that another lies in, which CRIU carries."""
+    above = {str(parent) for mount in spec.mounts for parent in PurePosixPath(clean(mount.target)).parents}
+    return [mount for mount in _ordered(spec) if mount.kind == "tmpfs" and clean(mount.target) not in above]
+
+
+def scratch(spec: ContainerSpec) -> list[dict[str, Any]]:
+    """Their part of the plan."""
+    return [_tmpfs(mount) for mount in tmpfs(spec)]
+
+
+def staged(plan: Mapping[str, Any], spec: ContainerSpec, places: Sequence[Path]) -> list[dict[str, Any]]:
+    """What CRIU is given to take, in the order of external(): the plan's binds, and where its tmpfs have come."""
+    found = list(plan.get("binds", ()))
+    for one, source in zip(scratch(spec), places, strict=True):
+        read_only = "ro" in one["flags"]
+        found.append(
+            {"source": str(source), "target": one["target"], "read_only": read_only, "idmapped": False, "fill": ""}
+        )
+    return found
 
 
 def real_point(pid: int) -> Callable[[str], str]:

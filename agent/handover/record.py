@@ -5,15 +5,16 @@ After a reboot nothing of it is left, and nothing of the tasks either. What is k
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from agent import atomic
 from agent.errors import NotFound, StaleEpoch, StorageError, WrongState
+from agent.linux import remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,9 @@ class Move:
         return record
 
     def forget(self) -> None:
-        """The stage must be unmounted."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """The stage must be unmounted; what is mounted all the same is not entered: it may be a container's by now."""
+        with contextlib.suppress(OSError):
+            remove.tree(self.directory)
 
     @classmethod
     def all(cls, moves_dir: Path) -> list[Self]:

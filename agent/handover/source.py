@@ -179,7 +179,7 @@ class Source:
                 migration_id,
                 "precopy",
                 progress,
-                roots=[str(root) for root in self._roots(self._engine.store.spec(record.container_id))],
+                roots=self._trees(record.container_id),
                 logs=str(directory),
                 freezer=str(self._engine.cgroup(record.container_id).freezer),
                 tracker=self._tracker if record.lazy else "",
@@ -233,7 +233,7 @@ class Source:
         sender = self._sender(move.migration_id)
         criu = self._criu()
         directory = self._engine.store.directory(record.container_id)
-        roots = self._roots(self._engine.store.spec(record.container_id))
+        roots = self._trees(record.container_id)
         marks = self._dump(move, record, criu)
         pids = self._engine.cgroup(record.container_id).procs()  # no task comes or goes any more
         mapped = inside.mapped_inodes(pids) if len(roots) > 1 else []
@@ -242,8 +242,8 @@ class Source:
             progress,
             images_dir=str(move.images),
             pids=pids,
-            roots=[str(root) for root in roots],
-            always=[inside.mapped_shared(pids, roots[0]), *([mapped] * (len(roots) - 1))],
+            roots=roots,
+            always=[inside.mapped_shared(pids, Path(roots[0])), *([mapped] * (len(roots) - 1))],
             logs=str(directory),
         )
         sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
@@ -451,6 +451,12 @@ class Source:
     def _mount_blockers(self, spec: ContainerSpec) -> list[inside.Blocker]:
         shared = {each.name for each in self._engine.volumes.of(spec) if each.shared}
         return inside.of_mounts(spec, self._engine.volumes.used_by, shared)
+
+    def _trees(self, container_id: str) -> list[Any]:
+        """All that goes with it as files, as the sender takes it; the target has the same order."""
+        spec, pid = self._engine.store.spec(container_id), self._engine.inspect(container_id).pid
+        memory = [{"pid": pid, "target": mounted.clean(each.target)} for each in mounted.tmpfs(spec)]
+        return [*(str(root) for root in self._roots(spec)), *memory]
 
     def _external(self, spec: ContainerSpec, pid: int) -> list[tuple[str, str, str]]:
         devices = init.external_mounts((each.source, each.target) for each in spec.isolation.devices)

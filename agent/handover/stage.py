@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.errors import StorageError
 from agent.handover.record import Move
@@ -34,8 +36,38 @@ def mount(move: Move, needed_bytes: int) -> None:
     move.images_link.symlink_to(move.images.name)
 
 
+def mount_scratch(move: Move, scratch: Sequence[Mapping[str, Any]]) -> None:
+    """An empty tmpfs for each of the plan's, at scratch(); what is there already stays. Raises OSError."""
+    for number, one in enumerate(scratch):
+        place = move.directory / "tmpfs" / str(number)
+        if place.is_mount():
+            continue
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = mounts.MS_NOSUID if "nosuid" in one["flags"] else 0
+        flags |= mounts.MS_NODEV if "nodev" in one["flags"] else 0
+        flags |= mounts.MS_NOEXEC if "noexec" in one["flags"] else 0
+        data = ["mode=700", f"size={one['size_bytes']}"] if one["size_bytes"] else ["mode=700"]
+        for option in one["data"]:  # ids are the files' own; the two inodes are ours
+            key, _, value = option.partition("=")
+            if key == "nr_inodes":
+                data.append(f"nr_inodes={int(value) + 2 if int(value) else 0}")
+        mounts.mount("tmpfs", place, "tmpfs", flags, ",".join(data))
+        (place / "root").mkdir()
+
+
+def scratch(move: Move, count: int) -> list[Path]:
+    """Where the files of the container's tmpfs come: below the top of each, for a tree is rebuilt beside a directory of ours."""
+    return [move.directory / "tmpfs" / str(number) / "root" for number in range(count)]
+
+
 def unmount(move: Move) -> None:
-    """Idempotent."""
+    """Idempotent. What a container has taken of its tmpfs stays its own."""
+    top = move.directory / "tmpfs"
+    for place in top.iterdir() if top.is_dir() else ():
+        try:
+            mounts.unmount_all(place)
+        except OSError as exc:
+            raise StorageError(f"cannot unmount {place}: {exc.strerror}") from exc
     try:
         mounts.umount(move.stage, mounts.MNT_DETACH)
     except OSError as exc:

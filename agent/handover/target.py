@@ -135,6 +135,7 @@ class Target:
             stage.mount(move, memory_bytes)
             self._write_image(move, image)
             self._engine.volumes.arrive(volumes, move.migration_id)
+            stage.mount_scratch(move, mounted.scratch(spec))
             # The first to make it has it: another move, or a container that is here, is refused in there.
             self._engine.create(spec, epoch, migration_id=move.migration_id, role=ROLE)
             self._make_ready(move, spec)
@@ -227,6 +228,7 @@ class Target:
             "roots": [
                 str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
                 *(str(path) for path in self._volume_paths(record.container_id)),
+                *(str(path) for path in self._scratch(move, self._engine.store.spec(record.container_id))),
             ],
             "store": str(self._config.images_dir),
             "received": str(move.received),
@@ -308,8 +310,13 @@ class Target:
             stdio=stdio,
             lazy=lazy,
         )
+        container, scratch = self._engine.plan(spec), self._scratch(move, spec)
         return {
-            "container": {**self._engine.plan(spec), "stdio_owner": handover.get("stdio_owner", [0, 0])},
+            "container": {
+                **container,
+                "staged": mounted.staged(container, spec, scratch),
+                "stdio_owner": handover.get("stdio_owner", [0, 0]),
+            },
             "binary": str(criu.binary),
             "request": base64.b64encode(request).decode(),
             "inherit": options.STDIO_FDS,
@@ -470,6 +477,10 @@ class Target:
         self._engine.volumes.drop(move.migration_id)
         stage.unmount(move)
         move.forget()
+
+    @staticmethod
+    def _scratch(move: Move, spec: ContainerSpec) -> list[Path]:
+        return stage.scratch(move, len(mounted.tmpfs(spec)))
 
     def _volume_paths(self, container_id: str) -> list[Path]:
         """Of those that come with it, in the order of its mounts."""

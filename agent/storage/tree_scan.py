@@ -94,8 +94,9 @@ def signature(status: os.stat_result) -> Signature:
 class Directories:
     """Descriptors of the directories of one scan, by the id of their node. Closed with the round."""
 
-    def __init__(self, root: Path) -> None:
-        self.root_fd = os.open(root, _DIRECTORY)
+    def __init__(self, root: Path | int) -> None:
+        """`root`: a path, or a descriptor of the directory, which stays the caller's."""
+        self.root_fd = os.open(".", _DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, _DIRECTORY)
         self._open: OrderedDict[int, int] = OrderedDict()
         self._places: dict[int, tuple[int, str, int]] = {}
 

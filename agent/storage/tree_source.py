@@ -43,7 +43,8 @@ class _State:
 class TreeSource:
     """The writable layer at `root`, an overlay's upper directory as the host sees it. For one move; not for two threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | int) -> None:
+        """`root`: or a descriptor of it, which stays the caller's."""
         self._root = root
         self._state = _State()
         self._round = 0

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.criu import images
 from agent.errors import TransferError
+from agent.linux import openat2
 from agent.memory.ranges import ranges
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
@@ -123,7 +124,7 @@ class Sender:
         """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
         writer, before = self._stream(), self._stream().sent_bytes
         for number, root in enumerate(command["roots"]):
-            self._send_tree(number, Path(root), (), progress, last=False)
+            self._send_tree(number, root, (), progress, last=False)
         self._send_logs(Path(command["logs"]))
         writer.send_json(Kind.ROUND, {})
         self._answer()
@@ -168,7 +169,7 @@ class Sender:
         before = writer.sent_bytes
         for number, root in enumerate(command["roots"]):
             always = [(int(device), int(inode)) for device, inode in command["always"][number]]
-            self._send_tree(number, Path(root), always, progress, last=True)
+            self._send_tree(number, root, always, progress, last=True)
             if number == 0:
                 self._send_logs(Path(command["logs"]))
                 part("writable_layer", before)
@@ -219,13 +220,31 @@ class Sender:
                 writer.send(Kind.FILE_DATA, chunk)
 
     def _send_tree(
-        self, number: int, root: Path, always: list[tuple[int, int]] | tuple[()], progress: Progress, *, last: bool
+        self,
+        number: int,
+        root: str | dict[str, Any],
+        always: list[tuple[int, int]] | tuple[()],
+        progress: Progress,
+        *,
+        last: bool,
     ) -> None:
-        tree = self._trees.setdefault(number, TreeSource(root))
-        report = _Reporter(progress, f"volume {root.parent.name}" if number else "writable layer", 0)
+        if number not in self._trees:
+            self._trees[number] = TreeSource(self._root(root))
+        tree = self._trees[number]
+        report = _Reporter(progress, f"mount {number}" if number else "writable layer", 0)
         for frame in tree.delta(always=always, last=last):
             self._stream().send(Kind.TREE, frame, task=number)
             report.add(len(frame))
+
+    def _root(self, root: str | dict[str, Any]) -> Path | int:
+        """A directory of the host, or `target` in the container whose init is `pid`: no link leads out of that one's root."""
+        if isinstance(root, str):
+            return Path(root)
+        top = os.open(f"/proc/{root['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat2.open_in_root(top, os.fsencode(root["target"]), os.O_PATH | os.O_DIRECTORY)  # held for life
+        finally:
+            os.close(top)
 
     # ------------------------------------------------------------ parts
 

@@ -75,9 +75,14 @@ def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
         Mount(kind="bind", source=str(conf / "file"), target="/etc/one"),
         Mount(kind="tmpfs", target="/run", size_bytes=8 << 20, mode=0o700),
         Mount(kind="volume", source="f" * 64, target="/srv/anonymous", anonymous=True),
+        Mount(kind="tmpfs", target="/own", options=("exec", "uid=7", "gid=8")),
+        Mount(kind="tmpfs", target="/outer"),
+        Mount(kind="tmpfs", target="/outer/inner", read_only=True),
     )
     with running(fleet, "mounted", *mounts, read_only=True):
         there = "host1"
+        script = "cp /bin/true /own/true; cp /bin/true /run/true; chown 5:6 /own/true; echo o > /outer/file"
+        assert fleet.run("mounted", "/bin/sh", "-c", script)[0] == 0
         for other in ("host2", "host1", "host2"):
             before = later(fleet, there)
             assert fleet.move("mounted").state == "succeeded"
@@ -96,6 +101,12 @@ def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
             assert code == 0, text
             assert "of the host" in text
             assert text.split()[-5] == "8192"
+            script = (
+                "stat -c %u:%g:%a /own /own/true /run; /own/true && echo ran; /run/true || echo no; cat /outer/file;"
+                "echo x > /outer/inner/x || echo closed; dd if=/dev/zero of=/run/big bs=1M count=9 2>&1 | grep -c space; rm /run/big"
+            )
+            code, text = fleet.run("mounted", "/bin/sh", "-c", f"exec 2>/dev/null; {script}")
+            assert text.split() == ["7:8:1777", "5:6:755", "0:0:700", "ran", "no", "o", "closed", "1"], text
             root = f"/var/lib/migrate/containers/{fleet.client.inspect('mounted').id}/rootfs/data"
             wait_for(lambda root=root, there=there: _on(fleet, there, "ls", root).find("map") >= 0)
             assert _on(fleet, there, "ls", "/run/migrate/mounts") == ""
