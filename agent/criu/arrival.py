@@ -117,6 +117,7 @@ class Arrival:
             os.close(fd)
         try:
             if script == "setup-namespaces":
+                sysctls.apply_defaults(pid)
                 sysctls.apply(pid, self._monitor.plan.get("sysctls", {}))
                 if self._plan["furnish"]:
                     link.furnish(self._link, pid)

@@ -321,6 +321,8 @@ class Monitor:
             self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
 
         try:
+            if not self.plan.get("host_network"):
+                sysctls.apply_defaults(self.pid)
             sysctls.apply(self.pid, self.plan.get("sysctls", {}))
         except OSError as exc:
             client.fail(request, "sysctl", exc.errno or 0, exc.strerror or str(exc))

@@ -14,6 +14,16 @@ from collections.abc import Mapping
 from agent.engine import sysctl_names
 from agent.linux import namespaces, process
 
+# As Docker's: in a network of one's own no port and no ping needs a privilege.
+_DEFAULTS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+def apply_defaults(pid: int) -> None:
+    """For a container with a network of its own. Raises OSError."""
+    with namespaces.network_of(pid):
+        for name, value in _DEFAULTS.items():
+            _set(name, value)
+
 
 def apply(pid: int, values: Mapping[str, str]) -> None:
     """Set them in the namespaces of the process `pid`. Raises OSError that names the parameter."""

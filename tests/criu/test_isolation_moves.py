@@ -136,6 +136,21 @@ def test_sysctls_and_devices_move(fleet: MovingLab) -> None:
     assert seen[0] == seen[1] == seen[2]
 
 
+def test_low_ports_need_no_privilege(fleet: MovingLab) -> None:
+    """As Docker has it: a user without privileges may serve port 80 of the container, before a move and after it."""
+    fleet.client.run(Run(image="work", argv=program("counter"), name="low", host="host1"))
+    listen = (
+        "import os, socket; os.setuid(1000); socket.create_server(('', 80)); socket.socket(2, 2, 1); print('served')"
+    )
+    try:
+        for step in range(2):
+            if step:
+                assert fleet.move("low").state == "succeeded"
+            assert fleet.run("low", "/usr/bin/python3", "-c", listen) == (0, "served\n")
+    finally:
+        fleet.client.remove("low", force=True)
+
+
 def test_an_open_device_stays(fleet: MovingLab) -> None:
     """Who holds a device of the host's open is refused a move with its name; when it is closed the move goes through."""
     isolation = Isolation(devices=(Device(source="/dev/fuse", target="/dev/fuse"),), user="host")
