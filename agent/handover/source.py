@@ -373,7 +373,8 @@ class Source:
             raise WrongState(
                 f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
             )
-        if status.state in (State.RUNNING, State.LOST):
+        # Without tasks nothing runs: somebody has killed them while they stood still, and only their monitor and its CRIU are left.
+        if status.state in (State.RUNNING, State.LOST) and self._engine.cgroup(container_id).populated():
             raise WrongState(
                 f"container {container_id} runs here after the pivot: it is not killed",
                 hint=f"migrate repair {migration_id}",

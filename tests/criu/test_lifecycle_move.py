@@ -162,3 +162,21 @@ def test_events_tell_of_a_life_on_two_hosts(fleet: MovingLab) -> None:
     told = [one for one in fleet.client.events(since_unix_ns=began, follow=False) if one.id == container.id]
     assert [one.action for one in told] == ["create", "start", "migrate-begin", "migrate-end", "die", "destroy"]
     assert [one.host for one in told] == ["host1"] * 3 + ["host2"] * 3
+
+
+def test_frozen_tasks_that_somebody_kills_do_not_hold_up_the_end(fleet: MovingLab) -> None:
+    """Past the freeze the source's copy is not needed: the move succeeds, and no policy starts it again there."""
+    container = start(fleet, "life7", restart=RestartPolicy(name="always"))
+    try:
+        moving = fleet.client.move("life7", to="host2")
+        for event in moving:
+            if getattr(event, "step", "") == "restore" and container.pid:
+                os.kill(container.pid, signal.SIGKILL)
+                break
+        assert moving.result().state == "succeeded"
+        time.sleep(1.5)
+        now = fleet.client.inspect("life7")
+        assert (now.host, now.state, now.restarts) == ("host2", "running", 0)
+        assert not (fleet.lab.node_dir("host1") / "var/containers" / now.id).exists()
+    finally:
+        fleet.client.remove("life7", force=True)
