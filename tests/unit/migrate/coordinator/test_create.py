@@ -79,3 +79,12 @@ def test_the_defaults_are_those_of_the_agent() -> None:
 
     assert set(capabilities.DEFAULT) == set(DEFAULT_CAPABILITIES)
     assert all(process.capability_number(name) >= 0 for name in capabilities.ALL)
+
+
+def test_a_name_of_its_own_and_the_host_s_are_two() -> None:
+    """--hostname with --uts host is refused in Docker's words; the host's users are all of its ids."""
+    request = coordinator_pb2.RunRequest(
+        image="base", argv=["x"], hostname="web", isolation=types_pb2.Isolation(uts="host")
+    )
+    with pytest.raises(InvalidArgument, match="conflicting options: hostname and the UTS mode"):
+        create.specification(request, _image())
