@@ -226,4 +226,5 @@ def _refusal(cmd: str, reply: Reply) -> AgentError:
         if gone or (step, number) == ("network", errno.ENOENT):
             hint = ENDED
         return ContainerStartError(f"{step}: {text}", step=str(step), errno=int(number or 0), hint=hint)
-    return MonitorError(f"{cmd}: {text}", step=str(step), errno=int(number or 0))
+    hint = ENDED if number == errno.EBADF else ""  # its init ended between two requests
+    return MonitorError(f"{cmd}: {text}", step=str(step), errno=int(number or 0), hint=hint)

@@ -6,10 +6,12 @@ anywhere ends them all. The agent itself never enters a namespace.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -102,6 +104,7 @@ class Session:
         self.pid = 0
         self.exit_code: int | None = None
         self._tty = what["tty"]
+        self._cgroups = [Path(path) for path in what["cgroups"]]
         self._stdin = self._stdout = self._stderr = -1
         self._hung_up = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -261,6 +264,12 @@ class Session:
         return message
 
     def _helper_died(self) -> NoReturn:
+        """Nobody else ends what it had begun: all of its session, which in that cgroup is no other's."""
+        for path in self._cgroups[:1] if self.pid else ():
+            for pid in map(int, (path / "cgroup.procs").read_text().split() if path.is_dir() else ()):
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getsid(pid) == self.pid:
+                        os.kill(pid, signal.SIGKILL)
         status = self._helper.wait() if self._helper else "none"
         raise SessionError("session", 0, f"its helper died (status {status})")
 

@@ -11,6 +11,7 @@ import pytest
 
 from agent.engine import network
 from agent.engine.container import Engine
+from agent.engine.session import Session, SessionError, request
 from agent.engine.state import State
 from agent.errors import AgentError, WrongState
 from tests.system.engine_host import EngineHost, lose, monitor_pid, until
@@ -165,3 +166,25 @@ def test_monitor_killed_while_its_container_dies(host: EngineHost, engine: Engin
     until(lambda: not (host.config.containers_dir / spec.id).exists())
     assert (host.cgroups(), host.mounts()) == ([], [])
     until(lambda: host.links() == {"lo", host.config.bridge})  # it goes with its namespace
+
+
+def test_killed_helper_of_an_exec(host: EngineHost, engine: Engine) -> None:
+    """What it had begun in the container ends, with what that has started; the container runs on, and the caller is told."""
+    spec = host.spec("while :; do sleep 100; done")
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    cgroup, record = engine.cgroup(spec.id), engine.store.record(spec.id)
+    until(lambda: len(cgroup.procs()) == 2)
+    what = request(
+        spec, pid=pid, start_ticks=record.start_ticks, cgroups=cgroup.dirs, argv=["/bin/sh", "-c", "sleep 99; echo"]
+    )
+    with Session(what) as session:
+        until(lambda: len(cgroup.procs()) == 4)
+        children = [word for path in Path("/proc/self/task").glob("*/children") for word in path.read_text().split()]
+        helper = next(word for word in children if "enter.py" in Path(f"/proc/{word}/cmdline").read_text())
+        os.kill(int(helper), signal.SIGKILL)
+        with pytest.raises(SessionError) as caught:
+            list(session)
+    assert "give the command again" in caught.value.hint
+    until(lambda: len(cgroup.procs()) == 2)
+    assert engine.inspect(spec.id).pid == pid
