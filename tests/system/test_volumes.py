@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine.container import Engine
-from agent.engine.spec import ContainerSpec, IdRange, Mount
+from agent.engine.spec import ContainerSpec, IdRange, Isolation, Mount
 from agent.errors import AgentError, NotFound, WrongState
 from tests.system.engine_host import IDS, EngineHost, engine_host
 
@@ -262,3 +262,21 @@ def test_nested_mounts(host: EngineHost, engine: Engine) -> None:
     assert names(data(host, "outer") / "t") == []
     assert stat.S_ISDIR((data(host, "outer") / "b").stat().st_mode)
     assert IDS.base not in {path.stat().st_uid for path in data(host, "outer").iterdir()}
+
+
+def test_a_read_only_bind_stays_so_for_a_root_that_may_mount(host: EngineHost, engine: Engine, tmp_path: Path) -> None:
+    """With CAP_SYS_ADMIN and no seccomp filter a container can neither remount a read-only bind writable nor uncover what is below."""
+    (tmp_path / "kept").touch()
+    mounts = (Mount(kind="bind", source=str(tmp_path), target="/ro", read_only=True),)
+    script = "mount -o remount,bind,rw /ro; umount /ro; touch /ro/new; ls /ro"
+    spec = told(
+        host,
+        script,
+        mounts=mounts,
+        capabilities=("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_CHOWN"),
+        isolation=Isolation(seccomp="unconfined"),
+    )
+    said = run(engine, spec)
+    assert said[-1] == "kept"
+    assert any("touch: /ro/new: Read-only file system" in line for line in said)
+    assert names(tmp_path) == ["kept"]
