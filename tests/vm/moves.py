@@ -23,6 +23,7 @@ from migrate.lab import images
 from migrate.lab.demo_run import CheckFailed, Checks, Seen, say
 from tests.vm import fleet as vm
 from tests.vm.fleet import Fleet, Machine
+from tests.vm.service import service
 
 WORKLOADS = Path(__file__).resolve().parents[1] / "workloads"
 PYTHON = "/opt/migrate/app/bin/python"
@@ -210,6 +211,7 @@ def story(fleet: Fleet, checks: Checks, archive: Path, machines: tuple[Machine, 
     fleet.migrate("hosts")
     redis(fleet, checks, *machines)
     family(fleet, checks, *machines)
+    service(fleet, checks, *machines)
 
 
 def main() -> int:
