@@ -67,14 +67,14 @@ def layers(*, docker: bool = False) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
 def test_an_oci_layout_is_loaded(store: ImageStore, docker: bool, wrap: object) -> None:
     """Both families of media types, every compression, of the archive too; the config is kept as it came."""
-    layout = Layout()
+    layout, stored = Layout(), layers(docker=docker)  # once: gzip writes the time
     document = archives.config(BASE_ID, TOP_ID, Cmd=["serve"])
-    layout.entries.append(layout.manifest(document, layers(docker=docker), docker=docker, **named("web:1")))
+    layout.entries.append(layout.manifest(document, stored, docker=docker, **named("web:1")))
     (image,) = load(store, wrap(layout.tar()))  # type: ignore[operator]
     assert (image.name, image.layers, image.config.cmd) == ("web:1", (BASE_ID, TOP_ID), ("serve",))
     assert image.document.encode() == document
     assert (store.layer_path(TOP_ID) / "etc" / "new").read_bytes() == b"new"
-    assert store.layer(BASE_ID).blob == digest(layers(docker=docker)[0][1])
+    assert store.layer(BASE_ID).blob == digest(stored[0][1])
 
 
 def test_a_docker_archive_is_loaded(store: ImageStore) -> None:
