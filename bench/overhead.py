@@ -20,12 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import table
+from bench import in_lab, table
 from migrate.errors import MigrateError
 from migrate.lab import down, images, layout, nodes, up
 from migrate.lab.demo_run import CheckFailed, Outside, Shell
 from migrate.lab.layout import Lab
-from migrate.lab.lock import lock
 
 PREFIX = layout.prefix_from({"MIGRATE_LAB": os.environ.get("BENCH_LAB") or "mover"})
 WORK = (Path(__file__).with_name("overhead_work.py")).read_text()
@@ -163,16 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="times each (default: 5)")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("error: a lab needs root\nhint: run it with sudo", file=sys.stderr)
-        return 1
     before = os.getloadavg()[0]
-    try:
-        with lock(f"{PREFIX}-bench", wait=False), contextlib.redirect_stdout(sys.stderr):
-            status, samples = _run(arguments)
-    except MigrateError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
+    status, samples = in_lab.alone(PREFIX, lambda: _run(arguments))
     if samples and arguments.format == "json":
         print(json.dumps({"cpus": os.cpu_count(), "samples": samples}))
     elif samples:

@@ -26,12 +26,11 @@ from pathlib import Path
 
 import grpc
 
-from bench import cpu, table
+from bench import cpu, in_lab, table
 from migrate.errors import MigrateError
 from migrate.lab import down, images, layout, nodes, up
 from migrate.lab.demo_run import CheckFailed, Shell
 from migrate.lab.layout import Lab
-from migrate.lab.lock import lock
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
 
 PREFIX = layout.prefix_from({"MIGRATE_LAB": os.environ.get("BENCH_LAB") or "mstart"})
@@ -191,16 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("error: a lab needs root\nhint: run it with sudo", file=sys.stderr)
-        return 1
     before = os.getloadavg()[0]
-    try:
-        with lock(f"{PREFIX}-bench", wait=False), contextlib.redirect_stdout(sys.stderr):
-            status, measured = _run(arguments)
-    except MigrateError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
+    status, measured = in_lab.alone(PREFIX, lambda: _run(arguments))
     if measured and arguments.format == "json":
         facts = {one.name: {"samples": one.samples, "cpu_s": one.cpu_samples} for one in measured}
         print(json.dumps({"cpus": os.cpu_count(), "subjects": facts}))

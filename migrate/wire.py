@@ -122,15 +122,7 @@ def usage(message: types_pb2.ContainerUsage) -> records.Usage:
 
 
 def happening(event: types_pb2.Event) -> records.Happening:
-    return records.Happening(
-        type=event.type,
-        action=event.action,
-        id=event.id,
-        name=event.name,
-        host=event.host,
-        unix_ns=event.unix_ns,
-        attributes=dict(event.attributes),
-    )
+    return messages.record(records.Happening, event)
 
 
 def process(message: types_pb2.ContainerProcess) -> records.Process:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from agent.build import dockerfile, instructions, runner
 from agent.build.instructions import Scope
-from agent.engine import state, stillness
+from agent.engine import files, stillness
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec
-from agent.engine.state import ContainerStatus
-from agent.errors import InvalidArgument, StorageError, WrongState
+from agent.errors import InvalidArgument, StorageError
 from agent.storage import changes, layertar, manifest, names
 from agent.storage.images import Image, ImageStore
 from agent.storage.manifest import History, ImageConfig
@@ -45,7 +44,7 @@ class Committer:
 
     def diff(self, container_id: str) -> list[changes.Change]:
         """What is in its writable layer; by path. Raises NotFound, WrongState during a move."""
-        spec = self._refuse("diff", container_id).spec
+        spec = files.reachable(self._engine, "diff", container_id).spec
         return changes.between(
             self._upper(spec), self._layers(spec), ignore=runner.HOST_FILES, places=runner.MOUNT_POINTS
         )
@@ -57,7 +56,7 @@ class Committer:
         with contextlib.ExitStack() as stack:
             lock = stack.enter_context(contextlib.ExitStack())
             lock.enter_context(self._engine.store.lock(container_id))
-            spec = self._refuse("commit", container_id).spec
+            spec = files.reachable(self._engine, "commit", container_id).spec
             document = manifest.read(self._images.get(spec.image_digest).document)
             config = change(_config(spec, document.config), wanted.changes)
             work = stack.enter_context(self._images.workspace())
@@ -118,14 +117,6 @@ class Committer:
 
     def _layers(self, spec: ContainerSpec) -> list[Path]:
         return [self._images.layer_path(diff_id) for diff_id in spec.layers]
-
-    def _refuse(self, verb: str, container_id: str) -> ContainerStatus:
-        status = self._engine.inspect(container_id)
-        if reason := state.why_not_reach(status):
-            hint = f"wait for the move, or cancel it: migrate cancel {status.migration_id}"
-            what = f"cannot {verb} container {status.spec.name}: {reason}"
-            raise WrongState(what, hint=hint if status.migration_id else "")
-        return status
 
 
 def change(config: ImageConfig, lines: Sequence[str]) -> ImageConfig:

@@ -72,7 +72,7 @@ class Files:
         with contextlib.ExitStack() as stack:
             lock = stack.enter_context(contextlib.ExitStack())
             lock.enter_context(store.lock(container_id))
-            status = self._refuse("copy to", container_id)
+            status = reachable(self._engine, "copy to", container_id)
             writing = stack.enter_context(_Writing(request | {"root": self._root(status, writable=True)}))
             stack.enter_context(self._engine.visits.visit(container_id, writing.cut, writes=True))
             self._engine.note("extract-to-dir", status.spec, path=path.decode(errors="replace"))
@@ -96,7 +96,7 @@ class Files:
     ) -> Iterator[Reading]:
         with contextlib.ExitStack() as stack:
             with self._engine.store.lock(container_id):
-                status = self._refuse(verb, container_id)
+                status = reachable(self._engine, verb, container_id)
                 root = self._root(status, export=action == "export")
                 reading = stack.enter_context(Reading(request | {"root": root}))
                 stack.enter_context(self._engine.visits.visit(container_id, reading.cut, writes=False))
@@ -123,14 +123,6 @@ class Files:
             "writable": writable,
             "read_only": spec.read_only,
         }
-
-    def _refuse(self, verb: str, container_id: str) -> ContainerStatus:
-        status = self._engine.inspect(container_id)
-        if reason := state.why_not_reach(status):
-            hint = f"wait for the move, or cancel it: migrate cancel {status.migration_id}"
-            what = f"cannot {verb} container {status.spec.name}: {reason}"
-            raise WrongState(what, hint=hint if status.migration_id else "")
-        return status
 
 
 class _Helper:
@@ -283,3 +275,13 @@ def _error(number: int, text: str) -> AgentError:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"in the container: {text}", hint="make room in its writable layer", touched="something")
     return FileError(f"in the container: {text}", touched="nothing" if number == errno.ELOOP else "")
+
+
+def reachable(engine: Engine, verb: str, container_id: str) -> ContainerStatus:
+    """Its status. Raises WrongState where its files cannot be reached now: `verb` is what somebody wants."""
+    status = engine.inspect(container_id)
+    if reason := state.why_not_reach(status):
+        hint = f"wait for the move, or cancel it: migrate cancel {status.migration_id}"
+        what = f"cannot {verb} container {status.spec.name}: {reason}"
+        raise WrongState(what, hint=hint if status.migration_id else "")
+    return status

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from agent.linux import rtattr
+
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_conntrack.h
 _NETLINK_NETFILTER = 12
 _ERROR, _DONE = 2, 3
@@ -41,8 +43,10 @@ def forget(matches: Callable[[Flow], bool]) -> int:
         wanted = [body for body in _ask(kernel, _GET, _DUMP, head) if (flow := _flow(body)) and matches(flow)]
         count = 0
         for body in wanted:
-            got = _attributes(body[_FAMILY.size :])
-            which = _pack(_TUPLE_ORIG | _NESTED, got[_TUPLE_ORIG]) + (_pack(_ID, got[_ID]) if _ID in got else b"")
+            got = rtattr.unpack(body[_FAMILY.size :])
+            which = rtattr.pack(_TUPLE_ORIG | _NESTED, got[_TUPLE_ORIG]) + (
+                rtattr.pack(_ID, got[_ID]) if _ID in got else b""
+            )
             try:
                 for _ in _ask(kernel, _DELETE, _ACK, head + which):
                     pass
@@ -54,12 +58,12 @@ def forget(matches: Callable[[Flow], bool]) -> int:
 
 
 def _flow(body: bytes) -> Flow | None:
-    got = _attributes(body[_FAMILY.size :])
+    got = rtattr.unpack(body[_FAMILY.size :])
     if _TUPLE_ORIG not in got or _TUPLE_REPLY not in got:
         return None
-    original = _attributes(got[_TUPLE_ORIG])
-    proto, asked = _attributes(original.get(_TUPLE_PROTO, b"")), _attributes(original.get(_TUPLE_IP, b""))
-    answer = _attributes(_attributes(got[_TUPLE_REPLY]).get(_TUPLE_IP, b""))
+    original = rtattr.unpack(got[_TUPLE_ORIG])
+    proto, asked = rtattr.unpack(original.get(_TUPLE_PROTO, b"")), rtattr.unpack(original.get(_TUPLE_IP, b""))
+    answer = rtattr.unpack(rtattr.unpack(got[_TUPLE_REPLY]).get(_TUPLE_IP, b""))
     if _PROTO_NUMBER not in proto or _IP_SOURCE not in answer or _IP_DESTINATION not in asked:
         return None
     number = proto[_PROTO_NUMBER][0]
@@ -88,19 +92,3 @@ def _ask(kernel: socket.socket, kind: int, flags: int, payload: bytes) -> Iterat
                 return
             yield body
             at += size + 3 & ~3
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, at)
-        if size < 4:
-            break
-        found[kind & 0x3FFF] = data[at + 4 : at + size]
-        at += size + 3 & ~3
-    return found
-
-
-def _pack(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from agent.linux import rtattr
+
 # linux/netlink.h
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
@@ -107,12 +109,12 @@ class RouteSocket:
 
         Made where it will be: to move a link to another namespace takes 20 ms. Raises OSError; then there is no pair.
         """
-        there = _text(_IFLA_IFNAME, peer) + _bytes(_IFLA_ADDRESS, peer_mac) + _u32(_IFLA_MTU, mtu)
+        there = _text(_IFLA_IFNAME, peer) + rtattr.pack(_IFLA_ADDRESS, peer_mac) + _u32(_IFLA_MTU, mtu)
         if peer_pid:
             there += _u32(_IFLA_NET_NS_PID, peer_pid)
-        data = _bytes(_VETH_INFO_PEER, _LINK.pack(0, 0, 0, 0, 0) + there)
-        info = _bytes(_INFO_KIND, b"veth\0") + _bytes(_INFO_DATA, data)
-        wanted = _text(_IFLA_IFNAME, name) + _u32(_IFLA_MTU, mtu) + _bytes(_IFLA_LINKINFO, info)
+        data = rtattr.pack(_VETH_INFO_PEER, _LINK.pack(0, 0, 0, 0, 0) + there)
+        info = rtattr.pack(_INFO_KIND, b"veth\0") + rtattr.pack(_INFO_DATA, data)
+        wanted = _text(_IFLA_IFNAME, name) + _u32(_IFLA_MTU, mtu) + rtattr.pack(_IFLA_LINKINFO, info)
         self._do(_NEWLINK, _CREATE | _EXCL, _LINK.pack(0, 0, index, 0, 0) + wanted, f"veth {name} peer {peer}")
         try:
             self._no_link_local(index)
@@ -143,13 +145,13 @@ class RouteSocket:
         bare, _, length = address.partition("/")
         family, packed = _packed(bare)
         head = _ADDRESS.pack(family, int(length), 0, 0, index)
-        wanted = _bytes(_IFA_LOCAL, packed) + _bytes(_IFA_ADDRESS, packed)
+        wanted = rtattr.pack(_IFA_LOCAL, packed) + rtattr.pack(_IFA_ADDRESS, packed)
         self._do(_NEWADDR, _CREATE | _REPLACE, head + wanted, f"address {address}")
 
     def add_default_route(self, index: int, gateway: str) -> None:
         family, packed = _packed(gateway)
         head = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
-        wanted = _bytes(_RTA_GATEWAY, packed) + _u32(_RTA_OIF, index)
+        wanted = rtattr.pack(_RTA_GATEWAY, packed) + _u32(_RTA_OIF, index)
         self._do(_NEWROUTE, _CREATE | _REPLACE, head + wanted, f"default route via {gateway}")
 
     def neighbours(self) -> list[Neighbour]:
@@ -157,7 +159,7 @@ class RouteSocket:
         found = []
         for payload in self._ask(_GETNEIGH, _DUMP, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
             family, index, _, _, _ = _NEIGHBOUR.unpack_from(payload)
-            got = _attributes(payload[_NEIGHBOUR.size :])
+            got = rtattr.unpack(payload[_NEIGHBOUR.size :])
             mac, address = got.get(_NDA_LLADDR, b""), got.get(_NDA_DST, b"")
             if len(mac) == 6 and any(mac) and address and family in (socket.AF_INET, socket.AF_INET6):
                 found.append(Neighbour(index=index, address=socket.inet_ntop(family, address), mac=mac))
@@ -167,7 +169,7 @@ class RouteSocket:
         """As "stale": used at once, and confirmed when it is."""
         family, packed = _packed(neighbour.address)
         head = _NEIGHBOUR.pack(family, neighbour.index, _NUD_STALE, 0, 0)
-        wanted = _bytes(_NDA_DST, packed) + _bytes(_NDA_LLADDR, neighbour.mac)
+        wanted = rtattr.pack(_NDA_DST, packed) + rtattr.pack(_NDA_LLADDR, neighbour.mac)
         self._do(_NEWNEIGH, _CREATE | _REPLACE, head + wanted, f"neighbour {neighbour.address}")
 
     def replace_fdb(self, index: int, mac: bytes) -> None:
@@ -176,14 +178,16 @@ class RouteSocket:
         Not permanent: that would tell the bridge that the address is its own, which stalls its clients for half a minute.
         """
         head = _NEIGHBOUR.pack(_AF_BRIDGE, index, _NUD_REACHABLE, _NTF_MASTER, 0)
-        self._do(_NEWNEIGH, _CREATE | _REPLACE, head + _bytes(_NDA_LLADDR, mac), f"fdb {mac.hex(':')} on port {index}")
+        self._do(
+            _NEWNEIGH, _CREATE | _REPLACE, head + rtattr.pack(_NDA_LLADDR, mac), f"fdb {mac.hex(':')} on port {index}"
+        )
 
     # ------------------------------------------------------------ messages
 
     def _no_link_local(self, index: int) -> None:
-        mode = _bytes(_AF_INET6, _bytes(_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE))
+        mode = rtattr.pack(_AF_INET6, rtattr.pack(_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE))
         try:
-            self._set(index, _bytes(_IFLA_AF_SPEC, mode), "addrgenmode none")
+            self._set(index, rtattr.pack(_IFLA_AF_SPEC, mode), "addrgenmode none")
         except OSError as exc:
             if exc.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6 gives none anyway
                 raise
@@ -229,13 +233,13 @@ def _raise(body: bytes, flags: int, what: str) -> None:
         return
     text = ""
     if flags & _ACK_TLVS and flags & _CAPPED:
-        text = _attributes(body[4 + _HEADER.size :]).get(_ERROR_TEXT, b"").rstrip(b"\0").decode(errors="replace")
+        text = rtattr.unpack(body[4 + _HEADER.size :]).get(_ERROR_TEXT, b"").rstrip(b"\0").decode(errors="replace")
     reason = os.strerror(-code)
     raise OSError(-code, f"{what}: {f'{text} ({reason})' if text else reason}")
 
 
 def _link(payload: bytes) -> Link:
-    got = _attributes(payload[_LINK.size :])
+    got = rtattr.unpack(payload[_LINK.size :])
     return Link(
         index=int(_LINK.unpack_from(payload)[2]),
         name=got[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -244,28 +248,12 @@ def _link(payload: bytes) -> Link:
     )
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, at)
-        if size < 4:
-            break
-        found[kind & 0x3FFF] = data[at + 4 : at + size]
-        at += size + 3 & ~3
-    return found
-
-
-def _bytes(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
 def _u32(kind: int, value: int) -> bytes:
     return struct.pack("=HHi", 8, kind, value)
 
 
 def _text(kind: int, value: str) -> bytes:
-    return _bytes(kind, value.encode() + b"\0")
+    return rtattr.pack(kind, value.encode() + b"\0")
 
 
 def _number(value: bytes | None) -> int:
