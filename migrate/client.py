@@ -19,7 +19,7 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -30,10 +30,13 @@ from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
 from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
-from migrate.records import Container, Event, Host, LogLine, Migration, Output, Run, Version
+from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
+
+if TYPE_CHECKING:
+    from migrate.records import Event, Host, LogLine, Migration, Output, Version
 
 __all__ = ["Building", "Client", "Moving", "Run", "Session", "find_socket"]
 
@@ -80,7 +83,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
 
     def version(self) -> Version:
         reply = self._call(self._fleet.Version, coordinator_pb2.VersionRequest(), QUICK_S)
-        return Version(version=reply.version, protocol=reply.protocol, fleet=reply.fleet)
+        return records.Version(version=reply.version, protocol=reply.protocol, fleet=reply.fleet)
 
     def hosts(self, *, facts: bool = True) -> list[Host]:
         """Every host of the fleet; with `facts` each is asked, at the same time."""
@@ -366,7 +369,7 @@ class Session:
         if kind == "exit_code":
             self.exit_code = reply.exit_code
         elif kind in ("stdout", "stderr"):
-            return Output(stream=kind, data=getattr(reply, kind))
+            return records.Output(stream=kind, data=getattr(reply, kind))
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -11,7 +11,7 @@ from migrate import records, wire
 from migrate.errors import MigrateError, Unreachable
 from protos import agent_pb2, coordinator_pb2_grpc
 
-Happening = records.BuildStep | records.BuildStepDone | records.BuildWarning | records.Output
+Happening: TypeAlias = "records.BuildStep | records.BuildStepDone | records.BuildWarning | records.Output"
 
 
 class Building:

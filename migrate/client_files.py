@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from migrate import wire
 from migrate.errors import MigrateError, Unreachable
-from migrate.records import Image
 from migrate.records_files import Copied, FileChange, Rootfs
 from protos import agent_pb2, coordinator_pb2_grpc
+
+if TYPE_CHECKING:
+    from migrate.records import Image
 
 QUICK_S = 30.0
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from migrate import records, wire
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
-from migrate.records import Image, ImageEvent, RemovedImages
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
+
+if TYPE_CHECKING:
+    from migrate.records import Image, ImageEvent, RemovedImages
 
 QUICK_S = 30.0  # deadline of calls that change nothing, or little
 LONG_S = 600.0  # of calls that move bytes on a host
@@ -123,7 +125,7 @@ class ImageCalls:
         """From `host` or from every host that has it. WrongState where a container uses it, but with `force`."""
         request = coordinator_pb2.RemoveImageFromRequest(name=name, host=host, force=force)
         reply = self._call(self._fleet.RemoveImage, request, LONG_S)
-        return RemovedImages(
+        return records.RemovedImages(
             untagged=tuple(reply.untagged), deleted=tuple(reply.deleted), layers=tuple(reply.removed), host=host
         )
 
@@ -133,7 +135,7 @@ class ImageCalls:
         """Remove untagged images, with `all` every image, that no container uses, and layers that nothing names."""
         request = agent_pb2.PruneImagesRequest(all=all, before_unix_ns=before_unix_ns, labels=labels, host=host)
         return [
-            RemovedImages(
+            records.RemovedImages(
                 untagged=tuple(one.untagged),
                 deleted=tuple(one.deleted),
                 layers=tuple(one.layers),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from migrate import wire
-from migrate.records import Container, Happening, RestartPolicy
 from protos import agent_pb2, coordinator_pb2_grpc, types_pb2
+
+if TYPE_CHECKING:
+    from migrate.records import Container, Happening, RestartPolicy
 
 QUICK_S = 30.0
 LONG_S = 600.0

@@ -7,390 +7,150 @@ asked. States of a move: "running", "succeeded", "failed", "cancelled", "waiting
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from migrate.records_container import (
-    Container as Container,
-)
-from migrate.records_container import (
-    Device as Device,
-)
-from migrate.records_container import (
-    DeviceRate as DeviceRate,
-)
-from migrate.records_container import (
-    Health as Health,
-)
-from migrate.records_container import (
-    Healthcheck as Healthcheck,
-)
-from migrate.records_container import (
-    HealthResult as HealthResult,
-)
-from migrate.records_container import (
-    Isolation as Isolation,
-)
-from migrate.records_container import (
-    Limits as Limits,
-)
-from migrate.records_container import (
-    Mount as Mount,
-)
-from migrate.records_container import (
-    Place as Place,
-)
-from migrate.records_container import (
-    Port as Port,
-)
-from migrate.records_container import (
-    RestartPolicy as RestartPolicy,
-)
-from migrate.records_container import (
-    Run as Run,
-)
-from migrate.records_container import (
-    Ulimit as Ulimit,
-)
-from migrate.records_json import Json
-from migrate.records_volumes import (
-    Volume as Volume,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage(Json):
-    """What a container uses now, and counters since it came to its host."""
-
-    id: str
-    name: str
-    host: str
-    unix_ns: int
-    cpu_ns: int
-    memory_bytes: int
-    memory_limit_bytes: int  # its own, or else the host's memory
-    tasks: int
-    network_received_bytes: int
-    network_sent_bytes: int
-    block_read_bytes: int
-    block_written_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process(Json):
-    """One task of a container. `pid`, `parent` and `user` are the container's own; a parent outside is 0."""
-
-    host_pid: int
-    pid: int
-    parent: int
-    user: int
-    threads: int
-    resident_bytes: int
-    cpu_s: float
-    state: str
-    started_unix_ns: int
-    command: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Happening(Json):
-    """An event: `type` "container", "image", "migration" or "host"; `action` "start", "die", "health_status: healthy", ...
-
-    `id`: of the container or the move; of an image its name.
-    """
-
-    type: str
-    action: str
-    id: str
-    name: str
-    host: str
-    unix_ns: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capability(Json):
-    """One thing that a host can or cannot do."""
-
-    name: str
-    ok: bool
-    value: str
-    remedy: str
-    required: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts(Json):
-    """What a host says about itself."""
-
-    agent_version: str
-    protocol: int
-    kernel: str
-    architecture: str
-    criu_version: str
-    memory_total_bytes: int
-    memory_available_bytes: int
-    disk_available_bytes: int
-    containers_running: int
-    bridge: str
-    capabilities: tuple[Capability, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host(Json):
-    """`facts` is None where they were not asked for or the host cannot be reached."""
-
-    name: str
-    address: str
-    port: int
-    reachable: bool
-    error: str
-    containers: int
-    facts: Facts | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDefaults(Json):
-    """What `run` takes from an image."""
-
-    cmd: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    working_dir: str = ""
-    user: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    stop_signal: str = ""
-    exposed_ports: tuple[str, ...] = ()  # "5000/tcp"
-    volumes: tuple[str, ...] = ()  # absolute paths
-    healthcheck: Healthcheck | None = None
-    shell: tuple[str, ...] = ()
-    on_build: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image(Json):
-    """An image on one host. `size_bytes`: unpacked; `stored_bytes`: of the archives of its layers.
-
-    `name`: with its tag; "NAME@DIGEST" where another image took that, "@DIGEST" where it never had one. `document`: the
-    OCI config, byte for byte, empty in lists. `repo_digests`: "REPOSITORY@DIGEST" in registries.
-    """
-
-    name: str
-    host: str
-    digest: str
-    layers: tuple[str, ...]
-    size_bytes: int
-    created_unix_ns: int
-    defaults: ImageDefaults
-    document: str = ""
-    repo_digests: tuple[str, ...] = ()
-    layer_bytes: tuple[int, ...] = ()  # unpacked, beside `layers`
-    stored_bytes: int = 0
-    used_by: tuple[str, ...] = ()  # names of containers on `host`
-
-    @property
-    def repository(self) -> str:
-        """The name without tag, "" where it never had one."""
-        return split_name(self.name)[0]
-
-    @property
-    def tag(self) -> str:
-        """ "" of an image without one."""
-        return split_name(self.name)[1]
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Repository and tag: the port of a registry is no tag, and what another image took is none any more."""
-    base, at, _ = name.partition("@")
-    repository, colon, tag = base.rpartition(":")
-    if not colon or "/" in tag:
-        return base, ""
-    return repository, "" if at else tag
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryAccess:
-    """How to reach a registry. `credentials`: as containers-auth.json(5), or empty. `certificates`: PEM, to trust besides
-    the host's. `unverified`: http, or https whose certificate nobody checks.
-    """
-
-    credentials: bytes = field(default=b"", repr=False)
-    unverified: bool = False
-    certificates: bytes = b""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageProgress(Json):
-    """News of one layer of a pull, push or load on one host. `layer`: a digest, or a word for what is no layer."""
-
-    host: str
-    layer: str
-    text: str
-    done_bytes: int
-    total_bytes: int  # 0 = unknown
-    unix_ns: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pushed(Json):
-    """`digest`: of the manifest in the registry."""
-
-    host: str
-    digest: str
-
-
-ImageEvent = ImageProgress | Image | Pushed
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovedImages(Json):
-    """Names, digests of images that went with their last name, and the layers that nothing else uses."""
-
-    untagged: tuple[str, ...]
-    deleted: tuple[str, ...]
-    layers: tuple[str, ...]
-    freed_bytes: int = 0
-    host: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogLine:
-    """One line, or a part of one, that a container wrote; `data` as written."""
-
-    unix_ns: int
-    stream: str
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """A piece of what a process wrote to "stdout" or "stderr"."""
-
-    stream: str
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress(Json):
-    """A line of news from within a step."""
-
-    migration_id: str
-    phase: str
-    text: str
-    done_bytes: int
-    total_bytes: int  # 0 = unknown
-    facts: Mapping[str, float]
-    unix_ns: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Json):
-    """A line of a move's journal: `event` happened to `step`."""
-
-    migration_id: str
-    step: str
-    event: str
-    unix_ns: int
-    facts: Mapping[str, Any]
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark(Json):
-    """One instant of the frozen window, by the clock of `host`."""
-
-    name: str
-    unix_ns: int
-    host: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure(Json):
-    """Why a move did not succeed; the fields are those of MigrateError."""
-
-    code: str
-    message: str
-    hint: str
-    touched: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Migration(Json):
-    """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
-
-    id: str
-    container_id: str
-    container: str
-    source: str
-    target: str
-    state: str
-    step: str
-    reason: str
-    mode: str
-    started_unix_ns: int
-    finished_unix_ns: int
-    epoch: int
-    failure: Failure | None
-    journal: tuple[Step, ...]
-    facts: Mapping[str, float]  # "downtime_s", "frozen_s", "total_s"
-    sent_bytes: Mapping[str, int]
-    marks: tuple[Mark, ...]
-
-
-Event = Progress | Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """What `build` takes. `dockerfile`: its text, `file` its name for messages. `tags`: names for the image. `host` "":
-    the fleet's first. `network`: "" (the bridge), "host", "none". `secrets`: id -> contents.
-    """
-
-    dockerfile: str
-    file: str = "Dockerfile"
-    tags: tuple[str, ...] = ()
-    host: str = ""
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    target: str = ""
-    no_cache: bool = False
-    pull: bool = False
-    network: str = ""
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    access: RegistryAccess | None = None  # to the registries of base images
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildStep(Json):
-    """A step begins: `number` of `total`. `stage`: "" where the build has only one."""
-
-    number: int
-    total: int
-    text: str
-    stage: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildStepDone(Json):
-    """`cached`: nothing had to be done. `layer`: diff id of what it added, "" where no file changed."""
-
-    number: int
-    cached: bool
-    layer: str
-    duration_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildWarning(Json):
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version(Json):
-    """Of the coordinator."""
-
-    version: str
-    protocol: int
-    fleet: str
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from migrate.records_container import (
+        Container as Container,
+    )
+    from migrate.records_container import (
+        Device as Device,
+    )
+    from migrate.records_container import (
+        DeviceRate as DeviceRate,
+    )
+    from migrate.records_container import (
+        Health as Health,
+    )
+    from migrate.records_container import (
+        Healthcheck as Healthcheck,
+    )
+    from migrate.records_container import (
+        HealthResult as HealthResult,
+    )
+    from migrate.records_container import (
+        Isolation as Isolation,
+    )
+    from migrate.records_container import (
+        Limits as Limits,
+    )
+    from migrate.records_container import (
+        Mount as Mount,
+    )
+    from migrate.records_container import (
+        Place as Place,
+    )
+    from migrate.records_container import (
+        Port as Port,
+    )
+    from migrate.records_container import (
+        RestartPolicy as RestartPolicy,
+    )
+    from migrate.records_container import (
+        Run as Run,
+    )
+    from migrate.records_container import (
+        Ulimit as Ulimit,
+    )
+    from migrate.records_fleet import (
+        Build as Build,
+    )
+    from migrate.records_fleet import (
+        BuildStep as BuildStep,
+    )
+    from migrate.records_fleet import (
+        BuildStepDone as BuildStepDone,
+    )
+    from migrate.records_fleet import (
+        BuildWarning as BuildWarning,
+    )
+    from migrate.records_fleet import (
+        Capability as Capability,
+    )
+    from migrate.records_fleet import (
+        Event as Event,
+    )
+    from migrate.records_fleet import (
+        Facts as Facts,
+    )
+    from migrate.records_fleet import (
+        Failure as Failure,
+    )
+    from migrate.records_fleet import (
+        Happening as Happening,
+    )
+    from migrate.records_fleet import (
+        Host as Host,
+    )
+    from migrate.records_fleet import (
+        Image as Image,
+    )
+    from migrate.records_fleet import (
+        ImageDefaults as ImageDefaults,
+    )
+    from migrate.records_fleet import (
+        ImageEvent as ImageEvent,
+    )
+    from migrate.records_fleet import (
+        ImageProgress as ImageProgress,
+    )
+    from migrate.records_fleet import (
+        LogLine as LogLine,
+    )
+    from migrate.records_fleet import (
+        Mark as Mark,
+    )
+    from migrate.records_fleet import (
+        Migration as Migration,
+    )
+    from migrate.records_fleet import (
+        Output as Output,
+    )
+    from migrate.records_fleet import (
+        Process as Process,
+    )
+    from migrate.records_fleet import (
+        Progress as Progress,
+    )
+    from migrate.records_fleet import (
+        Pushed as Pushed,
+    )
+    from migrate.records_fleet import (
+        RegistryAccess as RegistryAccess,
+    )
+    from migrate.records_fleet import (
+        RemovedImages as RemovedImages,
+    )
+    from migrate.records_fleet import (
+        Step as Step,
+    )
+    from migrate.records_fleet import (
+        Usage as Usage,
+    )
+    from migrate.records_fleet import (
+        Version as Version,
+    )
+    from migrate.records_fleet import (
+        split_name as split_name,
+    )
+    from migrate.records_json import Json as Json
+    from migrate.records_volumes import (
+        Volume as Volume,
+    )
+
+# Each file is loaded when something of it is asked for: a dataclass takes half a millisecond to make, and a command needs few of them.
+_FILES = {
+    "migrate.records_container": "Container Device DeviceRate Health HealthResult Healthcheck Isolation Limits Mount Place Port"
+    " RestartPolicy Run Ulimit",
+    "migrate.records_json": "Json",
+    "migrate.records_volumes": "Volume",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    file = next((file for file, names in _FILES.items() if name in names.split()), "migrate.records_fleet")
+    value = globals()[name] = getattr(importlib.import_module(file), name)
+    return value

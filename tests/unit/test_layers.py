@@ -51,7 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.services": {"agent", "migrate.rpc", "protos", "grpc", "google"},
     "migrate": {"migrate.errors", "migrate.client", "migrate.records", "migrate.cli"},  # __init__.py, __main__.py
     "migrate.errors": set(),
-    "migrate.records": {"migrate.errors", "migrate.records_container", "migrate.records_json", "migrate.records_volumes"},
+    "migrate.records": {"migrate.records_container", "migrate.records_fleet", "migrate.records_json", "migrate.records_volumes"},
+    "migrate.records_fleet": {"migrate.records_container", "migrate.records_json"},
     "migrate.records_container": {"migrate.records_json"},
     "migrate.records_files": {"migrate.records_json"},
     "migrate.records_volumes": {"migrate.records_json"},

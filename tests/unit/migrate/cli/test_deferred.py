@@ -46,3 +46,11 @@ def test_deferred_module_loads_when_it_is_used() -> None:
         "from migrate.cli import deferred\ndeferred.install()\nimport asyncio\nassert asyncio.run\nassert asyncio.Queue"
     )
     assert "asyncio.events" in names
+
+
+def test_ps_makes_only_the_records_of_containers() -> None:
+    """The others cost 30 ms, and are there as soon as somebody asks for one."""
+    names = loaded("from migrate.cli import deferred\ndeferred.install()\nimport migrate.client, migrate.cli.ps")
+    assert "migrate.records_container" in names
+    assert "migrate.records_fleet" not in names
+    assert "migrate.records_fleet" in loaded("from migrate.records import Image\nassert Image.__name__ == 'Image'")
