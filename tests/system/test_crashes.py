@@ -20,7 +20,7 @@ from agent.engine import adjust
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, Limits
 from agent.engine.state import State
-from tests.system.engine_host import EngineHost
+from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
 
@@ -106,7 +106,7 @@ def in_order(host: EngineHost, engine: Engine, spec: ContainerSpec) -> str:
     state = known[0].state if known else "none"
     runs = state in (State.RUNNING, State.PAUSED)
     assert host.cgroups() == ([spec.id] if runs else [])
-    assert host.links() == {"lo", host.config.bridge, *([f"vm{spec.id[:11]}"] if runs else [])}
+    until(lambda: host.links() == {"lo", host.config.bridge, *([f"vm{spec.id[:11]}"] if runs else [])})
     points = {line.split(" ")[4].removeprefix(f"{host.config.containers_dir}/{spec.id}/") for line in host.mounts()}
     assert points == {*(["layer"] if known else []), *(["rootfs"] if runs else [])}
     for directory in (host.config.containers_dir, host.config.runtime_dir):

@@ -79,7 +79,7 @@ def test_program_that_is_not_there(host: EngineHost, engine: Engine) -> None:
     status = engine.inspect(spec.id)
     assert (status.state, status.exit_code) == (State.EXITED, 127)
     assert "/bin/absent" in status.error
-    assert (host.cgroups(), host.mounts(), host.links() - {"lo", host.config.bridge}) == ([], [], set())
+    until(lambda: (host.cgroups(), host.mounts(), host.links() - {"lo", host.config.bridge}) == ([], [], set()))
 
 
 def test_file_that_is_no_program(host: EngineHost, engine: Engine) -> None:
@@ -99,7 +99,7 @@ def test_start_that_fails_in_the_middle_can_be_repeated(host: EngineHost, engine
         with pytest.raises(NetworkError, match=r"default route via 192.*invalid gateway"):
             engine.start(spec.id)
         assert engine.inspect(spec.id).state == State.CREATED
-        assert (host.cgroups(), host.mounts(), host.links() - {"lo", host.config.bridge}) == ([], [], set())
+        until(lambda: (host.cgroups(), host.mounts(), host.links() - {"lo", host.config.bridge}) == ([], [], set()))
 
 
 def test_identity_inside(host: EngineHost, engine: Engine) -> None:
@@ -324,7 +324,7 @@ def test_removal(host: EngineHost, engine: Engine) -> None:
         engine.inspect(spec.id)
     assert not (host.config.runtime_dir / spec.id).exists()
     assert not (host.config.containers_dir / spec.id).exists()
-    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+    until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
 
 
 def test_a_move_under_way_protects_the_container(host: EngineHost, engine: Engine) -> None:
@@ -378,7 +378,7 @@ def test_source_that_released_its_tasks_forgets_them(host: EngineHost, engine: E
     engine.roles.begin(spec.id, "m1", "source", 1)
     engine.roles.forget(spec.id, discard=True)
     assert not Path(f"/proc/{pid}").exists()
-    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+    until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
 
 
 def test_cycles_leak_nothing(host: EngineHost, engine: Engine) -> None:
@@ -491,7 +491,7 @@ def test_container_outlives_a_killed_agent(host: EngineHost, killed_agent: Calla
     assert engine.stop(running.id, 0.1).exit_code == 137
     for spec in (running, ended):
         engine.remove(spec.id)
-    assert (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge})
+    until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
     engine.close()
 
 
