@@ -21,6 +21,7 @@ i=0
 while :; do i=$((i+1)); echo line $i $RANDOM; sleep 0.01; done
 """
 SECOND = 10**9
+LOG_FILES = ["container.log", "container.log.1", "container.log.2"]
 
 
 def start(fleet: MovingLab, name: str, line: str = LINES, **changes: object) -> Container:
@@ -66,8 +67,8 @@ def test_all_of_it_goes_along(fleet: MovingLab) -> None:
             seen = numbers(fleet, "life1")
             # 1: the beginning of a life; those before may still be in the log.
             assert all(number in (1, last + 1) for last, number in pairwise(seen)), seen
-            logs = sorted(path.name for path in (fleet.upper(after).parents[1]).glob("container.log*"))
-            assert logs == ["container.log", "container.log.1", "container.log.2"]
+            kept = fleet.upper(after).parents[1]
+            wait_for(lambda kept=kept: sorted(path.name for path in kept.glob("container.log*")) == LOG_FILES)
             fleet.client.kill("life1", signal="SIGUSR1")
             wait_for(lambda count=count: runs_again(fleet, "life1", count + 1))
             wait_for(lambda: fleet.client.inspect("life1").health_now.status == "healthy")
