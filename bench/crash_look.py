@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.kill_victims import children
 from migrate.lab import cgroups, nodes, processes, provision
 from migrate.lab.layout import Lab
 from migrate.records import Container
@@ -184,17 +185,6 @@ def database(lab: Lab, listed: Sequence[Container]) -> list[str]:
         if len({row[column] for row in rows}) != len(rows):
             lines.append(f"an {what} is given twice")
     return lines
-
-
-def children(pid: int) -> list[int]:
-    """Of all its threads."""
-    found: list[int] = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(word) for word in (task / "children").read_text().split()]
-    except OSError:
-        pass  # it ended while we looked
-    return found
 
 
 def command(pid: int) -> str:

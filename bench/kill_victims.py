@@ -116,7 +116,7 @@ class Scene:
 
     def criu(self, host: str) -> int:
         """The monitor's first child of that name: the root of what it restores is born later, as its sibling."""
-        for pid in _children(self.monitor(host)):
+        for pid in children(self.monitor(host)):
             if _name(pid).startswith(_CRIU_NAMES) and processes.read(pid):
                 return pid
         return 0
@@ -189,18 +189,18 @@ def _below(pid: int) -> Iterator[tuple[int, str]]:
     """Every descendant with its command line; nearest first."""
     level = [pid]
     while level:
-        children = [child for parent in level for child in _children(parent)]
-        for child in children:
+        below = [child for parent in level for child in children(parent)]
+        for child in below:
             yield child, _command(child)
-        level = children
+        level = below
 
 
 def _child(pid: int, word: str) -> int:
     """The child of `pid` with `word` in its command line; 0: none."""
-    return next((child for child in _children(pid) if word in _command(child)), 0) if pid else 0
+    return next((child for child in children(pid) if word in _command(child)), 0) if pid else 0
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Of all its threads: a child belongs to the thread that made it."""
     found: list[int] = []
     try:

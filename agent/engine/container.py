@@ -55,13 +55,12 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.starting import Starting
 from agent.engine.state import ContainerStatus, Seen, State
 from agent.engine.store import Record, Store
-from agent.engine.supervise import Live, Supervisor
+from agent.engine.supervise import KILL_LIMIT_S, Live, Supervisor
 from agent.engine.visits import SETTLE_S, Visits
 from agent.engine.volumes import Volumes
 from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
 from agent.linux import process
 
-KILL_LIMIT_S = 15.0
 LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
 
 log = logging.getLogger(__name__)
@@ -158,7 +157,7 @@ class Engine:
     def wait_for_exit(self, container_id: str, wanted: Callable[[], bool] = lambda: True) -> ContainerStatus:
         """As wait(), but not for the cleaning up after it, for which everybody who could notice waits: settled()."""
         live, spec = self._supervisor.get(container_id), self.store.spec(container_id)
-        if live is not None and spec.restart.name in ("", "no"):  # else an exit may be no end
+        if live is not None and not spec.restart.acts:  # else an exit may be no end
             while wanted() and not live.exited.wait(waiting.LOOK_S):
                 pass
             with contextlib.suppress(NotFound):  # it has removed itself: wait() has kept how it ended

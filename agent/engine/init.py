@@ -259,12 +259,18 @@ def _mount_dev(dev: Path, shm_bytes: int, *, host_shm: bool) -> None:
         (dev / name).symlink_to(to)
 
 
+def tmpfs_flags(names: Iterable[str]) -> int:
+    """MS_* of the plan's names of them."""
+    flags = 0
+    for name in names:
+        flags |= _TMPFS_FLAGS[name]
+    return flags
+
+
 def _mount_scratch(one: dict[str, Any]) -> None:
     place = Path(one["target"])
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
-    flags = 0
-    for name in one.get("flags", ("nosuid", "nodev")):
-        flags |= _TMPFS_FLAGS[name]
+    flags = tmpfs_flags(one.get("flags", ("nosuid", "nodev")))
     data = [f"mode={one.get('mode', 0o1777):o}", *one.get("data", ())]
     if one["size_bytes"]:
         data.append(f"size={one['size_bytes']}")

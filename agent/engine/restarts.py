@@ -47,7 +47,7 @@ def check(spec: ContainerSpec) -> None:
         )
     if policy.max_retries and policy.name != "on-failure":
         raise InvalidArgument(f"a number of retries goes with on-failure, not with {policy.name or 'no'}")
-    if spec.remove_on_exit and policy.name not in ("", "no"):
+    if spec.remove_on_exit and policy.acts:
         raise InvalidArgument(
             f"container {spec.name} cannot be removed at its exit and restarted", hint="leave out --rm or --restart"
         )

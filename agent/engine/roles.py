@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from agent.engine import isolation, limits
 from agent.engine.launch import MonitorClient
 from agent.engine.state import State
-from agent.engine.supervise import Supervisor
+from agent.engine.supervise import KILL_LIMIT_S, Supervisor
 from agent.errors import NotFound, StaleEpoch, WrongState
 from agent.linux import process
 
 if TYPE_CHECKING:
     from agent.engine.container import Engine
 
-KILL_LIMIT_S = 15.0
 COPY_LIMIT_S = 5.0  # how long a move waits for a `cp` into its container
 
 

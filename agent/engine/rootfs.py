@@ -100,14 +100,8 @@ def mount_read_only(
     is left out. For a process in a mount namespace of its own. Raises OSError.
     """
     userns = namespaces.userns_fd(ids_base, ids_count)
-    mounts.mount("staging", target, "tmpfs", 0, "mode=755")
-    os.chdir(target)
-    names = [str(number) for number in range(len(layers))]
-    for name, layer in zip(names, reversed(layers), strict=True):
-        _attach_clone(layer, Path(name), userns)
-    _attach_clone(writable, Path("w"), userns)
-    for name in ("empty", "root"):
-        Path(name).mkdir()
+    names = _stage(layers, writable, target, userns)
+    Path("empty").mkdir()
     # Two layers are the least that overlayfs takes without a writable one.
     fields = [("lowerdir", ":".join(["w/upper", *names, "empty"])), *OPTIONS]
     text = ",".join(f"{key}={value}" for key, value in fields)
@@ -129,16 +123,24 @@ def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: 
     """A descriptor of the overlay, detached."""
     with namespaces.mounts_of_its_own():
         mounts.make_private(Path("/"))
-        mounts.mount("staging", target, "tmpfs", 0, "mode=755")
-        os.chdir(target)
-        top_first = [str(number) for number in range(len(layers))]
-        for name, layer in zip(top_first, reversed(layers), strict=True):
-            _attach_clone(layer, Path(name), userns)
-        _attach_clone(writable, Path("w"), userns)
-        Path("root").mkdir()
+        top_first = _stage(layers, writable, target, userns)
         with _mounter(ids_base):
             mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
         return mounts.open_tree(Path("root"))
+
+
+def _stage(layers: Sequence[Path], writable: Path, target: Path, userns: int) -> list[str]:
+    """A tmpfs at `target`, the working directory from now on, with id-mapped clones of the layers, of `writable` at "w", and an empty
+    directory "root". Returns the layers' names, the top one first.
+    """
+    mounts.mount("staging", target, "tmpfs", 0, "mode=755")
+    os.chdir(target)
+    top_first = [str(number) for number in range(len(layers))]
+    for name, layer in zip(top_first, reversed(layers), strict=True):
+        _attach_clone(layer, Path(name), userns)
+    _attach_clone(writable, Path("w"), userns)
+    Path("root").mkdir()
+    return top_first
 
 
 def _attach_clone(source: Path, name: Path, userns: int) -> None:

@@ -86,6 +86,11 @@ class RestartPolicy:
     name: str = ""
     max_retries: int = 0
 
+    @property
+    def acts(self) -> bool:
+        """Whether it ever starts anything."""
+        return self.name not in ("", "no")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Healthcheck:

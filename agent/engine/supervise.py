@@ -31,6 +31,7 @@ from agent.errors import AgentError, NotFound, WrongState
 from agent.linux import mounts
 
 CLOSE_LIMIT_S = 30.0
+KILL_LIMIT_S = 15.0  # how long tasks may take to go after SIGKILL
 DYING_S = 0.5  # how long tasks that were killed take to go
 
 log = logging.getLogger(__name__)

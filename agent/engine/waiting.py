@@ -58,7 +58,7 @@ def comes_back(engine: Engine, supervisor: Supervisor, container_id: str) -> boo
     cleaned up, for only then the policy is asked.
     """
     try:
-        if engine.store.spec(container_id).restart.name in ("", "no"):
+        if not engine.store.spec(container_id).restart.acts:
             return False
         while True:
             if engine.inspect(container_id).state != State.EXITED:

@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,19 +141,8 @@ def tmpfs_bytes(init_pid: int) -> int:
 
 def mapped_inodes(pids: Iterable[int]) -> list[tuple[int, int]]:
     """(device, inode) of all files that are mapped shared and writable, as a volume numbers them: an overlay would not."""
-    found: set[tuple[int, int]] = set()
-    for pid in pids:
-        for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
-            fields = line.split(None, 5)
-            if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
-                continue
-            first, _, last = fields[0].partition("-")
-            try:
-                status = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}").stat()
-            except FileNotFoundError:
-                continue  # the task is gone
-            found.add((status.st_dev, status.st_ino))
-    return sorted(found)
+    statuses = (status for pid in pids for _, status in _mapped_shared_of(pid))
+    return sorted({(status.st_dev, status.st_ino) for status in statuses})
 
 
 def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:
@@ -165,17 +154,7 @@ def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     unnamed_files: set[tuple[int, int]] = set()
     for pid in pids:
-        for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
-            fields = line.split(None, 5)
-            if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
-                continue
-            # `maps` writes a newline as \012, and a backslash as itself: only the link has the name.
-            first, _, last = fields[0].partition("-")
-            link = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}")
-            try:
-                status = link.stat()
-            except FileNotFoundError:
-                continue  # the task is gone
+        for link, status in _mapped_shared_of(pid):
             unnamed = False
             try:
                 name = os.readlink(link)  # noqa: PTH115  it need not be a path
@@ -188,6 +167,22 @@ def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:
             if unnamed and status.st_nlink and stat.S_ISREG(status.st_mode):
                 unnamed_files.add((status.st_size, status.st_nlink))
     return sorted(found | _like(unnamed_files, upper))
+
+
+def _mapped_shared_of(pid: int) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each shared, writable mapping of a file: the link in map_files, and the file. `maps` writes a newline as \\012, and a backslash
+    as itself: only the link has the name.
+    """
+    for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
+        fields = line.split(None, 5)
+        if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
+            continue
+        first, _, last = fields[0].partition("-")
+        link = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}")
+        try:
+            yield link, link.stat()
+        except FileNotFoundError:
+            continue  # the task is gone
 
 
 def _like(wanted: set[tuple[int, int]], upper: Path) -> set[tuple[int, int]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.engine import init
 from agent.errors import StorageError
 from agent.handover.record import Move
 from agent.linux import mounts
@@ -43,9 +44,7 @@ def mount_scratch(move: Move, scratch: Sequence[Mapping[str, Any]]) -> None:
         if place.is_mount():
             continue
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = mounts.MS_NOSUID if "nosuid" in one["flags"] else 0
-        flags |= mounts.MS_NODEV if "nodev" in one["flags"] else 0
-        flags |= mounts.MS_NOEXEC if "noexec" in one["flags"] else 0
+        flags = init.tmpfs_flags(name for name in one["flags"] if name != "ro")  # files come into it
         data = ["mode=700", f"size={one['size_bytes']}"] if one["size_bytes"] else ["mode=700"]
         for option in one["data"]:  # ids are the files' own; the two inodes are ours
             key, _, value = option.partition("=")
