@@ -24,6 +24,7 @@ from agent.errors import StorageError, WrongState
 from agent.handover.ended import EndedMoves
 from agent.handover.source import Source
 from agent.handover.target import Target
+from agent.memory import ways
 from agent.services.builds import BuildsService
 from agent.services.containers import ContainersService
 from agent.services.files import FilesService
@@ -63,9 +64,8 @@ class Agent:
         self._engine = Engine(config, self._images, WritableLayer)
         self._door = Door(config.door, config.group, config.socket)
         known = [probe.one("userfaultfd")]
-        lazy, tracker = known[0].ok, ""
-        # The first that is there: userfaultfd reads and protects in one step, soft-dirty needs the tasks to stand still.
-        for way, capability in (("userfaultfd", "userfaultfd-wp"), ("soft-dirty", "soft-dirty")):
+        lazy, tracker = known[0].ok, ways.SHADOW
+        for way, capability in ways.CAPABILITIES.items():
             known.append(probe.one(capability))
             if known[-1].ok:
                 tracker = way

@@ -89,7 +89,7 @@ class Source:
     ) -> None:
         """`criu`: found when needed, so that containers run on a host without it. `lazy`: the kernel has userfaultfd.
 
-        `tracker`: the kernel's way to see writes, a key of agent.transfer.precopy.TRACKERS, or "".
+        `tracker`: how writes are seen, a key of agent.memory.watching.WAYS.
         """
         self._config, self._engine, self._criu, self._ended = config, engine, criu, ended
         self._lazy, self._tracker = lazy, tracker
@@ -195,7 +195,7 @@ class Source:
                 "memory_bytes": memory["sent_bytes"],
                 "layer_bytes": answer["layer_bytes"],
                 "predicted_downtime_s": memory["predicted_s"],
-                "untracked_tasks": memory["untracked"],
+                "shadowed_tasks": memory["shadowed"],
             },
         }
 

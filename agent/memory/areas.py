@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.memory.ranges import PAGE, Ranges
+
 _KERNEL_OWNED = ("[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]")
+_SWAPPED, PRESENT = 1 << 62, 1 << 63  # Documentation/admin-guide/mm/pagemap.rst
+_ENTRIES = 1 << 17  # 512 MiB of address space a read
 
 
 def private_anonymous(pid: int) -> Iterator[tuple[int, int]]:
@@ -22,3 +31,33 @@ def private_anonymous(pid: int) -> Iterator[tuple[int, int]]:
         if fields[1][3] == "p" and fields[4] == "0" and (len(fields) < 6 or fields[5] not in _KERNEL_OWNED):
             start, end = fields[0].split("-")
             yield int(start, 16), int(end, 16)
+
+
+def takes_writes_from_devices(pid: int) -> bool:
+    """It has a context of asynchronous I/O: what a device puts into its pages later, no write protection and no dirty bit shows."""
+    try:
+        return "/[aio]" in Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return False
+
+
+def page_entries(pagemap: int, start: int, end: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """(address of the first, entries) of an area's pages. `pagemap`: an open /proc/PID/pagemap."""
+    for at in range(start, end, _ENTRIES * PAGE):
+        count = min(_ENTRIES, (end - at) // PAGE)
+        entries = np.frombuffer(os.pread(pagemap, count * 8, at // PAGE * 8), np.uint64)
+        if len(entries) < count:
+            raise OSError(errno.ESRCH, "the process ended")
+        yield at, entries
+
+
+def populated(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Where there is a page, in memory or in swap."""
+    found: NDArray[np.bool_] = (entries & np.uint64(PRESENT | _SWAPPED)) != 0
+    return found
+
+
+def pages_where(wanted: NDArray[np.bool_], at: int) -> Ranges:
+    """Ranges of those pages from `at` on that are wanted."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], wanted, [False]))))
+    return edges.astype(np.uint64).reshape(-1, 2) * np.uint64(PAGE) + np.uint64(at)

@@ -1,12 +1,12 @@
-"""Which pages of a process were written since the last look: one interface, the kernel's two ways behind it.
+"""Which pages of a process were written since the last look: one interface, three ways behind it.
 
     userfaultfd   WP_ASYNC and PAGEMAP_SCAN, Linux 6.7 and newer (userfault.py)
     soft-dirty    clear_refs and pagemap, kernels with CONFIG_MEM_SOFT_DIRTY (softdirty.py)
+    shadow        what was sent is kept as digests and compared (shadow.py): any kernel, and any process that the kernel cannot watch
 
-The rule that makes a missed page impossible: a page counts as clean only where the kernel says that its area has been watched without
-a break since the last look and that the page was not written. A new area, a new process, a moved area, one that cannot
-be watched: not watched, so dirty. Pinned pages that a device writes to (O_DIRECT, registered buffers) escape every
-tracker, CRIU's own included: docs/scope.md.
+The rule that makes a missed page impossible: a page counts as clean only while it was watched without a break since it was sent and was
+not written. A new area, a new process, a moved area, one that cannot be watched: not watched, so dirty. Why each way
+keeps the rule, and what escapes the kernel's two: docs/precopy.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agent.memory.ranges import Ranges
+
+
+class CannotWatch(OSError):
+    """The kernel's way does not serve for this process, and will not in the next round either."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,12 @@ class Tracker(Protocol):
 
     def look(self, *, last: bool = False) -> Look:
         """What has happened since the last look; at the first one every populated page counts as written. `last`: watching ends with
-        this look, the process (which stands still) is not touched any more. Raises OSError when the process is gone or
-        cannot be watched at all.
+        this look, the process (which stands still) is not touched any more. Raises CannotWatch, and OSError when the
+        process is gone or has become another program.
         """
+
+    def sent(self, addresses: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
+        """Whole pages, the one at each of `addresses` after the other in `words`: as they are here they go to the target. Not kept."""
 
     def close(self) -> None:
         """Leave no trace in the process. Idempotent; also when it is gone."""

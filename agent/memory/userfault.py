@@ -14,11 +14,12 @@ import os
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.linux import libc, process, ptrace
-from agent.memory.areas import private_anonymous
-from agent.memory.ranges import Ranges, ranges
-from agent.memory.tracker import Look
+from agent.memory.areas import private_anonymous, takes_writes_from_devices
+from agent.memory.ranges import NOTHING, Ranges, ranges
+from agent.memory.tracker import CannotWatch, Look
 
 # linux/userfaultfd.h, asm/unistd_64.h
 _NR_USERFAULTFD, _NR_CLOSE = 323, 3
@@ -30,7 +31,7 @@ _REGISTER_MODE_WP = 2
 # linux/fs.h
 _PAGEMAP_SCAN = 0xC0606610
 _WP_MATCHING, _CHECK_WPASYNC = 1, 2
-_PAGE_IS_WRITTEN = 2
+_PAGE_IS_WRITTEN, _PAGE_IS_PRESENT, _PAGE_IS_SWAPPED = 2, 8, 16
 _REGIONS = 8192
 
 
@@ -48,9 +49,11 @@ _ioctl = libc.declare("ioctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 class UserfaultTracker:
-    """A Tracker. Made by `watch`. The kernel reads and protects a page in one step: the process may run."""
+    """A Tracker. Made by `watch`. The kernel reads and protects a page in one step. The process stands still all the same: a system call
+    that is writing to its memory (a read(2) past the page cache) has had the page unprotected before, and writes after.
+    """
 
-    stop_to_look = False
+    stop_to_look = True
 
     def __init__(self, pid: int, uffd: int) -> None:
         self.pid, self._uffd = pid, uffd
@@ -80,23 +83,31 @@ class UserfaultTracker:
         return cls(pid, uffd)
 
     def look(self, *, last: bool = False) -> Look:
-        written: list[Ranges] = []
+        if takes_writes_from_devices(self.pid):
+            raise CannotWatch(f"process {self.pid} uses asynchronous I/O")
+        written: list[Ranges] = [NOTHING]
         watched: list[tuple[int, int]] = []
         # Opened anew each time: after an execve the old descriptor would still show the old address space.
         pagemap = os.open(f"/proc/{self.pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for start, end in private_anonymous(self.pid):
-                found = self._scan(pagemap, start, end, protect=not last)
-                if found is not None:
+                was_watched = self._has_wp_async(pagemap, start, end)
+                if (last and not was_watched) or not self._register(start, end):
+                    continue
+                if was_watched:
                     watched.append((start, end))
-                elif not last and self._register(start, end):
-                    found = self._scan(pagemap, start, end, protect=True)
-                if found is not None:
-                    written.append(found)
+                    written.append(self._scan(pagemap, start, end, protect=not last, wanted=_PAGE_IS_WRITTEN))
+                else:
+                    # All of it: before Linux 6.14 mremap takes the marks of the old place along, and a page would look unwritten.
+                    written.append(
+                        self._scan(pagemap, start, end, protect=True, any_of=_PAGE_IS_PRESENT | _PAGE_IS_SWAPPED)
+                    )
         finally:
             os.close(pagemap)
-        joined = np.concatenate(written) if written else np.empty((0, 2), np.uint64)
-        return Look(ranges(joined), ranges(watched))
+        return Look(ranges(np.concatenate(written)), ranges(watched))
+
+    def sent(self, addresses: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
+        """The kernel knows."""
 
     def close(self) -> None:
         if self._uffd >= 0:
@@ -104,37 +115,51 @@ class UserfaultTracker:
             self._uffd = -1
 
     def _register(self, start: int, end: int) -> bool:
-        """False: this area cannot be watched (another userfaultfd has it, or it has just gone)."""
+        """Make the area ours; no effect where it is. So what is marked in it, our scans have marked: of an area that was registered by
+        anybody else the kernel had to clear all marks before. False: the kernel watches no area of this kind. Raises CannotWatch
+        where the process has a userfaultfd of its own on it, OSError when this address space has gone (an execve).
+        """
+        request = bytearray(struct.pack("<QQQQ", start, end - start, _REGISTER_MODE_WP, 0))
         try:
-            fcntl.ioctl(
-                self._uffd, _REGISTER, bytearray(struct.pack("<QQQQ", start, end - start, _REGISTER_MODE_WP, 0))
-            )
-        except OSError:
+            fcntl.ioctl(self._uffd, _REGISTER, request)
+        except OSError as exc:
+            if exc.errno == errno.EBUSY:
+                raise CannotWatch(errno.EBUSY, f"process {self.pid} uses userfaultfd itself") from exc
+            if exc.errno in (errno.ESRCH, errno.ENOMEM):
+                raise
             return False
         return True
 
-    def _scan(self, pagemap: int, start: int, end: int, *, protect: bool) -> Ranges | None:
-        """Pages written in an area, which are protected again with `protect`; None when the area is not watched."""
-        pieces: list[Ranges] = []
+    def _has_wp_async(self, pagemap: int, start: int, end: int) -> bool:
+        """Whether some userfaultfd has the area. Changes nothing."""
+        request = self._request(start, end, flags=_CHECK_WPASYNC, return_mask=_PAGE_IS_WRITTEN, max_pages=1)
+        try:
+            _ioctl(pagemap, _PAGEMAP_SCAN, ctypes.addressof(request))
+        except OSError as exc:
+            if exc.errno == errno.EPERM:
+                return False
+            raise
+        return True
+
+    def _scan(self, pagemap: int, start: int, end: int, *, protect: bool, wanted: int = 0, any_of: int = 0) -> Ranges:
+        """Pages of a watched area in all of the categories `wanted` and one of `any_of`; with `protect` they are watched from now on."""
+        pieces: list[Ranges] = [NOTHING]
         while start < end:
-            request = _Scan(
-                size=ctypes.sizeof(_Scan),
+            request = self._request(
+                start,
+                end,
                 flags=_CHECK_WPASYNC | (_WP_MATCHING if protect else 0),
-                start=start,
-                end=end,
-                vec=self._found.ctypes.data,
-                vec_len=_REGIONS,
-                category_mask=_PAGE_IS_WRITTEN,
+                category_mask=wanted,
+                category_anyof_mask=any_of,
                 return_mask=_PAGE_IS_WRITTEN,
             )
-            try:
-                count = _ioctl(pagemap, _PAGEMAP_SCAN, ctypes.addressof(request))
-            except OSError as exc:
-                if exc.errno in (errno.EPERM, errno.EFAULT, errno.EINVAL, errno.ESRCH):
-                    return None
-                raise
+            count = _ioctl(pagemap, _PAGEMAP_SCAN, ctypes.addressof(request))
             pieces.append(self._found[:count, :2].copy())
             if request.walk_end <= start:
                 break
             start = request.walk_end
-        return np.concatenate(pieces) if pieces else np.empty((0, 2), np.uint64)
+        return np.concatenate(pieces)
+
+    def _request(self, start: int, end: int, **fields: int) -> _Scan:
+        vector = {"vec": self._found.ctypes.data, "vec_len": _REGIONS}
+        return _Scan(size=ctypes.sizeof(_Scan), start=start, end=end, **vector, **fields)

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, subtract, union
+from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, union
 from agent.transfer.frames import FRAME_BYTES, Kind, Writer
 
 _WORDS = PAGE // 8
 
+OnRead = Callable[[int, NDArray[np.uint64], NDArray[np.uint64]], None]
+
 
 class PageSender:
-    """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host."""
+    """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host. `on_read(pid, addresses, words)` gets
+    whole pages as they are sent, zero or not, and the address of each.
 
-    def __init__(self, writer: Writer, task: int, pid: int) -> None:
-        self._writer, self.task, self.pid = writer, task, pid
+    `held`: whatever the target has any version of, from before too, when the task was another process.
+    """
+
+    def __init__(self, writer: Writer, task: int, pid: int, on_read: OnRead, held: Ranges = NOTHING) -> None:
+        self._writer, self.task, self.pid, self._on_read = writer, task, pid, on_read
         self._buffer = np.empty(FRAME_BYTES // 8, np.uint64)
         self._view = self._buffer.data.cast("B")
-        self.sent: Ranges = NOTHING  # whatever the target has a version of
+        self.held = held
 
-    def send(self, wanted: Ranges, *, exact: bool) -> int:
-        """Send `wanted`; returns pages sent, without the zero pages.
+    def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, Ranges]:
+        """Send `wanted`; returns pages sent, without the zero pages, and what of `wanted` the target has now as it was read.
 
         Not `exact`: the task runs; what cannot be read any more is left out and not counted as sent. Exact: the task is frozen, and
         an unreadable page raises OSError.
@@ -41,6 +47,8 @@ class PageSender:
                 if not length:
                     continue
                 reached.append((start, start + length))
+                addresses = np.arange(start, start + length, PAGE, dtype=np.uint64)
+                self._on_read(self.pid, addresses, self._buffer[: length // 8])
                 for offset, size, zero in _split_zero(self._buffer[: length // 8]):
                     if zero:
                         zeros.append((start + offset, start + offset + size))
@@ -52,10 +60,10 @@ class PageSender:
         finally:
             os.close(memory)
         # A hole is a zero page already: only where the target has another version it must hear of it.
-        for start, end in intersect(ranges(zeros), self.sent).tolist():
+        for start, end in intersect(ranges(zeros), self.held).tolist():
             self._writer.send(Kind.ZERO, task=self.task, address=start, size=end - start)
-        self.sent = union(subtract(self.sent, wanted), ranges(reached))  # an older version of a page is none
-        return sent_pages
+        self.held = union(self.held, ranges(reached))
+        return sent_pages, ranges(reached)
 
     def _read(self, memory: int, start: int, length: int, *, exact: bool) -> int:
         """Bytes read into the buffer, whole pages."""

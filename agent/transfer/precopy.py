@@ -8,30 +8,31 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agent.engine.cgroup import Tasks
-from agent.memory import policy
-from agent.memory.ranges import NOTHING, Ranges, intersect, subtract
-from agent.memory.softdirty import SoftDirtyTracker
-from agent.memory.tracker import Tracker
-from agent.memory.userfault import UserfaultTracker
+from agent.memory import policy, watching
+from agent.memory.ranges import NOTHING, Ranges, intersect, subtract, union
+from agent.memory.tracker import CannotWatch, Look, Tracker
+from agent.memory.ways import SHADOW
 from agent.transfer import pages
 from agent.transfer.frames import Kind, Writer
 
-TRACKERS: dict[str, Callable[[int], Tracker]] = {
-    "userfaultfd": UserfaultTracker.watch,
-    "soft-dirty": SoftDirtyTracker.watch,
-}
+STANDSTILL_LIMIT_S = (
+    2.0  # a task that does not stop for a look (an uninterruptible sleep) would not stop for the dump either
+)
 
 
 class Precopy:
-    """One container's memory on its way. `tracker`: a key of TRACKERS, or "" where the kernel has none: then all is sent frozen."""
+    """One container's memory on its way. `way`: a key of watching.WAYS, or "" where nothing is sent ahead."""
 
-    def __init__(self, writer: Writer, freezer: Path, tracker: str) -> None:
-        self._writer, self._tasks, self._watch = writer, Tasks(freezer), TRACKERS.get(tracker)
+    def __init__(self, writer: Writer, freezer: Path, way: str) -> None:
+        self._writer, self._tasks, self._way = writer, Tasks(freezer), way
         self._trackers: dict[int, Tracker] = {}  # by pid on this host
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
         self._clean: dict[int, Ranges] = {}  # by pid on this host: what the target has and was not written since
-        self.untracked: dict[int, str] = {}  # why a pid is not watched
+        self.shadowed: dict[int, str] = {}  # why the kernel's way does not serve for a pid
 
     def run(
         self,
@@ -43,10 +44,10 @@ class Precopy:
     ) -> dict[str, Any]:
         """Send rounds until the policy says freeze. `confirm` waits until the target has taken a round. Returns facts."""
         rounds: list[policy.Round] = []
-        verdict = policy.Verdict(freeze=True, why="this kernel tracks no writes", predicted_s=0.0)
-        while self._watch is not None:
+        verdict = policy.Verdict(freeze=True, why="nothing is sent ahead", predicted_s=0.0)
+        while self._way:
             began, before = time.monotonic(), self._writer.sent_bytes
-            page_count = self._round()
+            page_count = self.send_round()
             self._writer.send_json(Kind.ROUND, {"round": len(rounds) + 1})
             confirm()
             rounds.append(policy.Round(sent_bytes=self._writer.sent_bytes - before, took_s=time.monotonic() - began))
@@ -72,81 +73,100 @@ class Precopy:
             "sent_bytes": sum(r.sent_bytes for r in rounds),
             "why": verdict.why,
             "predicted_s": verdict.predicted_s,
-            "untracked": len(self.untracked),
+            "shadowed": len(self.shadowed),
         }
 
     def last_look(self) -> None:
         """The tasks stand still for good: what was written since the last round is known, and nothing of ours stays in them."""
         for pid, tracker in self._trackers.items():
             try:
-                look = tracker.look(last=True)
-                sender = self._sender_of(pid)
-                sent = sender.sent if sender else NOTHING
-                self._clean[pid] = subtract(intersect(sent, look.watched), look.written)
+                self._account(pid, tracker.look(last=True))
             except OSError:
                 self._clean.pop(pid, None)  # gone, or not to be seen any more: nothing of it is clean
         self.close()
 
     def send_rest(self, task: int, pid: int, wanted: Ranges) -> int:
         """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
-        clean = self._clean.get(pid)
-        rest = subtract(wanted, clean) if clean is not None else wanted
-        return self._sender(task, pid).send(rest, exact=True)
+        return self._sender(task, pid).send(self.lacking(pid, wanted), exact=True)[0]
+
+    def lacking(self, pid: int, wanted: Ranges) -> Ranges:
+        """After the last look: what of `wanted` the target has not, or not as it is."""
+        return subtract(wanted, self._clean.get(pid, NOTHING))
 
     def close(self) -> None:
         for tracker in self._trackers.values():
             tracker.close()
         self._trackers.clear()
 
-    def _round(self) -> int:
+    def send_round(self) -> int:
+        """What was written since the last round, of all tasks; returns pages sent, zero pages not counted."""
         here = pages.tasks_by_inner_pid(self._tasks.procs())
+        for pid in here.values():  # before they stand still: what is injected has to run
+            self._begin(pid)
         looks: list[tuple[int, int, Ranges]] = []
         with self._standing_still():
             for task, pid in here.items():
-                tracker = self._trackers.get(pid) or self._begin(pid)
+                tracker = self._trackers.get(pid)
                 if tracker is None:
                     continue
                 try:
-                    looks.append((task, pid, tracker.look().written))
-                except OSError:
-                    self._trackers.pop(
-                        pid
-                    ).close()  # it ended, or became another program: sent frozen, if it is still there
+                    look = tracker.look()
+                except OSError as exc:  # it ended, or became another program: sent frozen, if it is still there
+                    self._give_up(pid, str(exc) if isinstance(exc, CannotWatch) else "")
+                    continue
+                self._account(pid, look)
+                looks.append((task, pid, look.written))
         count = 0
         for task, pid, written in looks:
+            sender = self._sender(task, pid)
             try:
-                count += self._sender(task, pid).send(written, exact=False)
+                sent_pages, reached = sender.send(written, exact=False)
             except OSError:
                 continue  # it has ended
+            count += sent_pages
+            self._clean[pid] = union(self._clean[pid], reached)
         return count
+
+    def _account(self, pid: int, look: Look) -> None:
+        """What was clean stays so where it was watched and not written, and nowhere else, for good or until it is sent again."""
+        self._clean[pid] = subtract(intersect(self._clean.get(pid, NOTHING), look.watched), look.written)
 
     @contextlib.contextmanager
     def _standing_still(self) -> Iterator[None]:
-        """Milliseconds, where the kernel's way of tracking needs it."""
-        if self._watch is not SoftDirtyTracker.watch and not any(t.stop_to_look for t in self._trackers.values()):
+        """Milliseconds, where a tracker needs it."""
+        if not any(tracker.stop_to_look for tracker in self._trackers.values()):
             yield
             return
-        self._tasks.freeze(True)
         try:
+            self._tasks.freeze(True, timeout_s=STANDSTILL_LIMIT_S)
             yield
         finally:
             self._tasks.freeze(False)
 
-    def _begin(self, pid: int) -> Tracker | None:
-        if self._watch is None or pid in self.untracked:
-            return None
-        try:
-            self._trackers[pid] = self._watch(pid)
-        except OSError as exc:
-            self.untracked[pid] = str(exc)
-            return None
-        return self._trackers[pid]
+    def _begin(self, pid: int) -> None:
+        if pid in self._trackers:
+            return
+        with contextlib.suppress(OSError):  # it has ended
+            way = SHADOW if pid in self.shadowed else self._way
+            self._trackers[pid], why_not = watching.watch(way, pid)
+            if why_not:
+                self.shadowed[pid] = why_not
+
+    def _give_up(self, pid: int, why_not: str) -> None:
+        """`why_not`: the kernel's way does not serve for it; "": it begins anew in the next round, if it is still there."""
+        self._trackers.pop(pid).close()
+        self._clean.pop(pid, None)
+        if why_not:
+            self.shadowed[pid] = why_not
 
     def _sender(self, task: int, pid: int) -> pages.PageSender:
         sender = self._senders.get(task)
         if sender is None or sender.pid != pid:
-            sender = self._senders[task] = pages.PageSender(self._writer, task, pid)
+            held = sender.held if sender else NOTHING  # of a process that had this pid before
+            sender = self._senders[task] = pages.PageSender(self._writer, task, pid, self._note, held)
         return sender
 
-    def _sender_of(self, pid: int) -> pages.PageSender | None:
-        return next((sender for sender in self._senders.values() if sender.pid == pid), None)
+    def _note(self, pid: int, addresses: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:
+        tracker = self._trackers.get(pid)
+        if tracker is not None:
+            tracker.sent(addresses, words)
