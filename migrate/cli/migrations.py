@@ -7,14 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import progress, tables, values
+from migrate.cli import progress, tables, timeline, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
-    from migrate.records import Mark, Migration
-
-BAR = 40  # characters of the timeline
+    from migrate.records import Migration
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -30,10 +28,22 @@ def add_parser(subparsers: Subparsers) -> None:
     actions = family.add_subparsers(dest="action", metavar="[list|show ID]")
     _list_options(command(actions, "list", help="list moves, newest first", examples="migrate migrations list -n 5"))
     show = command(
-        actions, "show", help="the journal of one move and its frozen window", examples="migrate migrations show 4f2a"
+        actions,
+        "show",
+        help="the journal of one move and its frozen window",
+        examples="migrate migrations show 4f2a\nmigrate migrations show 4f2a --timeline\n"
+        "migrate migrations show 4f2a --format chrome > move.json    # for chrome://tracing or ui.perfetto.dev",
     )
     show.add_argument("id", metavar="ID", help="id of the move, or its beginning")
-    show.add_argument("--format", choices=("text", "json"), default="text")
+    show.add_argument(
+        "--timeline", action="store_true", help="only the frozen window: each part, whose it is, and the gaps between"
+    )
+    show.add_argument(
+        "--format",
+        choices=("text", "json", "chrome"),
+        default="text",
+        help="chrome: the move and its timeline as trace events, for chrome://tracing and Perfetto",
+    )
     cancel = command(
         subparsers,
         "cancel",
@@ -91,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
         if args.action == "show":
             record = client.migration(args.id)
-            print(json.dumps(record.to_dict(), indent=2) if args.format == "json" else describe(record))
+            print(shown(record, format=args.format, only_timeline=args.timeline))
             return 0
         records = client.migrations(
             container=getattr(args, "container", ""),
@@ -120,6 +130,15 @@ def _row(record: Migration) -> tuple[str, ...]:
     return tables.short(record.id), record.container, record.source, record.target, state, started, took, still
 
 
+def shown(record: Migration, *, format: str, only_timeline: bool) -> str:
+    """What `migrations show` prints."""
+    if format == "chrome":
+        return timeline.as_chrome(record)
+    if only_timeline:
+        return timeline.as_json(record) if format == "json" else timeline.text(record)
+    return json.dumps(record.to_dict(), indent=2) if format == "json" else describe(record)
+
+
 def describe(record: Migration) -> str:
     """The record as a page for people: head, journal, frozen window."""
     lines = [
@@ -145,7 +164,7 @@ def describe(record: Migration) -> str:
     if memory := rounds(record):
         lines += ["", "memory sent ahead:", *memory]
     if record.marks:
-        lines += ["", "frozen window:", *timeline(record.marks)]
+        lines += ["", "frozen window:", *timeline.lines(record)]
     return "\n".join(lines)
 
 
@@ -169,21 +188,3 @@ def rounds(record: Migration) -> list[str]:
         for each in done[-1].get("each_round", ())
     ]
     return [*lines, f"  {done[-1]['text']}"] if done[-1].get("text") else lines
-
-
-def timeline(marks: tuple[Mark, ...]) -> list[str]:
-    """One line a mark: milliseconds since the first, the way to the next one as a bar, its name."""
-    ordered = sorted(marks, key=lambda mark: mark.unix_ns)
-    begin, end = ordered[0].unix_ns, ordered[-1].unix_ns
-    span = max(1, end - begin)
-    width = max(len(mark.host) for mark in ordered)
-    lines: list[str] = []
-    for number, mark in enumerate(ordered):
-        until = ordered[number + 1].unix_ns if number + 1 < len(ordered) else mark.unix_ns
-        left = (mark.unix_ns - begin) * BAR // span
-        right = max(left + 1, (until - begin) * BAR // span)
-        bar = " " * left + "#" * (right - left)
-        lines.append(
-            f"  {(mark.unix_ns - begin) / 1e6:9.1f} ms  |{bar[: BAR + 1]:<{BAR + 1}}|  {mark.host:<{width}}  {mark.name}"
-        )
-    return lines

@@ -64,6 +64,7 @@ def demo(shell: Shell, size_mb: int, checks: Checks) -> None:
             after = client.report()
             record = shell.last_migration(CONTAINER)
             demo_report.show(record, during, after)
+            shell.migrate("migrations", "show", record.id, "--timeline")
             demo_report.check_move(checks, record, f"{source} to {target}")
             demo_report.check_client(checks, record, client.port, during, after)
             verified = outside.data("verify", size_mb, seed)

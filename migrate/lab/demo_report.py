@@ -10,11 +10,9 @@ from typing import Any
 from migrate.lab.demo_run import Checks, Seen
 from migrate.records import Migration
 
-_BAR = 40  # characters for the whole frozen window
-
 
 def show(record: Migration, during: Seen, after: Seen) -> None:
-    """Steps with their times, bytes by kind, the frozen window, and how it looked from outside."""
+    """Steps with their times, bytes by kind, and how it looked from outside."""
     print("    steps")
     for name, seconds in steps(record):
         print(f"      {name:<10} {seconds * 1000:8.0f} ms")
@@ -22,9 +20,6 @@ def show(record: Migration, during: Seen, after: Seen) -> None:
     print("    sent")
     for kind, count in record.sent_bytes.items():
         print(f"      {kind:<16} {count / 1e6:8.2f} MB")
-    print("    the frozen window")
-    for line in timeline(record):
-        print(f"      {line}")
     for name in ("frozen_s", "downtime_s"):
         if name in record.facts:
             print(f"    {name[:-2]}: {record.facts[name] * 1000:.0f} ms by the hosts' own marks")
@@ -43,21 +38,6 @@ def steps(record: Migration) -> list[tuple[str, float]]:
         for each in record.journal
         if each.event == "done" and each.step in began
     ]
-
-
-def timeline(record: Migration) -> list[str]:
-    """One line a mark: milliseconds since the first, and where it lies between the first and the last."""
-    if not record.marks:
-        return ["no marks were recorded"]
-    marks = sorted(record.marks, key=lambda mark: mark.unix_ns)
-    first, last = marks[0].unix_ns, marks[-1].unix_ns
-    span = max(last - first, 1)
-    lines: list[str] = []
-    for mark in marks:
-        place = round((mark.unix_ns - first) / span * _BAR)
-        bar = f"{'-' * place}*{' ' * (_BAR - place)}"
-        lines.append(f"{(mark.unix_ns - first) / 1e6:8.1f} ms  |{bar}|  {mark.host} {mark.name}")
-    return lines
 
 
 def check_move(checks: Checks, record: Migration, route: str) -> None:

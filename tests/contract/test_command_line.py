@@ -472,6 +472,12 @@ def test_migrations_are_listed_and_shown(fleet: FakeFleet, capsys: pytest.Captur
     assert "  precheck   started" in page
     assert "frozen window:" in page
     assert "held" in page
+    assert main(["migrations", "show", row.split()[0], "--timeline"]) == 0
+    assert "coordinator > target" in capsys.readouterr().out
+    assert main(["migrations", "show", row.split()[0], "--timeline", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]
+    assert main(["migrations", "show", row.split()[0], "--format", "chrome"]) == 0
+    assert json.loads(capsys.readouterr().out)["traceEvents"]
     assert main(["migrations", "show", row.split()[0], "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["journal"]
     assert main(["migrations", "list", "-n", "1", "--format", "json"]) == 0

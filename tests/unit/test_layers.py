@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.records_files": {"migrate.records_json"},
     "migrate.records_volumes": {"migrate.records_json"},
     "migrate.records_json": set(),
+    "migrate.timeline": {"migrate.records"},
     "migrate.wire": {"migrate.errors", "migrate.records", "migrate.rpc", "protos", "google"},
     "migrate.context": {"migrate.errors", "e2b_dockerfile_utils"},
     "migrate.client": {
@@ -85,7 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "migrate.cli": {
         "migrate.errors", "migrate.records", "migrate.records_files", "migrate.client", "migrate.context", "migrate.debian",
-        "migrate.lab", "agent.setup",
+        "migrate.lab", "migrate.timeline", "agent.setup",
     },
 }  # fmt: skip
 JUDGED = {

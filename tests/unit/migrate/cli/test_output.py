@@ -11,7 +11,7 @@ import pytest
 
 from migrate.cli import failures, hosts, migrations, progress, ps, tables
 from migrate.errors import MigrateError, NotFound, StepError
-from migrate.records import Capability, Container, Facts, Failure, Host, Mark, Migration, Progress, Step
+from migrate.records import Capability, Container, Facts, Failure, Host, Migration, Progress, Step
 
 pytestmark = pytest.mark.unit
 
@@ -321,19 +321,3 @@ def test_the_page_tells_each_round_of_memory() -> None:
     assert lines[begin + 2].split()[:6] == ["round", "2:", "5", "pages", "20.5", "kB"]
     assert lines[begin + 3] == "  2 rounds of memory (soft-dirty): almost nothing is left"
     assert migrations.rounds(replace(RECORD, journal=())) == []
-
-
-def test_the_frozen_window_is_drawn_to_scale() -> None:
-    """Bars follow each other; each begins where the one before ends."""
-    marks = (
-        Mark(name="thaw", unix_ns=200_000_000, host="host2"),
-        Mark(name="freeze", unix_ns=0, host="host1"),
-        Mark(name="restored", unix_ns=100_000_000, host="host2"),
-    )
-    lines = migrations.timeline(marks)
-    assert [line.split()[-1] for line in lines] == ["freeze", "restored", "thaw"]
-    assert [line.split()[0] for line in lines] == ["0.0", "100.0", "200.0"]
-    bars = [line.split("|")[1] for line in lines]
-    assert bars[0].strip() == "#" * 20
-    assert bars[1].index("#") == 20
-    assert bars[2].index("#") == 40
