@@ -30,9 +30,10 @@ from agent.memory.watching import WAYS
 from agent.memory.ways import CAPABILITIES
 from agent.setup import probe as capabilities
 from agent.transfer import pages
-from agent.transfer.frames import Kind, Reader, Writer
+from agent.transfer.frames import Kind, Reader
 from agent.transfer.memory_store import MemoryStore
 from agent.transfer.precopy import Precopy
+from agent.transfer.writer import Writer
 
 RESTLESS = Path(__file__).with_name("restless.py")
 _FRAME_NUMBER = (1 << 55) - 1
@@ -75,17 +76,15 @@ class Target:
             raise TimeoutError("the target took no round in 60 s")
 
     def end(self) -> None:
+        self.writer.flush()
+        self.writer.close()
         os.close(self._send)
         self._thread.join()
 
     def _take(self, receive: int) -> None:
         reader = Reader(receive)
         while (frame := reader.read()) is not None:
-            if frame.kind == Kind.MEMORY:
-                self.store.write(frame.task, frame.address, frame.payload)
-            elif frame.kind == Kind.ZERO:
-                self.store.zero(frame.task, frame.address, frame.size)
-            else:
+            if not self.store.take(frame):
                 self._rounds.release()
         os.close(receive)
 

@@ -33,7 +33,7 @@ from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
-from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc
+from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 if TYPE_CHECKING:
     from migrate.records import Event, Host, LogLine, Migration, Output, Version
@@ -217,10 +217,13 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
         max_downtime_s: float = 0.0,
         dry_run: bool = False,
         request_id: str = "",
+        compress: str = "auto",
+        bandwidth: int = 0,
     ) -> Moving:
         """Start a move and follow it. The same `request_id` twice is the same move; `dry_run` only checks.
 
         `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = the coordinator's default.
+        `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         """
         request = coordinator_pb2.MoveRequest(
             container=container,
@@ -230,8 +233,14 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
             max_downtime_s=max_downtime_s,
             request_id=request_id or uuid.uuid4().hex,
             dry_run=dry_run,
+            transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
         )
         return Moving(self, self._fleet.Move, request)
+
+    def set_migration(self, migration_id: str, *, bandwidth: int) -> str:
+        """Change a move that is sending: bytes per second, 0 = no limit. Returns what it does now, for people."""
+        request = coordinator_pb2.SetMigrationRequest(migration_id=migration_id, bandwidth=bandwidth)
+        return str(self._call(self._fleet.SetMigration, request, LONG_S).text)
 
     def watch(self, migration_id: str) -> Moving:
         """Follow a move from its beginning."""

@@ -268,6 +268,17 @@ class Failure(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Travelled(Json):
+    """Bytes of a move beside `sent_bytes`, which is what went over the wire by kind. `raw_bytes`: by the same kinds, before packing;
+    `codec_bytes`: on the wire, by codec; `skipped_bytes`: of memory that was not sent, by reason.
+    """
+
+    raw_bytes: Mapping[str, int] = field(default_factory=dict)
+    codec_bytes: Mapping[str, int] = field(default_factory=dict)
+    skipped_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Migration(Json):
     """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
 
@@ -288,6 +299,9 @@ class Migration(Json):
     facts: Mapping[str, float]  # "downtime_s", "frozen_s", "total_s"
     sent_bytes: Mapping[str, int]
     marks: tuple[Mark, ...]
+    compress: str = "auto"
+    bandwidth: int = 0  # bytes per second, 0 = no limit
+    travelled: Travelled = field(default_factory=Travelled)
 
 
 Event = Progress | Step

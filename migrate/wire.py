@@ -327,6 +327,9 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         facts=dict(message.facts),
         sent_bytes=dict(message.sent_bytes),
         marks=tuple(records.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in message.marks),
+        compress=message.transfer.compress,
+        bandwidth=message.transfer.bandwidth,
+        travelled=messages.record(records.Travelled, message.travelled),
     )
 
 

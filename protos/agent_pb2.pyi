@@ -802,7 +802,7 @@ class PrepareTunnelResponse(_message.Message):
     def __init__(self, public_key: _Optional[str] = ...) -> None: ...
 
 class OpenTunnelRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "container_id", "certificate", "address", "port", "user", "host_keys")
+    __slots__ = ("migration_id", "epoch", "container_id", "certificate", "address", "port", "user", "host_keys", "transfer")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -811,6 +811,7 @@ class OpenTunnelRequest(_message.Message):
     PORT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     HOST_KEYS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     container_id: str
@@ -819,7 +820,8 @@ class OpenTunnelRequest(_message.Message):
     port: int
     user: str
     host_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ..., certificate: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., user: _Optional[str] = ..., host_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    transfer: _types_pb2.TransferOptions
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ..., certificate: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., user: _Optional[str] = ..., host_keys: _Optional[_Iterable[str]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ...) -> None: ...
 
 class OpenTunnelResponse(_message.Message):
     __slots__ = ("connect_s", "round_trip_s", "cipher")
@@ -830,6 +832,20 @@ class OpenTunnelResponse(_message.Message):
     round_trip_s: float
     cipher: str
     def __init__(self, connect_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., cipher: _Optional[str] = ...) -> None: ...
+
+class SetBandwidthRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "bandwidth")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    bandwidth: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., bandwidth: _Optional[int] = ...) -> None: ...
+
+class SetBandwidthResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class SendLayersRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "layers")
@@ -870,7 +886,7 @@ class FreezeEvent(_message.Message):
     def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., result: _Optional[_Union[FreezeResult, _Mapping]] = ...) -> None: ...
 
 class FreezeResult(_message.Message):
-    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest")
+    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest", "travelled")
     class SentBytesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -890,12 +906,14 @@ class FreezeResult(_message.Message):
     MEMORY_PAGES_FIELD_NUMBER: _ClassVar[int]
     CRIU_STATS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TRAVELLED_FIELD_NUMBER: _ClassVar[int]
     marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
     sent_bytes: _containers.ScalarMap[str, int]
     memory_pages: int
     criu_stats: _containers.ScalarMap[str, float]
     digest: str
-    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ...) -> None: ...
+    travelled: _types_pb2.Travelled
+    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes")

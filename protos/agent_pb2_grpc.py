@@ -2188,6 +2188,11 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.OpenTunnelRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.OpenTunnelResponse.FromString,
                 _registered_method=True)
+        self.SetBandwidth = channel.unary_unary(
+                '/cmigrate.v1.Migration/SetBandwidth',
+                request_serializer=protos_dot_agent__pb2.SetBandwidthRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.SetBandwidthResponse.FromString,
+                _registered_method=True)
         self.SendLayers = channel.unary_stream(
                 '/cmigrate.v1.Migration/SendLayers',
                 request_serializer=protos_dot_agent__pb2.SendLayersRequest.SerializeToString,
@@ -2247,6 +2252,13 @@ class MigrationServicer(object):
 
     def OpenTunnel(self, request, context):
         """ssh to the target, warm
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBandwidth(self, request, context):
+        """beside whatever is being sent
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2319,6 +2331,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.OpenTunnel,
                     request_deserializer=protos_dot_agent__pb2.OpenTunnelRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.OpenTunnelResponse.SerializeToString,
+            ),
+            'SetBandwidth': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBandwidth,
+                    request_deserializer=protos_dot_agent__pb2.SetBandwidthRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.SetBandwidthResponse.SerializeToString,
             ),
             'SendLayers': grpc.unary_stream_rpc_method_handler(
                     servicer.SendLayers,
@@ -2440,6 +2457,33 @@ class Migration(object):
             '/cmigrate.v1.Migration/OpenTunnel',
             protos_dot_agent__pb2.OpenTunnelRequest.SerializeToString,
             protos_dot_agent__pb2.OpenTunnelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBandwidth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/SetBandwidth',
+            protos_dot_agent__pb2.SetBandwidthRequest.SerializeToString,
+            protos_dot_agent__pb2.SetBandwidthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -196,6 +196,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_coordinator__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.SetMigration = channel.unary_unary(
+                '/cmigrate.v1.Fleet/SetMigration',
+                request_serializer=protos_dot_coordinator__pb2.SetMigrationRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.SetMigrationResponse.FromString,
+                _registered_method=True)
         self.Repair = channel.unary_stream(
                 '/cmigrate.v1.Fleet/Repair',
                 request_serializer=protos_dot_coordinator__pb2.RepairRequest.SerializeToString,
@@ -415,6 +420,13 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetMigration(self, request, context):
+        """of one that is sending
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Repair(self, request, context):
         """go on with, or undo, what a crash or an error left
         """
@@ -596,6 +608,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=protos_dot_coordinator__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.CancelResponse.SerializeToString,
+            ),
+            'SetMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMigration,
+                    request_deserializer=protos_dot_coordinator__pb2.SetMigrationRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.SetMigrationResponse.SerializeToString,
             ),
             'Repair': grpc.unary_stream_rpc_method_handler(
                     servicer.Repair,
@@ -1477,6 +1494,33 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/Cancel',
             protos_dot_coordinator__pb2.CancelRequest.SerializeToString,
             protos_dot_coordinator__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/SetMigration',
+            protos_dot_coordinator__pb2.SetMigrationRequest.SerializeToString,
+            protos_dot_coordinator__pb2.SetMigrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -560,3 +560,42 @@ class Mark(_message.Message):
     unix_ns: int
     host: str
     def __init__(self, name: _Optional[str] = ..., unix_ns: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+
+class TransferOptions(_message.Message):
+    __slots__ = ("compress", "bandwidth")
+    COMPRESS_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    compress: str
+    bandwidth: int
+    def __init__(self, compress: _Optional[str] = ..., bandwidth: _Optional[int] = ...) -> None: ...
+
+class Travelled(_message.Message):
+    __slots__ = ("raw_bytes", "codec_bytes", "skipped_bytes")
+    class RawBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class CodecBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class SkippedBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CODEC_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    raw_bytes: _containers.ScalarMap[str, int]
+    codec_bytes: _containers.ScalarMap[str, int]
+    skipped_bytes: _containers.ScalarMap[str, int]
+    def __init__(self, raw_bytes: _Optional[_Mapping[str, int]] = ..., codec_bytes: _Optional[_Mapping[str, int]] = ..., skipped_bytes: _Optional[_Mapping[str, int]] = ...) -> None: ...

@@ -71,6 +71,7 @@ class Frozen:
     sent_bytes: dict[str, int]
     memory_pages: int
     digest: str
+    travelled: dict[str, dict[str, int]] = field(default_factory=dict)
     criu_stats: dict[str, float] = field(default_factory=dict)
 
 
@@ -160,6 +161,13 @@ class Source:
             images.load(pycriu_path)  # here, while the container runs: the first time takes a fifth of a second
             return self._ask_once(migration_id, "open", migration=migration_id, pycriu_path=str(pycriu_path), **target)
 
+    def set_bandwidth(self, migration_id: str, epoch: int, rate: int) -> None:
+        """Bytes per second from now on, 0 = no limit. Beside whatever is being sent. Raises WrongState before there is a tunnel."""
+        self._begun(migration_id, epoch)
+        if "open" not in self._answers.get(migration_id, {}):
+            raise WrongState(f"migration {migration_id} has no tunnel here yet", code="migration.no_tunnel")
+        self._sender(migration_id).tell("bandwidth", rate=rate)
+
     def send_layers(self, migration_id: str, epoch: int, layers: list[str], progress: Progress) -> int:
         """Returns bytes sent."""
         with self._turns.call(migration_id, "SendLayers"):
@@ -246,15 +254,10 @@ class Source:
             always=[inside.mapped_shared(pids, Path(roots[0])), *([mapped] * (len(roots) - 1))],
             logs=str(directory),
         )
-        sent = {name: int(size) for name, size in answer["sent_bytes"].items()}
-        earlier = self._answers.get(move.migration_id, {})
-        if "layers" in earlier:
-            sent["layers"] = int(earlier["layers"]["sent_bytes"])
-        if "precopy" in earlier:
-            sent["precopy"] = _precopied(earlier["precopy"])
         return Frozen(
             marks=[*marks, *answer["marks"]],
-            sent_bytes=sent,
+            sent_bytes={name: int(size) for name, size in answer["sent_bytes"].items()},
+            travelled=answer["travelled"],
             memory_pages=int(answer["memory_pages"]),
             digest=str(answer["digest"]),
             criu_stats=images.stats(images.load(criu.pycriu_path), move.images / "stats-dump"),

@@ -59,10 +59,16 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             port=request.port,
             user=request.user,
             host_keys=list(request.host_keys),
+            compress=request.transfer.compress or "auto",
+            bandwidth=request.transfer.bandwidth,
         )
         return pb.OpenTunnelResponse(
             connect_s=opened["connect_s"], round_trip_s=opened["round_trip_s"], cipher=opened["cipher"]
         )
+
+    def SetBandwidth(self, request: pb.SetBandwidthRequest, context: grpc.ServicerContext) -> pb.SetBandwidthResponse:
+        self._source.set_bandwidth(request.migration_id, request.epoch, request.bandwidth)
+        return pb.SetBandwidthResponse()
 
     def SendLayers(self, request: pb.SendLayersRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
         def work(report: Progress) -> dict[str, Any]:
@@ -96,6 +102,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
                     memory_pages=facts.memory_pages,
                     criu_stats=facts.criu_stats,
                     digest=facts.digest,
+                    travelled=types_pb2.Travelled(**facts.travelled),
                 )
             )
 

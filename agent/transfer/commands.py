@@ -2,6 +2,7 @@
 
     agent → process   {"command": NAME, ...}
     process → agent   {"progress": {...}} any number of times, then {"ok": true, ...} or {"ok": false, "code", "message", "hint", "detail"}
+    agent → process   {"tell": NAME, ...} at any time: acted on at once, beside the command under way, and not answered
 
 When the agent goes away the process sees the end of the stream.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -26,16 +28,30 @@ ROOT = Path(__file__).resolve().parents[2]
 STOP_LIMIT_S = 5.0
 
 
-def serve(connection: socket.socket, handlers: Mapping[str, Handler]) -> None:
-    """In the process: answer commands until the agent goes away."""
-    with connection.makefile("rwb") as stream:
+def serve(
+    connection: socket.socket, handlers: Mapping[str, Handler], told: Mapping[str, Callable[[dict[str, Any]], object]]
+) -> None:
+    """In the process: answer commands, and do what is told, until the agent goes away."""
+    commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        try:
+            for line in stream:
+                message = json.loads(line)
+                if "tell" in message:
+                    told[message["tell"]](message)
+                else:
+                    commands.put(message)
+        finally:
+            commands.put(None)
+
+    with connection.makefile("rb") as stream:
 
         def send(value: Mapping[str, Any]) -> None:
-            stream.write(json.dumps(value).encode() + b"\n")
-            stream.flush()
+            connection.sendall(json.dumps(value).encode() + b"\n")
 
-        for line in stream:
-            command = json.loads(line)
+        threading.Thread(target=listen, name="listen", daemon=True).start()
+        while (command := commands.get()) is not None:
             try:
                 result = handlers[command["command"]](command, lambda facts: send({"progress": facts}))
                 send({"ok": True, **result})
@@ -64,7 +80,8 @@ class TransferProcess:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        self._stream = self._socket.makefile("rwb")
+        self._stream = self._socket.makefile("rb")
+        self._sending = threading.Lock()
         self._log = log
         self._closed = False
 
@@ -76,8 +93,7 @@ class TransferProcess:
         """Run one command to its end. Raises the process's AgentError, or TransferError when it died."""
         with self._lock:
             try:
-                self._stream.write(json.dumps({"command": command, **fields}).encode() + b"\n")
-                self._stream.flush()
+                self._send({"command": command, **fields})
                 while line := self._stream.readline():
                     answer: dict[str, Any] = json.loads(line)
                     if "progress" in answer:
@@ -91,6 +107,17 @@ class TransferProcess:
             except (OSError, ValueError) as exc:
                 raise TransferError(f"the transfer process died: {exc}", detail=self._last_words()) from exc
             raise TransferError("the transfer process died", detail=self._last_words())
+
+    def tell(self, what: str, /, **fields: Any) -> None:
+        """Beside whatever it does. Raises TransferError when it is dead."""
+        try:
+            self._send({"tell": what, **fields})
+        except OSError as exc:
+            raise TransferError(f"the transfer process died: {exc}", detail=self._last_words()) from exc
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._sending:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def interrupt(self) -> None:
         """The command under way, and every later one, fails at once; close() still has to be called."""
@@ -114,10 +141,7 @@ class TransferProcess:
             except subprocess.TimeoutExpired:
                 continue
         with self._lock:
-            try:
-                self._stream.close()
-            except OSError:
-                pass  # unsent bytes for a dead process
+            self._stream.close()
             self._socket.close()
 
     def _last_words(self) -> str:

@@ -1,14 +1,17 @@
 """What two transfer processes say to each other: frames, source to target, and JSON lines back.
 
 A frame is a header of 32 bytes (little-endian: magic u16, kind u8, flags u8, task u32, address u64, length u32, size u32, check u64) and
-`length` bytes of payload, at most FRAME_BYTES. `check` is xxh3_64 of the payload: SSH guards the wire, this guards us against ourselves.
-`size` is what the payload stands for when that is not its length (zero pages; later: compressed data).
+`length` bytes of payload, at most FRAME_BYTES. The low four bits of flags are the payload's codec (codecs.py); if there is one, `size` is
+what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, this guards us against ourselves. Without a codec
+`size` means nothing.
 
     HELLO    JSON {"protocol", "migration"}           LAYER / LAYER_END   bytes of a layer blob; JSON names it
-    TREE     a frame of agent.storage.tree            MEMORY              pages of `task` at `address`
-    ZERO     `size` bytes of zeros at `address`       FILE                JSON name and size, then FILE_DATA
-    (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts)
-    ROUND    JSON: the end of something countable     DONE                JSON with the digest of everything since HELLO
+    TREE     a frame of agent.storage.tree            MEMORY              pages of `task`, one after the other, from `address` on
+    ZERO     ranges of `task` that are zero now       RUNS                the ranges that the next MEMORY is for
+    FILE     JSON name and size, then FILE_DATA       ROUND               JSON: the end of something countable
+    DONE     JSON with the digest of everything since HELLO
+    (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
+    Ranges are pairs of u64, start and end.)
 
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
 After a no it reads nothing more.
@@ -16,6 +19,7 @@ After a no it reads nothing more.
 
 from __future__ import annotations
 
+import array
 import enum
 import json
 import os
@@ -27,12 +31,14 @@ from typing import Any
 import xxhash
 
 from agent.errors import TransferError
+from agent.transfer import codecs
 
-PROTOCOL = 2
+PROTOCOL = 3
 FRAME_BYTES = 1 << 20
-_MAGIC = 0x4D47
-_HEADER = struct.Struct("<HBBIQIIQ")
-HEADER_BYTES = _HEADER.size
+MAGIC = 0x4D47
+HEADER = struct.Struct("<HBBIQIIQ")
+HEADER_BYTES = HEADER.size
+CODEC_BITS = 0x0F
 
 
 class BrokenStream(TransferError):
@@ -50,6 +56,7 @@ class Kind(enum.IntEnum):
     FILE_DATA = 8
     ROUND = 9
     DONE = 10
+    RUNS = 11
 
 
 @dataclass(frozen=True)
@@ -72,31 +79,12 @@ class Frame:
             raise TransferError(f"a {self.kind.name} frame with {type(value).__name__} instead of an object")
         return value
 
-
-class Writer:
-    """Frames into a descriptor, with the running digest that DONE carries. Blocking; one thread."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._digest = xxhash.xxh3_128()
-        self.sent_bytes = 0
-
-    @property
-    def digest(self) -> str:
-        return self._digest.hexdigest()
-
-    def send(
-        self, kind: Kind, payload: bytes | memoryview = b"", *, task: int = 0, address: int = 0, size: int = 0
-    ) -> None:
-        """Raises BrokenStream when the other side is gone."""
-        check = xxhash.xxh3_64_intdigest(payload)
-        header = _HEADER.pack(_MAGIC, kind, 0, task, address, len(payload), size, check)
-        self._digest.update(header)
-        _write_all(self._fd, header, payload)
-        self.sent_bytes += len(header) + len(payload)
-
-    def send_json(self, kind: Kind, value: Mapping[str, Any]) -> None:
-        self.send(kind, json.dumps(value).encode())
+    def ranges(self) -> list[tuple[int, int]]:
+        """Raises TransferError when the payload is no list of ranges."""
+        if len(self.payload) % 16:
+            raise TransferError(f"a {self.kind.name} frame of {len(self.payload)} bytes, which are no ranges")
+        bounds = array.array("Q", bytes(self.payload))  # both ends are little-endian x86-64 or arm64
+        return list(zip(bounds[::2], bounds[1::2], strict=True))
 
 
 class Reader:
@@ -119,14 +107,17 @@ class Reader:
         header = self._read_exactly(bytearray(HEADER_BYTES), allow_end=True)
         if header is None:
             return None
-        magic, kind, _, task, address, length, size, check = _HEADER.unpack(header)
-        if magic != _MAGIC or length > FRAME_BYTES:
+        magic, kind, flags, task, address, length, size, check = HEADER.unpack(header)
+        codec = flags & CODEC_BITS
+        if magic != MAGIC or length > FRAME_BYTES or flags & ~CODEC_BITS or (codec and size > FRAME_BYTES):
             raise TransferError(
                 "the stream holds something that is no frame", hint="compare the versions of both agents"
             )
         payload = self._buffer[:length]
         if length:
             self._read_exactly(payload)
+        if codec:
+            payload = codecs.decode(codec, payload, size)
         if xxhash.xxh3_64_intdigest(payload) != check:
             raise TransferError("a frame arrived damaged")
         self._before = self._digest.hexdigest() if kind == Kind.DONE else ""
@@ -173,10 +164,11 @@ class Answers:
 
 def say(fd: int, value: Mapping[str, Any]) -> None:
     """One answer line. Raises OSError when the source is gone."""
-    _write_all(fd, json.dumps(value).encode() + b"\n", b"")
+    write_all(fd, json.dumps(value).encode() + b"\n")
 
 
-def _write_all(fd: int, head: bytes, body: bytes | memoryview) -> None:
+def write_all(fd: int, head: bytes | memoryview, body: bytes | memoryview = b"") -> None:
+    """Both, however often the kernel takes less than it is given. Raises BrokenStream when the other side is gone."""
     pieces = [memoryview(head), memoryview(body)] if len(body) else [memoryview(head)]
     while pieces:
         try:

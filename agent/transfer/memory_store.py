@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import array
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.criu import images
 from agent.errors import TransferError
 from agent.storage import rawfs
+from agent.transfer.frames import Frame, Kind
 
 _COPY_BYTES = 4 << 20
 _TOP = 1 << 47  # user addresses end here on x86-64 without 5-level paging; a page above is no page of a task
@@ -26,18 +28,44 @@ class MemoryStore:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory = directory
         self._files: dict[int, int] = {}
+        self._runs: list[tuple[int, int]] = []  # of the MEMORY that comes next
 
-    def write(self, task: int, address: int, data: memoryview) -> None:
-        """Store whole pages. Raises TransferError for what cannot be memory of a task, OSError when the tmpfs is full."""
+    def take(self, frame: Frame) -> bool:
+        """Put a frame about memory where it belongs; False when it is about something else. Raises as write()."""
+        if frame.kind == Kind.MEMORY:
+            runs, self._runs = self._runs or [(frame.address, frame.address + len(frame.payload))], []
+            self.write(frame.task, runs, frame.payload)
+        elif frame.kind == Kind.RUNS:
+            self._runs = frame.ranges()
+        elif frame.kind == Kind.ZERO:
+            self.zero(frame.task, frame.ranges())
+        else:
+            return False
+        return True
+
+    def write(self, task: int, runs: Sequence[tuple[int, int]], data: memoryview) -> None:
+        """Store whole pages, those of each (start, end) after those of the one before.
+
+        Raises TransferError for what cannot be memory of a task, OSError when the tmpfs is full.
+        """
+        if sum(end - start for start, end in runs) != len(data):
+            raise TransferError(f"{len(data)} bytes came for {len(runs)} ranges of another size")
+        at = 0
+        for start, end in runs:
+            self._write(task, start, data[at : at + end - start])
+            at += end - start
+
+    def _write(self, task: int, address: int, data: memoryview) -> None:
         _check(address, len(data))
         fd = self._file(task)
         done = 0
         while done < len(data):
             done += os.pwrite(fd, data[done:], address + done)
 
-    def zero(self, task: int, address: int, size: int) -> None:
-        _check(address, size)
-        rawfs.punch_hole(self._file(task), address, size)
+    def zero(self, task: int, runs: Sequence[tuple[int, int]]) -> None:
+        for start, end in runs:
+            _check(start, end - start)
+            rawfs.punch_hole(self._file(task), start, end - start)
 
     def seal_lazy(self, pycriu: Any, images_dir: Path) -> int:
         """Write down, for the filler, which ranges each task lacks. Returns bytes."""

@@ -1,21 +1,28 @@
-"""Read the memory of tasks from outside and send what is not zero. One reused buffer, no work per page in Python."""
+"""Read the memory of tasks from outside and send what the target lacks. Work is a megabyte at a time, nothing a page in Python."""
 
 from __future__ import annotations
 
-import itertools
+import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, union
-from agent.transfer.frames import FRAME_BYTES, Kind, Writer
+from agent.linux import process_memory
+from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, total_bytes, union
+from agent.transfer import page_digest
+from agent.transfer.frames import FRAME_BYTES, Kind
+from agent.transfer.writer import Slot, Writer
 
-_WORDS = PAGE // 8
+WORDS = PAGE // 8
+Addresses = NDArray[np.uint64]  # of pages, ascending
+Mask = NDArray[np.bool_]
 
-OnRead = Callable[[int, NDArray[np.uint64], NDArray[np.uint64]], None]
+
+OnRead = Callable[[int, Addresses, NDArray[np.uint64]], None]
 
 
 class PageSender:
@@ -27,74 +34,143 @@ class PageSender:
 
     def __init__(self, writer: Writer, task: int, pid: int, on_read: OnRead, held: Ranges = NOTHING) -> None:
         self._writer, self.task, self.pid, self._on_read = writer, task, pid, on_read
-        self._buffer = np.empty(FRAME_BYTES // 8, np.uint64)
-        self._view = self._buffer.data.cast("B")
         self.held = held
+        self.skipped: Counter[str] = Counter()  # bytes that were not sent, by reason
 
     def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, Ranges]:
-        """Send `wanted`; returns pages sent, without the zero pages, and what of `wanted` the target has now as it was read.
+        """Send `wanted`; returns pages sent, without those that are skipped, and what of `wanted` the target has now as it was read.
 
         Not `exact`: the task runs; what cannot be read any more is left out and not counted as sent. Exact: the task is frozen, and
         an unreadable page raises OSError.
         """
         sent_pages = 0
-        reached: list[tuple[int, int]] = []
-        zeros: list[tuple[int, int]] = []
+        reached: list[Ranges] = []
+        zeros: list[Ranges] = []
         memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for start, end in _chunks(wanted):
-                length = self._read(memory, start, end - start, exact=exact)
-                if not length:
-                    continue
-                reached.append((start, start + length))
-                addresses = np.arange(start, start + length, PAGE, dtype=np.uint64)
-                self._on_read(self.pid, addresses, self._buffer[: length // 8])
-                for offset, size, zero in _split_zero(self._buffer[: length // 8]):
-                    if zero:
-                        zeros.append((start + offset, start + offset + size))
-                    else:
-                        sent_pages += size // PAGE
-                        self._writer.send(
-                            Kind.MEMORY, self._view[offset : offset + size], task=self.task, address=start + offset
-                        )
+            for batch in batches(wanted):
+                slot = self._writer.slot()
+                try:
+                    addresses = self._read(memory, slot, batch, exact=exact)
+                    if len(addresses):
+                        reached.append(to_ranges(addresses))
+                        self._on_read(self.pid, addresses, slot.words[: len(addresses) * WORDS])
+                        sent_pages += self._send_read(slot, addresses, zeros)
+                finally:
+                    slot.release()
         finally:
             os.close(memory)
         # A hole is a zero page already: only where the target has another version it must hear of it.
-        for start, end in intersect(ranges(zeros), self.held).tolist():
-            self._writer.send(Kind.ZERO, task=self.task, address=start, size=end - start)
-        self.held = union(self.held, ranges(reached))
-        return sent_pages, ranges(reached)
+        self._send_zeros(intersect(_joined(zeros), self.held))
+        self.held = union(self.held, _joined(reached))
+        return sent_pages, _joined(reached)
 
-    def _read(self, memory: int, start: int, length: int, *, exact: bool) -> int:
-        """Bytes read into the buffer, whole pages."""
-        done = 0
-        while done < length:
-            try:
-                got = os.preadv(memory, [self._view[done:length]], start + done)
-            except OSError:
-                if exact:
-                    raise
-                break
-            if got == 0:
-                break
-            done += got
-        return done - done % PAGE
+    def _send_read(self, slot: Slot, addresses: Addresses, zeros: list[Ranges]) -> int:
+        """What was read into `slot`, page by page of `addresses`; returns pages sent."""
+        pages = slot.words[: len(addresses) * WORDS].reshape(-1, WORDS)
+        digests = page_digest.of(pages)
+        zero = page_digest.zero(pages, digests)
+        if zero.any():
+            zeros.append(to_ranges(addresses[zero]))
+            self.skipped["zero"] += int(zero.sum()) * PAGE
+        return self._send_pages(slot, pages, addresses, ~zero)
+
+    def _send_pages(self, slot: Slot, pages: NDArray[np.uint64], addresses: Addresses, wanted: Mask) -> int:
+        count = int(wanted.sum())
+        if count == 0:
+            return 0
+        if count < len(wanted):
+            pages[:count] = pages[wanted]
+        runs = to_ranges(addresses[wanted])
+        if len(runs) > 1:
+            self._writer.send(Kind.RUNS, runs.tobytes(), task=self.task)
+        self._writer.send(
+            Kind.MEMORY,
+            slot.view[: count * PAGE],
+            task=self.task,
+            address=int(runs[0, 0]),
+            size=count * PAGE,
+            slot=slot,
+        )
+        return count
+
+    def _send_zeros(self, zeros: Ranges) -> None:
+        for at in range(0, len(zeros), FRAME_BYTES // 16):
+            self._writer.send(Kind.ZERO, zeros[at : at + FRAME_BYTES // 16].tobytes(), task=self.task)
+
+    def _read(self, memory: int, slot: Slot, batch: Ranges, *, exact: bool) -> Addresses:
+        """Fill `slot` with `batch`; returns the addresses of the pages that are in it, one after the other."""
+        wanted = total_bytes(batch)
+        vector = np.stack((batch[:, 0], batch[:, 1] - batch[:, 0]), axis=1)
+        try:
+            if process_memory.read(self.pid, slot.address, wanted, vector.ctypes.data, len(vector)) == wanted:
+                return page_addresses(batch)
+        except OSError as exc:
+            if exc.errno not in (errno.EFAULT, errno.EPERM, errno.ENOSYS):
+                raise
+        # PROT_NONE, which /proc/PID/mem reads all the same; or a range that is gone.
+        reached: list[tuple[int, int]] = []
+        at = 0
+        for start, end in batch.tolist():
+            got = _read_range(memory, slot.view[at : at + end - start], start, exact=exact)
+            reached.append((start, start + got))
+            at += got
+        return page_addresses(ranges(reached))
 
 
-def _chunks(of: Ranges) -> Iterator[tuple[int, int]]:
-    for start, end in of.tolist():
-        for at in range(start, end, FRAME_BYTES):
-            yield at, min(at + FRAME_BYTES, end)
+def batches(of: Ranges) -> Iterator[Ranges]:
+    """Cut into parts of at most FRAME_BYTES, in order; each has at most FRAME_BYTES / PAGE ranges."""
+    ends = np.cumsum(of[:, 1] - of[:, 0])
+    starts = ends - (of[:, 1] - of[:, 0])
+    total = int(ends[-1]) if len(ends) else 0
+    for low in range(0, total, FRAME_BYTES):
+        high = min(low + FRAME_BYTES, total)
+        first, last = np.searchsorted(ends, low, "right"), np.searchsorted(starts, high, "left")
+        part = of[first:last].copy()
+        part[-1, 1] -= ends[last - 1] - np.uint64(high)
+        part[0, 0] += np.uint64(low) - starts[first]
+        yield part
 
 
-def _split_zero(words: NDArray[np.uint64]) -> Iterator[tuple[int, int, bool]]:
-    """(offset, bytes, is zero) runs of a buffer of whole pages."""
-    full: NDArray[np.bool_] = np.any(words.reshape(-1, _WORDS), axis=1)
-    edges = np.flatnonzero(np.diff(full)) + 1
-    bounds = [0, *edges.tolist(), len(full)]
-    for first, last in itertools.pairwise(bounds):
-        if last > first:
-            yield first * PAGE, (last - first) * PAGE, not full[first]
+def page_addresses(of: Ranges) -> Addresses:
+    """Of every page of `of`."""
+    counts = ((of[:, 1] - of[:, 0]) // PAGE).astype(np.int64)
+    before = np.cumsum(counts) - counts
+    within = np.arange(int(counts.sum()), dtype=np.uint64) - np.repeat(before, counts).astype(np.uint64)
+    addresses: Addresses = np.repeat(of[:, 0], counts) + within * np.uint64(PAGE)
+    return addresses
+
+
+def to_ranges(pages: Addresses) -> Ranges:
+    """The ranges that `pages`, ascending and each once, make up."""
+    if not len(pages):
+        return NOTHING
+    breaks = np.flatnonzero(np.diff(pages) != PAGE)
+    first = np.concatenate(([0], breaks + 1))
+    last = np.concatenate((breaks, [len(pages) - 1]))
+    return np.stack((pages[first], pages[last] + np.uint64(PAGE)), axis=1)
+
+
+def _joined(parts: list[Ranges]) -> Ranges:
+    return ranges(np.concatenate(parts)) if parts else NOTHING
+
+
+def _read_range(memory: int, into: memoryview, address: int, *, exact: bool) -> int:
+    """Bytes read, whole pages."""
+    done = 0
+    while done < len(into):
+        try:
+            got = os.preadv(memory, [into[done:]], address + done)
+        except OSError:
+            if exact:
+                raise
+            break
+        if got == 0:
+            if exact:
+                raise OSError(errno.EIO, f"memory at {address + done:#x} cannot be read")
+            break
+        done += got
+    return done - done % PAGE
 
 
 def tasks_by_inner_pid(pids: Iterable[int]) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from agent.memory.ranges import NOTHING, Ranges, intersect, subtract, union
 from agent.memory.tracker import CannotWatch, Look, Tracker
 from agent.memory.ways import SHADOW
 from agent.transfer import pages
-from agent.transfer.frames import Kind, Writer
+from agent.transfer.frames import Kind
+from agent.transfer.writer import Writer
 
 STANDSTILL_LIMIT_S = (
     2.0  # a task that does not stop for a look (an uninterruptible sleep) would not stop for the dump either
@@ -32,6 +34,7 @@ class Precopy:
         self._trackers: dict[int, Tracker] = {}  # by pid on this host
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
         self._clean: dict[int, Ranges] = {}  # by pid on this host: what the target has and was not written since
+        self._gone: Counter[str] = Counter()  # what PageSenders of tasks that are over have skipped
         self.shadowed: dict[int, str] = {}  # why the kernel's way does not serve for a pid
 
     def run(
@@ -92,6 +95,11 @@ class Precopy:
     def lacking(self, pid: int, wanted: Ranges) -> Ranges:
         """After the last look: what of `wanted` the target has not, or not as it is."""
         return subtract(wanted, self._clean.get(pid, NOTHING))
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Bytes of memory that were not sent, by reason; of every round."""
+        return sum((sender.skipped for sender in self._senders.values()), self._gone)
 
     def close(self) -> None:
         for tracker in self._trackers.values():
@@ -162,6 +170,7 @@ class Precopy:
     def _sender(self, task: int, pid: int) -> pages.PageSender:
         sender = self._senders.get(task)
         if sender is None or sender.pid != pid:
+            self._gone += sender.skipped if sender else Counter()
             held = sender.held if sender else NOTHING  # of a process that had this pid before
             sender = self._senders[task] = pages.PageSender(self._writer, task, pid, self._note, held)
         return sender

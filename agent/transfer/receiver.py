@@ -111,11 +111,9 @@ class Receiver:
         )
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind == Kind.MEMORY:
-            self._memory.write(frame.task, frame.address, frame.payload)
-        elif frame.kind == Kind.ZERO:
-            self._memory.zero(frame.task, frame.address, frame.size)
-        elif frame.kind == Kind.TREE:
+        if self._memory.take(frame):
+            return
+        if frame.kind == Kind.TREE:
             self._tree(frame.task).apply(frame.payload)
         elif frame.kind == Kind.FILE:
             self._open_file(frame.json())

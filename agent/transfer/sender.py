@@ -7,10 +7,11 @@ goes away this ends, ssh with it: the target then sees the stream end and waits 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from agent.linux import openat2
 from agent.memory.ranges import ranges
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import commands, pages, ssh
+from agent.transfer import codec_choice, commands, pages, ssh
+from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
-from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind, Writer
+from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
 from agent.transfer.precopy import Precopy
+from agent.transfer.writer import Writer
 
 Command = dict[str, Any]
 Facts = Mapping[str, Any]
@@ -39,6 +42,7 @@ class Sender:
         self._writer: Writer | None = None
         self._answers: Answers | None = None
         self._trees: dict[int, TreeSource] = {}
+        self._bandwidth = Bandwidth()
         self._precopy: Precopy | None = None
         self._pycriu: Any = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
@@ -53,6 +57,9 @@ class Sender:
             "final": self._final,
         }
         return {name: self._explained(handler) for name, handler in handlers.items()}
+
+    def told(self) -> dict[str, Callable[[Command], object]]:
+        return {"bandwidth": lambda message: self._bandwidth.set(int(message["rate"]))}
 
     def _explained(self, handler: commands.Handler) -> commands.Handler:
         """A target that gives up says why and goes: we notice by the pipe that breaks, the reason waits to be read."""
@@ -74,6 +81,8 @@ class Sender:
             self._precopy.close()
         if self._tunnel:
             self._tunnel.close()
+        if self._writer:
+            self._writer.close()
 
     # ------------------------------------------------------------ tunnel
 
@@ -92,7 +101,11 @@ class Sender:
             user=command["user"],
             host_keys=command["host_keys"],
         )
-        self._writer, self._answers = Writer(self._tunnel.tx_fd), Answers(self._tunnel.rx_fd)
+        self._bandwidth.set(command["bandwidth"])
+        choice = codec_choice.choice(command["compress"], self._bandwidth)
+        self._writer = Writer(self._tunnel.tx_fd, choice, self._bandwidth)
+        self._writer.label = "images"
+        self._answers = Answers(self._tunnel.rx_fd)
         began = time.monotonic()
         self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"]})
         self._answer()
@@ -106,7 +119,7 @@ class Sender:
 
     def _layers(self, command: Command, progress: Progress) -> Facts:
         """Send each image layer in `layers` as the blob it was imported as; the target verifies its diff id."""
-        writer, before = self._stream(), self._stream().sent_bytes
+        writer, before = self._stream("layers"), self._stream().sent_bytes
         store = ImageStore(Path(command["store"]))
         for diff_id in command["layers"]:
             blob, size = store.open_layer(diff_id)
@@ -122,7 +135,7 @@ class Sender:
 
     def _precopy_rounds(self, command: Command, progress: Progress) -> Facts:
         """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
-        writer, before = self._stream(), self._stream().sent_bytes
+        writer, before = self._stream("precopy"), self._stream().sent_bytes
         for number, root in enumerate(command["roots"]):
             self._send_tree(number, root, (), progress, last=False)
         self._send_logs(Path(command["logs"]))
@@ -149,47 +162,51 @@ class Sender:
 
     def _final(self, command: Command, progress: Progress) -> Facts:
         """Send the images, the memory left in the tasks, the last of the writable layer; the target confirms all."""
-        writer = self._stream()
+        writer = self._stream("images")
         marks: list[dict[str, Any]] = []
-        sent: dict[str, int] = {}
         images_dir = Path(command["images_dir"])
 
-        def part(name: str, before: int) -> None:
-            sent[name] = writer.sent_bytes - before
+        def part(name: str, following: str) -> None:
             marks.append({"name": f"sent {name}", "unix_ns": time.time_ns()})
+            writer.label = following
 
-        before = writer.sent_bytes
         for path in sorted(images_dir.iterdir()):
             if path.suffix in (".img", ".json", ".bin"):
                 self._send_file(path)
-        part("images", before)
-        before = writer.sent_bytes
+        part("images", "memory")
         page_count = self._send_memory(images_dir, command["pids"])
-        part("memory", before)
-        before = writer.sent_bytes
+        part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
             always = [(int(device), int(inode)) for device, inode in command["always"][number]]
             self._send_tree(number, root, always, progress, last=True)
             if number == 0:
                 self._send_logs(Path(command["logs"]))
-                part("writable_layer", before)
-                before = writer.sent_bytes
+                part("writable_layer", "volumes")
         if len(command["roots"]) > 1:
-            part("volumes", before)
+            part("volumes", "volumes")
+        writer.label = "images"
         digests = [tree.digest() for _, tree in sorted(self._trees.items())]
-        writer.send_json(Kind.DONE, {"digest": writer.digest, "tree_digests": digests})
+        writer.send(Kind.DONE, lambda digest: json.dumps({"digest": digest, "tree_digests": digests}).encode())
         answer = self._answer()
         marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
+        writer.flush()  # what is in the books of the last frame
         return {
             "marks": marks,
-            "sent_bytes": sent,
+            "sent_bytes": dict(writer.sent.wire),
+            "travelled": {
+                "raw_bytes": dict(writer.sent.raw),
+                "codec_bytes": dict(writer.sent.codecs),
+                "skipped_bytes": dict(self._precopy.skipped) if self._precopy else {},
+            },
             "memory_pages": page_count,
             "digest": answer["digest"],
         }
 
     def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
         here = pages.tasks_by_inner_pid(pids)
-        precopy = self._precopy or Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
+        if self._precopy is None:
+            self._precopy = Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
+        precopy = self._precopy
         page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):
             wanted = ranges((run.start, run.end) for run in page_map.left_behind())
@@ -248,9 +265,11 @@ class Sender:
 
     # ------------------------------------------------------------ parts
 
-    def _stream(self) -> Writer:
+    def _stream(self, label: str = "") -> Writer:
+        """`label`: of what is sent from now on; "" = as before."""
         if self._writer is None:
             raise TransferError("the tunnel is not open", touched="nothing")
+        self._writer.label = label or self._writer.label
         return self._writer
 
     def _answer(self) -> dict[str, Any]:
@@ -282,7 +301,7 @@ def main() -> None:
     sender = Sender(arguments.directory)
     try:
         with socket.socket(fileno=arguments.control_fd) as connection:
-            commands.serve(connection, sender.handlers())
+            commands.serve(connection, sender.handlers(), sender.told())
     finally:
         sender.close()
 

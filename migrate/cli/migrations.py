@@ -21,11 +21,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "migrations",
         help="list moves; show one with its timeline",
         examples="migrate migrations\nmigrate migrations --active\nmigrate migrations show 4f2a\n"
-        "migrate migrations show 4f2a --format json",
+        "migrate migrations show 4f2a --format json\nmigrate migrations set 4f2a --bandwidth 50M",
     )
     # `list` may be left out, so these options are the family's too.
     _list_options(family)
-    actions = family.add_subparsers(dest="action", metavar="[list|show ID]")
+    actions = family.add_subparsers(dest="action", metavar="[list|show ID|set ID]")
     _list_options(command(actions, "list", help="list moves, newest first", examples="migrate migrations list -n 5"))
     show = command(
         actions,
@@ -43,6 +43,21 @@ def add_parser(subparsers: Subparsers) -> None:
         choices=("text", "json", "chrome"),
         default="text",
         help="chrome: the move and its timeline as trace events, for chrome://tracing and Perfetto",
+    )
+    change = command(
+        actions,
+        "set",
+        help="change a move that is sending",
+        examples="migrate migrations --active\nmigrate migrations set 4f2a --bandwidth 50M\n"
+        "migrate migrations set 4f2a --bandwidth unlimited",
+    )
+    change.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    change.add_argument(
+        "--bandwidth",
+        type=values.rate,
+        required=True,
+        metavar="RATE",
+        help="bytes per second from now on, such as 100M or 1G; 0 or unlimited: as much as there is",
     )
     cancel = command(
         subparsers,
@@ -99,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
                 client.repair(args.id, dry_run=args.dry_run, keep=args.keep) if repairing else client.watch(args.id)
             )
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
+        if args.action == "set":
+            print(client.set_migration(args.id, bandwidth=args.bandwidth))
+            return 0
         if args.action == "show":
             record = client.migration(args.id)
             print(shown(record, format=args.format, only_timeline=args.timeline))
@@ -163,6 +181,8 @@ def describe(record: Migration) -> str:
         lines += ["", "journal:", *journal(record)]
     if memory := rounds(record):
         lines += ["", "memory sent ahead:", *memory]
+    if sent := travelled(record):
+        lines += ["", "what travelled:", *sent]
     if record.marks:
         lines += ["", "frozen window:", *timeline.lines(record)]
     return "\n".join(lines)
@@ -188,3 +208,19 @@ def rounds(record: Migration) -> list[str]:
         for each in done[-1].get("each_round", ())
     ]
     return [*lines, f"  {done[-1]['text']}"] if done[-1].get("text") else lines
+
+
+def travelled(record: Migration) -> list[str]:
+    """One line a kind of bytes: on the wire, and before packing where that differs; then codecs, and what was left out."""
+    if not record.travelled.raw_bytes:
+        return []
+    lines = [
+        f"  compress {record.compress}, bandwidth {tables.size(record.bandwidth) + '/s' if record.bandwidth else 'unlimited'}"
+    ]
+    for kind, wire in sorted(record.sent_bytes.items(), key=lambda one: -one[1]):
+        raw = record.travelled.raw_bytes.get(kind, 0)
+        packed = f"  from {tables.size(raw)}" if raw > wire else ""
+        lines.append(f"  {kind.replace('_', ' '):<15} {tables.size(wire):>9}{packed}")
+    for what, counts in (("as", record.travelled.codec_bytes), ("not sent:", record.travelled.skipped_bytes)):
+        lines += [f"  {what} {name:<12} {tables.size(count):>9}" for name, count in sorted(counts.items()) if count]
+    return lines

@@ -22,6 +22,7 @@ def add_parser(subparsers: Subparsers) -> None:
 migrate move web1 --to host2
 migrate move web1 --to host2 --dry-run
 migrate move db1 --to host2 --max-downtime 100 --reason "new disk in host1"
+migrate move db1 --to host2 --bandwidth 100M --compress zstd
 migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
     )
@@ -41,6 +42,20 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         default=0.0,
         metavar="MS",
         help="stop sending rounds when the rest fits into this time (default: 300)",
+    )
+    parser.add_argument(
+        "--compress",
+        choices=("auto", "none", "lz4", "zstd"),
+        default="auto",
+        help="pack what is sent; auto (default) chooses by what the link takes and what the processors have left",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        type=values.rate,
+        default=0,
+        metavar="RATE",
+        help="send no more than this in a second, such as 100M or 1G (bytes, units of 1024); default: no limit. "
+        "To change it while the move runs: migrate migrations set",
     )
     parser.add_argument("--dry-run", action="store_true", help="check both hosts, list every blocker, change nothing")
     parser.add_argument("--detach", action="store_true", help="print the id of the move and return; it goes on")
@@ -66,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             mode=args.mode,
             max_downtime_s=args.max_downtime,
             dry_run=args.dry_run,
+            compress=args.compress,
+            bandwidth=args.bandwidth,
         )
         if args.detach:
             for _ in moving:

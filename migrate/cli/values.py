@@ -27,6 +27,16 @@ def size(text: str) -> int:
     return int(float(found[1]) * _SIZE_UNITS[found[2].lower()])
 
 
+def rate(text: str) -> int:
+    """Bytes per second of "100M", "1G/s", "1.5g"; "0" and "unlimited" = 0, no limit."""
+    if text in ("0", "unlimited"):
+        return 0
+    try:
+        return size(text.removesuffix("/s"))
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"{text!r} is not a rate such as 100M or 1G: bytes per second") from None
+
+
 def duration(text: str) -> float:
     """Seconds of "90", "1m30s", "2h"."""
     if re.fullmatch(r"\d+(\.\d+)?", text):

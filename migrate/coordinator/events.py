@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from migrate.coordinator.store import Migration, MoveState
@@ -69,6 +69,7 @@ class MigrationRecord:
     facts: Mapping[str, float]
     sent_bytes: Mapping[str, int]
     marks: tuple[Mark, ...]
+    travelled: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # Travelled of protos/types.proto
 
     @property
     def state(self) -> MoveState:
@@ -176,6 +177,7 @@ def record(migration: Migration, entries: Sequence[Entry], *, with_journal: bool
         facts=_seconds(migration, entries, done, marks),
         sent_bytes=dict(done["freeze"].data["sent_bytes"]) if "freeze" in done else {},
         marks=marks,
+        travelled=done["freeze"].data.get("travelled", {}) if "freeze" in done else {},
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from migrate.coordinator.events import Progress
-from migrate.coordinator.store import ContainerId, MigrationId
+from migrate.coordinator.store import ContainerId, MigrationId, TransferOptions
 from migrate.errors import MigrateError
 from migrate.rpc import errors as rpc_errors
 from migrate.saga.journal import Journal
@@ -50,7 +50,8 @@ class Signer(Protocol):
 class Move:
     """The context of every step. `epoch`: the container's before the pivot.
 
-    `poll` is called between the messages of a stream; it raises Cancelled, or Interrupted when the process goes down.
+    `transfer` reads the options of the move as they are now: its bandwidth may be changed. `poll` is called between the
+    messages of a stream; it raises Cancelled, or Interrupted when the process goes down.
     """
 
     id: MigrationId
@@ -60,6 +61,7 @@ class Move:
     target: str
     epoch: int
     max_downtime_s: float
+    transfer: Callable[[], TransferOptions] = field(repr=False)
     agents: Agents
     signer: Signer
     journal: Journal

@@ -13,14 +13,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from migrate.coordinator import events, migration, recovery
 from migrate.coordinator.checks import Finding, examine, state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
 from migrate.coordinator.move import Agents, Move, Signer
 from migrate.coordinator.recovery import Seen, Sighting, Verdict
-from migrate.coordinator.store import ACTIVE, Migration, MigrationId, MoveState, Store
+from migrate.coordinator.steps import SLOWEST_BYTES_PER_S
+from migrate.coordinator.store import ACTIVE, COMPRESS, Migration, MigrationId, MoveState, Store, TransferOptions
 from migrate.errors import (
     Cancelled,
     ErrorRecord,
@@ -36,6 +37,7 @@ from migrate.saga.saga import Interrupted, Pace, SagaStuck, SagaUndone
 from protos import agent_pb2
 
 DEFAULT_DOWNTIME_S = 0.3
+LEAST_BANDWIDTH = 64 << 10
 DATABASE_RETRY_S = 2.0  # the disk is full, say: nothing can be decided without the journal
 ASK_S = 10.0  # deadline of Where
 ASK_AGAIN_S = 1.0
@@ -56,6 +58,7 @@ class MoveOrder:
     mode: str = ""
     max_downtime_s: float = 0.0
     request_id: str = ""
+    transfer: TransferOptions = field(default_factory=TransferOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +158,33 @@ class MoveRunner:
             return CancelAnswer(state=move.state, text="it is being undone already")
         return CancelAnswer(state=move.state, text=f"too late: {move.target} owns {move.container}")
 
+    def set_bandwidth(self, migration_id: str, bandwidth: int) -> str:
+        """Bytes per second from now on, 0 = no limit; returns what that means, for people.
+
+        Raises WrongState once the move sends no more, and where its steps would not end in time at that rate.
+        """
+        _check_bandwidth(bandwidth)
+        move = self._store.migration(migration_id)
+        journal = self._journal(move.id)
+        if (
+            move.state not in ACTIVE
+            or journal.direction() is not Direction.FORWARD
+            or journal.has("freeze", JournalEvent.DONE)
+        ):
+            raise WrongState(f"move {move.id} sends nothing any more: it is {move.state}")
+        least = min(SLOWEST_BYTES_PER_S, move.transfer.bandwidth or SLOWEST_BYTES_PER_S)
+        if bandwidth and bandwidth < least and journal.has("layers", JournalEvent.STARTED):
+            raise WrongState(
+                f"move {move.id} has begun with time for {least} bytes a second at least",
+                hint="to send more slowly, cancel it and move with that --bandwidth from the beginning",
+            )
+        self._store.set_migration_bandwidth(move.id, bandwidth)
+        if journal.has("tunnel", JournalEvent.DONE):
+            request = agent_pb2.SetBandwidthRequest(migration_id=move.id, epoch=move.epoch, bandwidth=bandwidth)
+            self._move(move, Feed()).call(move.source, "SetBandwidth", request, timeout_s=ASK_S)
+        what = f"{bandwidth} bytes a second" if bandwidth else "as much as there is"
+        return f"move {move.id} of {move.container} sends {what}"
+
     def repair(self, migration_id: str, *, dry_run: bool = False, keep: str = "") -> Iterator[Event]:
         """Go on with, or undo, what a crash or an error left; the first event says which, the last is Done.
 
@@ -222,6 +252,9 @@ class MoveRunner:
         migration.saga(mode)  # raises for a mode that does not exist
         if order.max_downtime_s < 0:
             raise InvalidArgument(f"max_downtime_s is {order.max_downtime_s}, and cannot be below 0")
+        if order.transfer.compress not in COMPRESS:
+            raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
+        _check_bandwidth(order.transfer.bandwidth)
         container = self._store.container(order.container)
         target = self._store.host(order.to)
         if container.owner == target.name:
@@ -241,6 +274,7 @@ class MoveRunner:
             started_unix_ns=time.time_ns(),
             finished_unix_ns=0,
             error=None,
+            transfer=order.transfer,
         )
 
     def _same(self, known: Migration, order: MoveOrder) -> MigrationId:
@@ -270,6 +304,7 @@ class MoveRunner:
             target=move.target,
             epoch=move.epoch,
             max_downtime_s=move.max_downtime_s,
+            transfer=lambda: self._store.migration(move.id).transfer,
             agents=self._agents,
             signer=self._signer,
             journal=Journal(self._store.database, move.id, on_append=feed.wake),
@@ -432,6 +467,14 @@ class MoveRunner:
             migration_id=answer.migration_id,
             role=answer.role,
             committed=answer.committed,
+        )
+
+
+def _check_bandwidth(bandwidth: int) -> None:
+    if bandwidth and bandwidth < LEAST_BANDWIDTH:
+        raise InvalidArgument(
+            f"a bandwidth of {bandwidth} bytes a second is too little to move anything",
+            hint=f"at least {LEAST_BANDWIDTH >> 10}k, or 0 for no limit",
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from migrate.coordinator import pack
 from migrate.coordinator.containers import Call
 from migrate.coordinator.moves import MoveOrder, MoveRunner
-from migrate.coordinator.store import Store
+from migrate.coordinator.store import Store, TransferOptions
 from migrate.errors import PrecheckError, WrongState
 from protos import coordinator_pb2, types_pb2
 
@@ -30,6 +30,9 @@ class MoveCalls:
             mode=request.mode,
             max_downtime_s=request.max_downtime_s,
             request_id=request.request_id,
+            transfer=TransferOptions(
+                compress=request.transfer.compress or "auto", bandwidth=request.transfer.bandwidth
+            ),
         )
         if request.dry_run:
             yield from self._checked(order)
@@ -50,6 +53,15 @@ class MoveCalls:
         if committed or (record.migration.finished_unix_ns and answer.text.startswith("too late")):
             raise WrongState(answer.text, hint=f"migrate migrations show {record.migration.id}")
         return coordinator_pb2.CancelResponse(state=answer.state, text=answer.text)
+
+    def SetMigration(  # noqa: N802
+        self,
+        request: coordinator_pb2.SetMigrationRequest,
+        context: Call,  # noqa: ARG002
+    ) -> coordinator_pb2.SetMigrationResponse:
+        return coordinator_pb2.SetMigrationResponse(
+            text=self._runner.set_bandwidth(request.migration_id, request.bandwidth)
+        )
 
     def Repair(self, request: coordinator_pb2.RepairRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
         migration_id = self._store.migration(request.migration_id).id

@@ -58,6 +58,8 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
         facts=dict(whole.facts),
         sent_bytes=dict(whole.sent_bytes),
         marks=[types_pb2.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in whole.marks],
+        transfer=types_pb2.TransferOptions(compress=move.transfer.compress, bandwidth=move.transfer.bandwidth),
+        travelled=types_pb2.Travelled(**whole.travelled),
     )
     if move.error is not None:
         message.error.CopyFrom(error(move.error))

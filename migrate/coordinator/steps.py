@@ -7,6 +7,7 @@ idempotent on the agent's side, so a step that a crash cut in two is simply done
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
 UNDO_LOOK_S = 5.0  # of the first call of an undo: the source stays frozen for as long as the target does not answer it
 BULK_S = 120.0  # of a stream, besides the time for its bytes ...
-SLOWEST_BYTES_PER_S = 2 << 20  # ... at the speed below which a move makes no sense
+SLOWEST_BYTES_PER_S = 2 << 20  # ... at the speed below which a move makes no sense, unless its user wants it slower
 MAX_ROUNDS = (
     30  # the policy on the source ends precopy long before, except for a container that changes faster than it sends
 )
@@ -93,6 +94,7 @@ class Tunnel:
             port=target.port,
             user=target.user,
             host_keys=target.host_keys,
+            transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer())),
         )
         opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
         return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
@@ -111,7 +113,7 @@ class Layers:
         if not missing:
             return {"layers": 0, "done_bytes": 0}
         request = agent_pb2.SendLayersRequest(migration_id=move.id, epoch=move.epoch, layers=missing)
-        deadline_s = _deadline_s(done["reserve"]["image_bytes"])
+        deadline_s = _deadline_s(move, done["reserve"]["image_bytes"])
         done_bytes = 0
         for progress in move.stream(move.source, "SendLayers", request, timeout_s=deadline_s):
             done_bytes = progress.done_bytes
@@ -134,7 +136,7 @@ class Precopy:
         )
         facts: dict[str, float] = {}
         text, rounds = "", []
-        deadline_s = _deadline_s(_container_bytes(done) * MAX_ROUNDS)
+        deadline_s = _deadline_s(move, _container_bytes(done) * MAX_ROUNDS)
         for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
             facts, text = dict(progress.facts), progress.text
             if "round" in facts:
@@ -154,7 +156,7 @@ class Freeze:
     def do(self, move: Move, done: Results) -> Facts:
         request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch)
         result = None
-        for event in move.stream(move.source, "Freeze", request, timeout_s=_deadline_s(_container_bytes(done))):
+        for event in move.stream(move.source, "Freeze", request, timeout_s=_deadline_s(move, _container_bytes(done))):
             if event.HasField("progress"):
                 move.pass_on(event.progress)
             else:
@@ -167,6 +169,11 @@ class Freeze:
             "memory_pages": result.memory_pages,
             "criu_stats": dict(result.criu_stats),
             "digest": result.digest,
+            "travelled": {
+                "raw_bytes": dict(result.travelled.raw_bytes),
+                "codec_bytes": dict(result.travelled.codec_bytes),
+                "skipped_bytes": dict(result.travelled.skipped_bytes),
+            },
         }
 
     def undo(self, move: Move) -> None:
@@ -306,5 +313,5 @@ def _container_bytes(done: Results) -> int:
     return int(done["precheck"]["memory_bytes"]) + int(done["precheck"]["layer_bytes"])
 
 
-def _deadline_s(size_bytes: int) -> float:
-    return BULK_S + size_bytes / SLOWEST_BYTES_PER_S
+def _deadline_s(move: Move, size_bytes: int) -> float:
+    return BULK_S + size_bytes / min(SLOWEST_BYTES_PER_S, move.transfer().bandwidth or SLOWEST_BYTES_PER_S)

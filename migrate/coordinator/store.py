@@ -7,11 +7,12 @@ caller gave (JSON of ContainerSpec); nothing here looks into them.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NewType
 
@@ -68,6 +69,7 @@ SCHEMA = (
         "create unique index one_move_a_request on migrations(request_id) where request_id is not null",
         *journal.SCHEMA,
     ),
+    ("alter table migrations add column transfer text not null default '{}'",),
 )
 
 
@@ -130,6 +132,17 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransferOptions:
+    """How the bulk bytes go. `compress`: one of COMPRESS; `bandwidth`: bytes per second, 0 = no limit."""
+
+    compress: str = "auto"
+    bandwidth: int = 0
+
+
+COMPRESS = ("auto", "none", "lz4", "zstd")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Migration:
     """A move. `epoch`: the container's before the pivot, which every call to an agent carries."""
 
@@ -147,6 +160,7 @@ class Migration:
     started_unix_ns: int
     finished_unix_ns: int
     error: ErrorRecord | None
+    transfer: TransferOptions = field(default_factory=TransferOptions)
 
 
 class Store:
@@ -284,7 +298,7 @@ class Store:
                 raise WrongState(f"{migration.container} is no longer on {migration.source}", hint="try again")
             db.execute(
                 "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-                " max_downtime_s, request_id, started_unix_ns) values(?,?,?,?,?,?,?,?,?,?,?,?)",
+                " max_downtime_s, request_id, started_unix_ns, transfer) values(?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     migration.id,
                     migration.container_id,
@@ -298,6 +312,7 @@ class Store:
                     migration.max_downtime_s,
                     migration.request_id or None,
                     migration.started_unix_ns,
+                    json.dumps(dataclasses.asdict(migration.transfer)),
                 ),
             )
         return migration
@@ -332,6 +347,12 @@ class Store:
         with self.database.transaction() as db:
             query = "update migrations set state=?, error=?, finished_unix_ns=? where id=?"
             db.execute(query, (state, text, finished, migration_id))
+
+    def set_migration_bandwidth(self, migration_id: MigrationId, bandwidth: int) -> None:
+        """Of one whose stream may still have to be opened, too."""
+        with self.database.transaction() as db:
+            query = "update migrations set transfer=json_set(transfer, '$.bandwidth', ?) where id=?"
+            db.execute(query, (bandwidth, migration_id))
 
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.database.connection.execute(query, values).fetchone()
@@ -401,4 +422,5 @@ def _migration(row: sqlite3.Row) -> Migration:
         started_unix_ns=row["started_unix_ns"],
         finished_unix_ns=row["finished_unix_ns"],
         error=None if row["error"] is None else ErrorRecord.from_json(json.loads(row["error"])),
+        transfer=TransferOptions(**json.loads(row["transfer"])),
     )

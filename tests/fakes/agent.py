@@ -59,6 +59,7 @@ class FakeMove:
     finished: bool = False
     committed: bool = False
     tunnel: bool = False
+    bandwidth: int = 0
     received: dict[str, int] = field(default_factory=dict)  # target: digest -> memory
     marks: list[types_pb2.Mark] = field(default_factory=list)
 
@@ -242,8 +243,15 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         target = next((a for a in self.world.agents.values() if address(a.host) == request.address), None)
         if target is None or not target.awaits(request.migration_id):
             raise TransferError(f"nobody at {request.address} waits for move {request.migration_id}")
-        move.tunnel = True
+        move.tunnel, move.bandwidth = True, request.transfer.bandwidth
         return agent_pb2.OpenTunnelResponse(connect_s=0.1, round_trip_s=0.001, cipher="aes128-gcm@openssh.com")
+
+    def SetBandwidth(self, request: Any, context: Any = None) -> agent_pb2.SetBandwidthResponse:
+        move = self._source(request)
+        if not move.tunnel:
+            raise WrongState(f"migration {request.migration_id} has no tunnel here yet")
+        move.bandwidth = request.bandwidth
+        return agent_pb2.SetBandwidthResponse()
 
     def SendLayers(self, request: Any, context: Any = None) -> Iterator[types_pb2.Progress]:
         move = self._source(request)

@@ -21,8 +21,9 @@ from agent.setup import criu
 from agent.storage.images import ImageStore
 from agent.storage.manifest import ImageConfig
 from agent.transfer import ssh
-from agent.transfer.frames import BrokenStream, Kind, Writer
+from agent.transfer.frames import PROTOCOL, Answers, BrokenStream, Kind
 from agent.transfer.sender import Sender
+from agent.transfer.writer import Writer
 
 pytestmark = [pytest.mark.system, pytest.mark.needs("criu")]
 
@@ -104,6 +105,7 @@ def sender(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     made = Sender(tmp_path)
     command = {"pycriu_path": str(criu.locate().pycriu_path), "migration": "abc"}
     command |= dict.fromkeys(("certificate", "address", "port", "user", "host_keys"), "")
+    command |= {"compress": "none", "bandwidth": 0}
     made.handlers()["open"](command, lambda _facts: None)
     return made
 
@@ -167,3 +169,13 @@ def test_a_write_that_the_last_free_page_cuts_short(target: Target, sender: Send
     writer.send_json(Kind.ROUND, {})
     with pytest.raises(TransferError, match="no room on host2"):
         sender._answer()
+
+
+def test_an_older_source_is_told_what_to_do(target: Target) -> None:
+    """HELLO of another protocol: a no with both numbers, before anything else is looked at."""
+    writer = Writer(target.tx_fd)
+    writer.send_json(Kind.HELLO, {"protocol": PROTOCOL - 1, "migration": "abc"})
+    with pytest.raises(TransferError, match=f"protocol {PROTOCOL - 1}, this host {PROTOCOL}") as caught:
+        Answers(target.rx_fd).next()
+    assert caught.value.hint == "upgrade the older agent"
+    assert target.process.wait(20) == 1

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.transfer": {
         "agent.atomic", "agent.engine.cgroup",
         "agent.linux", "agent.errors", "agent.engine.spec", "agent.relay", "agent.storage", "agent.memory", "agent.criu",
-        "numpy", "xxhash", "zstandard",
+        "lz4", "numpy", "xxhash", "zstandard",
     },
     "agent.handover": {
         "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay", "agent.engine",

@@ -6,11 +6,12 @@ import os
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import TransferError
-from agent.transfer.frames import FRAME_BYTES, Answers, Frame, Kind, Reader, Writer, say
+from agent.transfer.frames import FRAME_BYTES, Answers, Frame, Kind, Reader, say
+from agent.transfer.writer import Writer
 
 pytestmark = pytest.mark.unit
 
@@ -38,12 +39,15 @@ def written(*todo: tuple[Kind, bytes]) -> bytes:
     writer = Writer(write)
     for kind, payload in todo:
         writer.send(kind, payload)
+    writer.flush()
+    writer.close()
     os.close(write)
     with os.fdopen(read, "rb") as file:
         return file.read()
 
 
 @given(frames)
+@settings(deadline=None)
 def test_round_trip(todo: list[tuple[Kind, bytes, int, int]]) -> None:
     """Every field of every frame arrives, in order, and both ends agree on the digest."""
     read, write = os.pipe()
@@ -68,6 +72,7 @@ def test_round_trip(todo: list[tuple[Kind, bytes, int, int]]) -> None:
     assert reader.read() is None
     os.close(read)
     assert reader.received_bytes == writer.sent_bytes
+    writer.close()
 
 
 def test_the_largest_frame() -> None:

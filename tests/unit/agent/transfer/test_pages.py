@@ -1,46 +1,55 @@
-"""Pages on their way, from this process's own memory."""
+"""Sets of pages cut into megabytes, and the number that stands for a page."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import threading
-
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.memory.ranges import PAGE, ranges
-from agent.transfer.frames import Kind, Reader, Writer
-from agent.transfer.pages import PageSender
+from agent.memory.ranges import PAGE, ranges, total_bytes
+from agent.transfer import page_digest, pages
+from agent.transfer.frames import FRAME_BYTES
 
 pytestmark = pytest.mark.unit
 
+some_ranges = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 700)), max_size=30).map(
+    lambda pairs: ranges((start * PAGE, (start + count) * PAGE) for start, count in pairs)
+)
 
-def test_a_zero_page_over_a_version_that_could_not_be_read_again() -> None:
-    """Sent, then gone for a round, then there again as zeros: the target has the first version still and must hear of it."""
-    receive, send = os.pipe()
-    kinds: list[Kind] = []
 
-    def take() -> None:
-        reader = Reader(receive)
-        while (frame := reader.read()) is not None:
-            kinds.append(frame.kind)
+@given(some_ranges)
+def test_batches(of: np.ndarray) -> None:
+    """Together they are what was cut, in order; each fits a frame, and all but the last fill it."""
+    parts = list(pages.batches(of))
+    flat = [address for part in parts for address in pages.page_addresses(part).tolist()]
+    assert flat == [address for start, end in of.tolist() for address in range(start, end, PAGE)]
+    assert all(total_bytes(part) == FRAME_BYTES for part in parts[:-1])
+    assert all(0 < total_bytes(part) <= FRAME_BYTES for part in parts)
 
-    thread = threading.Thread(target=take)
-    thread.start()
-    memory = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    at = int(np.frombuffer(memory, np.uint64).ctypes.data)
-    memory[:4] = b"here"
-    sender = PageSender(Writer(send), 1, os.getpid(), lambda *_: None)
-    assert sender.send(ranges([(at, at + PAGE)]), exact=True)[0] == 1
-    gone = ranges([(at, at + PAGE)])
-    pid, sender.pid = sender.pid, os.getppid()  # nothing at that address there
-    sender.send(gone, exact=False)
-    sender.pid = pid
-    memory[:4] = bytes(4)
-    count, reached = sender.send(gone, exact=True)
-    assert (count, reached.tolist()) == (0, gone.tolist())
-    os.close(send)
-    thread.join()
-    os.close(receive)
-    assert kinds == [Kind.MEMORY, Kind.ZERO]
+
+@given(some_ranges)
+def test_addresses_and_ranges(of: np.ndarray) -> None:
+    assert pages.to_ranges(pages.page_addresses(of)).tolist() == of.tolist()
+
+
+@given(st.binary(min_size=1, max_size=64), st.integers(0, PAGE - 64), st.integers(0, PAGE * 8 - 1))
+def test_digests(data: bytes, offset: int, bit: int) -> None:
+    """Equal pages are equal; one flipped bit is seen, wherever it is; the page of zeros is found, and no other."""
+    raw = bytearray(PAGE)
+    raw[offset : offset + len(data)] = data
+    changed = bytearray(raw)
+    changed[bit // 8] ^= 1 << bit % 8
+    block = np.frombuffer(bytes(raw) + bytes(raw) + bytes(changed) + bytes(PAGE), np.uint64).reshape(4, -1)
+    digests = page_digest.of(block)
+    assert digests[0] == digests[1] != digests[2]
+    assert page_digest.zero(block, digests).tolist() == [not any(page.tobytes()) for page in block]
+
+
+def test_a_digest_of_nothing_that_is_not_zeros() -> None:
+    """Two top bits cancel out in the sum: the page is looked at and is no page of zeros."""
+    block = np.zeros((1, page_digest.WORDS), np.uint64)
+    block[0, 5] = block[0, 7] = np.uint64(1 << 63)
+    digests = page_digest.of(block)
+    assert digests[0] == 0
+    assert not page_digest.zero(block, digests).any()
