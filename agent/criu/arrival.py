@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.criu import sysctl
+from agent.criu import mount_flags, sysctl
 from agent.criu.rpc import Response
 from agent.criu.swrk import Swrk
 from agent.engine import link, sysctls
@@ -127,6 +127,7 @@ class Arrival:
                 self._window.close()
                 self._mark("created")
                 link.bring_neighbours(pid, Path(self._plan["neighbours"]))
+                self._check_mounts(pid)
             elif script == "pre-resume":
                 self._monitor.tasks().freeze(True)
                 self._mark("frozen")
@@ -137,6 +138,11 @@ class Arrival:
             self._criu.answer(False)
             return
         self._criu.answer(True)
+
+    def _check_mounts(self, pid: int) -> None:
+        """What was forbidden on the source is forbidden here. Raises AgentError, OSError: then CRIU is refused."""
+        if mended := mount_flags.put_back(pid, self._plan["mounts"], self._monitor.tasks().procs()):
+            say(f"CRIU has not restored flags of mounts, they were set: {'; '.join(mended)}")
 
     def _criu_ended(self, response: Response | None) -> None:
         self._criu = None

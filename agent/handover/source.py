@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
-from agent.criu import fixup, images, log, options
+from agent.criu import fixup, images, log, mount_flags, options
 from agent.engine import init, link, mounted, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
@@ -273,7 +273,6 @@ class Source:
             "stdio_owner": status.get("stdio_owner", [0, 0]),
             "life": self._engine.roles.life(container_id),
         }
-        (move.images / "handover.json").write_text(json.dumps(handover))
         request = options.dump(
             options.load(criu.pycriu_path),
             pid=int(status["pid"]),
@@ -295,6 +294,9 @@ class Source:
             monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
             self._sender(record.migration_id).request("look")
             self._ended.refuse(record.migration_id, ROLE)
+            # Now: the tasks stand still, and no mount changes any more.
+            handover["mounts"] = self._mount_flags(container_id, int(status["pid"]))
+            (move.images / "handover.json").write_text(json.dumps(handover))
             return list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
         except MonitorError as exc:
             self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
@@ -468,6 +470,12 @@ class Source:
             return devices + mounted.external(spec, self._config.staging_dir / spec.id, mounted.real_point(pid))
         except OSError as exc:
             raise WrongState(f"a mount of container {spec.name} is not where it was made: {exc}") from exc
+
+    def _mount_flags(self, container_id: str, pid: int) -> dict[str, mount_flags.Flags]:
+        try:
+            return mount_flags.of_tasks(pid, self._engine.cgroup(container_id).procs())
+        except OSError as exc:
+            raise WrongState(f"the mounts of container {container_id} cannot be read: {exc}") from exc
 
     def _start_sender(self, move: Move) -> None:
         sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")

@@ -324,6 +324,7 @@ class Target:
             "furnish": not carry,
             "neighbours": str(move.images / "neighbours.json"),
             "stdin": str(move.images / "stdin.bin"),
+            "mounts": handover.get("mounts", {}),
             "lazy": lazy,
         }
 

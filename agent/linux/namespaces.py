@@ -53,6 +53,17 @@ def network_of(pid: int) -> Iterator[None]:
 
 
 @contextmanager
+def mounts_of(pid: int) -> Iterator[None]:
+    """In the mount namespace of the process `pid` for the length of the block. The working directory is "/" in it and after it."""
+    with open(f"/proc/{pid}/ns/mnt", "rb") as there, open("/proc/self/ns/mnt", "rb") as here:
+        setns(there.fileno(), CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            setns(here.fileno(), CLONE_NEWNS)
+
+
+@contextmanager
 def mounts_of_its_own() -> Iterator[None]:
     """In a new mount namespace for the length of the block. The working directory is "/" after it."""
     with open("/proc/self/ns/mnt", "rb") as here:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.criu import mount_flags
 from migrate.errors import MigrateError, PrecheckError
 from migrate.lab import nodes
 from migrate.records import Mount, Run
@@ -116,6 +117,35 @@ def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
         fleet.client.start("mounted")
         assert later(fleet, there)["root"] == errno.EROFS
     assert fleet.client.volumes() == []
+
+
+def test_what_is_forbidden_on_mounts_stays_so(fleet: MovingLab, conf: Path) -> None:
+    """Flags of all mounts there as here, also where the other host forbids less: CRIU leaves those of a second bind to the host."""
+    mounts = (
+        DATA,
+        *(Mount(kind="bind", source=str(conf), target=target) for target in ("/conf", "/etc/conf")),
+        Mount(kind="bind", source=str(conf), target="/srv/conf", read_only=True),
+        Mount(kind="tmpfs", target="/run"),
+    )
+    for host, options in (("host1", "nosuid,nodev,noexec"), ("host2", "nodev")):
+        _on(fleet, host, "mount", "-t", "tmpfs", "-o", options, "none", str(conf))
+    try:
+        with running(fleet, "forbids", *mounts, read_only=True):
+            before = _mount_flags(fleet, "forbids")
+            assert before["/"] == ["ro"]
+            assert before["/etc/conf"] == ["nosuid", "nodev", "noexec"]
+            for _ in range(2):
+                assert fleet.move("forbids").state == "succeeded"
+                assert _mount_flags(fleet, "forbids") == before
+    finally:
+        for host in ("host1", "host2"):
+            _on(fleet, host, "umount", str(conf))
+
+
+def _mount_flags(fleet: MovingLab, name: str) -> dict[str, list[str]]:
+    code, text = fleet.run(name, "/bin/cat", "/proc/1/mountinfo")
+    assert code == 0
+    return {point: sorted(names, key=list(mount_flags.ATTRIBUTES).index) for point, names in mount_flags.parse(text)}
 
 
 def test_a_move_that_fails_leaves_the_volume(fleet: MovingLab) -> None:
