@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import InvalidArgument
+from agent.memory import ways
 
 DEFAULT_PATH = Path("/etc/migrate/agent.toml")
 MOST_IDLE_MONITORS = 64
@@ -29,6 +30,7 @@ class AgentConfig:
         ""  # "masquerade": what the fleet's segment sends to other networks by this host leaves with its address
     )
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
+    dirty_tracker: str = ways.AUTO  # how writes are seen while memory goes ahead: ways.NAMES
     idle_monitors: int = 2  # made ahead of need, each two processes with 3 MB of their own
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
 
@@ -109,6 +111,8 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
             values[name] = value
     if values.get("way_out", "") not in ("", "masquerade"):
         raise InvalidArgument(f'{path}: way_out takes "masquerade" or nothing, not {values["way_out"]!r}')
+    if (way := values.get("dirty_tracker", ways.AUTO)) not in ways.NAMES:
+        raise InvalidArgument(f"{path}: dirty_tracker takes {', '.join(ways.NAMES)}, not {way!r}")
     if not values.get("host"):
         raise InvalidArgument(f"{path}: host is missing", hint='add a line such as: host = "host1"')
     return AgentConfig(**values)  # type: ignore[arg-type]  # checked above, field by field

@@ -64,12 +64,8 @@ class Agent:
         self._engine = Engine(config, self._images, WritableLayer)
         self._door = Door(config.door, config.group, config.socket)
         known = [probe.one("userfaultfd")]
-        lazy, tracker = known[0].ok, ways.SHADOW
-        for way, capability in ways.CAPABILITIES.items():
-            known.append(probe.one(capability))
-            if known[-1].ok:
-                tracker = way
-                break
+        lazy = known[0].ok
+        tracker = _tracker(config.dirty_tracker, known)
 
         def find_criu() -> criu.CriuInstall:
             return criu.locate(config.criu)
@@ -113,6 +109,19 @@ class Agent:
         self._engine.close()
         self.config.socket.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def _tracker(wanted: str, known: list[probe.Capability]) -> str:
+    """A key of watching.WAYS: the best of the kernel, or the one wanted, or the shadow. `known` gets what the kernel was asked."""
+    for way, capability in ways.CAPABILITIES.items():
+        if wanted not in (ways.AUTO, way):
+            continue
+        known.append(probe.one(capability))
+        if known[-1].ok:
+            return way
+        if wanted == way:
+            log.warning("dirty_tracker = %s: this kernel lacks it (%s); %s is used", way, known[-1].value, ways.SHADOW)
+    return ways.SHADOW
 
 
 def _make_directories(config: AgentConfig) -> None:

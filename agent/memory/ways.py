@@ -5,3 +5,5 @@ CAPABILITIES = {
     "userfaultfd": "userfaultfd-wp",
     "soft-dirty": "soft-dirty",
 }  # way: name of agent.setup.probe; the best first
+AUTO = "auto"  # the best that the kernel has
+NAMES = (AUTO, *CAPABILITIES, SHADOW)

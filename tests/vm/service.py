@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from agent.criu import mount_flags
 from migrate.lab.demo_run import CheckFailed, Checks, say
 from tests.vm import fleet as vm
 from tests.vm.fleet import Fleet, Machine
@@ -67,6 +68,7 @@ def service(fleet: Fleet, checks: Checks, first: Machine, second: Machine) -> No
     said = ask(second, first)
     checks.expect("its port answers at vm1's address", said == 1, f"{said}")
     closed_in(fleet, checks)
+    before = mounts(fleet)
     fleet.migrate("move", NAME, "--to", second.name)
     said = ask(first, second)
     checks.expect("its port answers at vm2's address, and it counts on", said == 2, f"{said}")
@@ -74,6 +76,12 @@ def service(fleet: Fleet, checks: Checks, first: Machine, second: Machine) -> No
     left = first.run("ls /var/lib/migrate/volumes; true").strip()
     checks.expect(f"and not on {first.name} any more", "counts" not in left, left)
     closed_in(fleet, checks)
+    now = mounts(fleet)
+    checks.expect(
+        f"all its {len(now)} mounts have the flags that they had",
+        now == before,
+        "; ".join(f"{was}, then {there}" for was, there in zip(before, now, strict=False) if was != there),
+    )
     ask(first, second, "end")
     status = until(fleet, lambda one: one["restarts"] == 1 and one["state"] == "running")
     checks.expect("it exited with 3, and vm2 started it again", status["restarts"] == 1, str(status))
@@ -102,6 +110,11 @@ def closed_in(fleet: Fleet, checks: Checks) -> None:
     checks.expect(
         "its root is read-only, its volume and its tmpfs are not", "Read-only" in root and "written" in root, root
     )
+
+
+def mounts(fleet: Fleet) -> mount_flags.Flags:
+    """What its init sees of them: mount points, and what is forbidden there."""
+    return mount_flags.parse(fleet.migrate("exec", NAME, "cat", "/proc/1/mountinfo", show=False))
 
 
 def volume(fleet: Fleet) -> Any:
