@@ -11,6 +11,7 @@ from agent.memory import ways
 
 DEFAULT_PATH = Path("/etc/migrate/agent.toml")
 MOST_IDLE_MONITORS = 64
+_MOST = {"idle_monitors": MOST_IDLE_MONITORS, "kept_memory_mb": 1 << 24, "kept_memory_hours": 24 * 365}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class AgentConfig:
     criu: str = ""  # "" = found: /opt/migrate/criu, then the system's
     dirty_tracker: str = ways.AUTO  # how writes are seen while memory goes ahead: ways.NAMES
     idle_monitors: int = 2  # made ahead of need, each two processes with 3 MB of their own
+    kept_memory_mb: int = 8192  # on disk, of containers that have left, for the case that they come back; 0 = none
+    kept_memory_hours: int = 24
     group: str = "migrate"  # who may reach the door socket besides root: sshd's user
 
     @property
@@ -68,6 +71,11 @@ class AgentConfig:
         return self.state_dir / "volumes"
 
     @property
+    def kept_dir(self) -> Path:
+        """One directory a container that has left: its memory then. Survives a reboot, and is worth nothing but time."""
+        return self.state_dir / "kept"
+
+    @property
     def staging_dir(self) -> Path:
         """One directory a container that is being restored: its bind mounts, where CRIU takes them from."""
         return self.run_dir / "mounts"
@@ -97,8 +105,8 @@ def load(path: Path = DEFAULT_PATH) -> AgentConfig:
         if name not in known:
             raise InvalidArgument(f"{path}: unknown field {name!r}", hint=f"known fields: {', '.join(sorted(known))}")
         if known[name] == "int":
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_IDLE_MONITORS:
-                raise InvalidArgument(f"{path}: {name} takes a number from 0 to {MOST_IDLE_MONITORS}, not {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST[name]:
+                raise InvalidArgument(f"{path}: {name} takes a number from 0 to {_MOST[name]}, not {value!r}")
             values[name] = value
             continue
         if not isinstance(value, str):

@@ -95,6 +95,7 @@ class Agent:
         adjust.recover(self._engine)
         self._builder.recover()
         self._target.recover()
+        self._source.kept.begin()
         self._server.start()
         self._engine.restarts.boot()
         self._engine.checks.boot()
@@ -105,6 +106,7 @@ class Agent:
         """Stop answering. Containers, their monitors and what is being received go on."""
         self._door.stop()
         self._server.stop(STOP_GRACE_S).wait()
+        self._source.kept.close()
         self._source.close()
         self._engine.close()
         self.config.socket.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from agent.engine.volumes import Volume
 from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import inside, stage
 from agent.handover.ended import EndedMoves
+from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
@@ -94,6 +95,7 @@ class Source:
         """
         self._config, self._engine, self._criu, self._ended = config, engine, criu, ended
         self._lazy, self._tracker = lazy, tracker
+        self.kept = KeptMemory(config)
         self._turns = Turns()
         self._senders: dict[str, TransferProcess] = {}
         self._answers: dict[
@@ -156,10 +158,19 @@ class Source:
     def open_tunnel(self, migration_id: str, epoch: int, **target: Any) -> dict[str, Any]:
         """ssh to the target, warm. `target`: certificate, address, port, user, host_keys."""
         with self._turns.call(migration_id, "OpenTunnel"):
-            self._begun(migration_id, epoch)
+            record = self._begun(migration_id, epoch)
             pycriu_path = self._criu().pycriu_path
             images.load(pycriu_path)  # here, while the container runs: the first time takes a fifth of a second
-            return self._ask_once(migration_id, "open", migration=migration_id, pycriu_path=str(pycriu_path), **target)
+            keep, keep_bytes = self.kept.place(migration_id)
+            return self._ask_once(
+                migration_id,
+                "open",
+                migration=migration_id,
+                pycriu_path=str(pycriu_path),
+                keep=str(keep),
+                keep_bytes=keep_bytes if record.lazy else 0,
+                **target,
+            )
 
     def set_bandwidth(self, migration_id: str, epoch: int, rate: int) -> None:
         """Bytes per second from now on, 0 = no limit. Beside whatever is being sent. Raises WrongState before there is a tunnel."""
@@ -331,6 +342,7 @@ class Source:
             with suppress(NotFound):  # released before
                 self._engine.volumes.leave(self._engine.store.spec(container_id), migration_id)
             marks = self._release(container_id)
+            self._keep(migration_id, container_id)
             self._engine.volumes.drop(migration_id)
             self._clear(migration_id)
             self._ended.done(ended, marks)
@@ -354,9 +366,20 @@ class Source:
             self._ended.done(ended, marks)
         return marks
 
+    def _keep(self, migration_id: str, container_id: str) -> None:
+        """Of the memory that has left, for the day it comes back. Whatever fails here, the move does not."""
+        with self._guard:
+            sender = self._senders.get(migration_id)
+        try:
+            if sender and sender.request("keep")["kept_bytes"]:
+                self.kept.settle(migration_id, container_id)
+        except (AgentError, OSError) as exc:
+            _log.info("container %s: its memory is not kept: %s", container_id, exc)
+
     def _clear(self, migration_id: str) -> None:
         move = self._move(migration_id)
         self._close_sender(migration_id)
+        self.kept.drop(migration_id)
         stage.unmount(move)
         move.forget()
 

@@ -34,6 +34,7 @@ from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import stage
 from agent.handover.ended import EndedMoves
+from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.source import criu_error
 from agent.handover.turns import Turns
@@ -81,6 +82,7 @@ class Target:
     ) -> None:
         self._config, self._engine, self._images = config, engine, image_store
         self._door, self._criu, self._ended, self._lazy = door, criu, ended, lazy
+        self._kept = KeptMemory(config)
         self._turns = Turns()
         self._waiting: dict[str, Waiting] = {}
         self._receivers: dict[str, TransferProcess] = {}
@@ -234,6 +236,7 @@ class Target:
             "received": str(move.received),
             "pycriu_path": str(self._criu().pycriu_path),
             "lazy": record.lazy,
+            "kept": self._kept.find(record.container_id),
         }
         path = move.directory / "receiver.json"
         path.write_text(json.dumps(plan))
@@ -385,6 +388,7 @@ class Target:
             self._engine.volumes.settle(migration_id)
             self._engine.roles.end(container_id, migration_id, epoch + 1)
             self._ended.done(ended, ended.marks)
+            self._kept.forget(container_id)
         if move.exists:  # not after a reboot
             threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
         return ended.marks

@@ -9,9 +9,15 @@ what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, 
     TREE     a frame of agent.storage.tree            MEMORY              pages of `task`, one after the other, from `address` on
     ZERO     ranges of `task` that are zero now       RUNS                the ranges that the next MEMORY is for
     FILE     JSON name and size, then FILE_DATA       ROUND               JSON: the end of something countable
+    KEPT     pages of `task` that the target has of an earlier move: xxh3_128 of their content, then their ranges
+    SAME     as KEPT: pages that it has of this move already, in their present version
     DONE     JSON with the digest of everything since HELLO
     (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
     Ranges are pairs of u64, start and end.)
+
+HELLO says {"kept": true} to learn what the target has kept: "kept_bytes" of the answer follow it, a packed PageIndex.
+The answers to ROUND and DONE may have "lacking": {task: [[start, end], ...]}, pages of KEPT or SAME that were not what they should be. They
+have to be sent; after a DONE with such an answer another DONE follows.
 
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
 After a no it reads nothing more.
@@ -57,6 +63,8 @@ class Kind(enum.IntEnum):
     ROUND = 9
     DONE = 10
     RUNS = 11
+    KEPT = 12
+    SAME = 13
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,11 @@ class Frame:
             raise TransferError(f"a {self.kind.name} frame with {type(value).__name__} instead of an object")
         return value
 
-    def ranges(self) -> list[tuple[int, int]]:
-        """Raises TransferError when the payload is no list of ranges."""
-        if len(self.payload) % 16:
+    def ranges(self, *, after: int = 0) -> list[tuple[int, int]]:
+        """Of the payload, or what of it comes after so many bytes. Raises TransferError when that is no list of ranges."""
+        if (len(self.payload) - after) % 16:
             raise TransferError(f"a {self.kind.name} frame of {len(self.payload)} bytes, which are no ranges")
-        bounds = array.array("Q", bytes(self.payload))  # both ends are little-endian x86-64 or arm64
+        bounds = array.array("Q", bytes(self.payload[after:]))  # both ends are little-endian x86-64 or arm64
         return list(zip(bounds[::2], bounds[1::2], strict=True))
 
 
@@ -148,6 +156,16 @@ class Answers:
         self._fd = fd
         self._pending = b""
 
+    def read_exactly(self, size: int) -> bytes:
+        """What follows the line that came last. Raises TransferError when the stream ends before."""
+        while len(self._pending) < size:
+            got = os.read(self._fd, 65536)
+            if not got:
+                raise TransferError("the target's transfer process is gone: the stream ended")
+            self._pending += got
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
     def next(self, why_gone: Callable[[], str] = lambda: "") -> dict[str, Any]:
         """Wait for one line. Raises TransferError with the target's own words when it says no, or with `why_gone()` at the end."""
         while b"\n" not in self._pending:
@@ -162,9 +180,9 @@ class Answers:
         return answer
 
 
-def say(fd: int, value: Mapping[str, Any]) -> None:
-    """One answer line. Raises OSError when the source is gone."""
-    write_all(fd, json.dumps(value).encode() + b"\n")
+def say(fd: int, value: Mapping[str, Any], following: bytes = b"") -> None:
+    """One answer line, and bytes that it announces. Raises OSError when the source is gone."""
+    write_all(fd, json.dumps(value).encode() + b"\n", following)
 
 
 def write_all(fd: int, head: bytes | memoryview, body: bytes | memoryview = b"") -> None:

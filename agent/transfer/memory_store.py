@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from agent.criu import images
 from agent.errors import TransferError
+from agent.memory.ranges import ranges
 from agent.storage import rawfs
-from agent.transfer.frames import Frame, Kind
+from agent.transfer.frames import FRAME_BYTES, Frame, Kind
+from agent.transfer.kept import Kept
+from agent.transfer.pages import page_addresses
 
 _COPY_BYTES = 4 << 20
 _TOP = 1 << 47  # user addresses end here on x86-64 without 5-level paging; a page above is no page of a task
@@ -24,10 +29,13 @@ _TOP = 1 << 47  # user addresses end here on x86-64 without 5-level paging; a pa
 class MemoryStore:
     """`directory` must be on a tmpfs: other file systems have no room for such offsets."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kept: Kept | None = None) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory = directory
         self._files: dict[int, int] = {}
+        self._kept = kept
+        self._lacking: dict[int, list[tuple[int, int]]] = {}
+        self._buffer = memoryview(bytearray(FRAME_BYTES))
         self._runs: list[tuple[int, int]] = []  # of the MEMORY that comes next
 
     def take(self, frame: Frame) -> bool:
@@ -39,9 +47,39 @@ class MemoryStore:
             self._runs = frame.ranges()
         elif frame.kind == Kind.ZERO:
             self.zero(frame.task, frame.ranges())
+        elif frame.kind in (Kind.KEPT, Kind.SAME):
+            self._take_known(frame.kind, frame.task, bytes(frame.payload[:16]), frame.ranges(after=16))
         else:
             return False
         return True
+
+    def lacking(self) -> dict[int, list[tuple[int, int]]]:
+        """Ranges by task that were named as known and are not, since the last call."""
+        found, self._lacking = self._lacking, {}
+        return found
+
+    def _take_known(self, kind: Kind, task: int, digest: bytes, runs: Sequence[tuple[int, int]]) -> None:
+        for start, end in runs:
+            _check(start, end - start)
+        if sum(end - start for start, end in runs) > FRAME_BYTES:
+            raise TransferError("a frame names more pages than a frame can hold")
+        data = self._read_kept(task, runs) if kind == Kind.KEPT else self._read(task, runs)
+        if data is None or xxhash.xxh3_128_digest(data) != digest:
+            self._lacking.setdefault(task, []).extend(runs)
+        elif kind == Kind.KEPT:
+            self.write(task, runs, data)
+
+    def _read_kept(self, task: int, runs: Sequence[tuple[int, int]]) -> memoryview | None:
+        return self._kept.read(task, page_addresses(ranges(runs))) if self._kept else None
+
+    def _read(self, task: int, runs: Sequence[tuple[int, int]]) -> memoryview:
+        filled = 0
+        for start, end in runs:
+            into = self._buffer[filled : filled + end - start]
+            got = os.preadv(self._file(task), [into], start)
+            into[got:] = bytes(len(into) - got)  # past the end of the file
+            filled += end - start
+        return self._buffer[:filled]
 
     def write(self, task: int, runs: Sequence[tuple[int, int]], data: memoryview) -> None:
         """Store whole pages, those of each (start, end) after those of the one before.
@@ -92,6 +130,9 @@ class MemoryStore:
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
+        if self._kept:
+            self._kept.close()
+            self._kept = None
 
     def _assemble_task(self, images_dir: Path, page_map: images.PageMap) -> int:
         target = images_dir / f"pages-{page_map.pages_id}.img"

@@ -6,20 +6,25 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from agent.linux import process_memory
 from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, total_bytes, union
 from agent.transfer import page_digest
 from agent.transfer.frames import FRAME_BYTES, Kind
+from agent.transfer.kept import Keeper
+from agent.transfer.page_digest import Digests
+from agent.transfer.page_index import Addresses, TaskPages
 from agent.transfer.writer import Slot, Writer
 
 WORDS = PAGE // 8
-Addresses = NDArray[np.uint64]  # of pages, ascending
 Mask = NDArray[np.bool_]
+_NO_PLACES = np.zeros(FRAME_BYTES // PAGE, np.uint64)
 
 
 OnRead = Callable[[int, Addresses, NDArray[np.uint64]], None]
@@ -29,12 +34,25 @@ class PageSender:
     """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host. `on_read(pid, addresses, words)` gets
     whole pages as they are sent, zero or not, and the address of each.
 
-    `held`: whatever the target has any version of, from before too, when the task was another process.
+    `held`: whatever the target has any version of, from before too, when the task was another process. `kept`: what the target has
+    of an earlier move. `keeper`: keeps what is read here for the next one.
     """
 
-    def __init__(self, writer: Writer, task: int, pid: int, on_read: OnRead, held: Ranges = NOTHING) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        task: int,
+        pid: int,
+        on_read: OnRead,
+        held: Ranges = NOTHING,
+        *,
+        kept: TaskPages | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
         self._writer, self.task, self.pid, self._on_read = writer, task, pid, on_read
         self.held = held
+        self._kept, self._keeper = kept or TaskPages(), keeper
+        self._sent = TaskPages()  # in earlier rounds: pages are written that do not change
         self.skipped: Counter[str] = Counter()  # bytes that were not sent, by reason
 
     def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, Ranges]:
@@ -44,6 +62,7 @@ class PageSender:
         an unreadable page raises OSError.
         """
         sent_pages = 0
+        self._sent.settle()
         reached: list[Ranges] = []
         zeros: list[Ranges] = []
         memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -55,7 +74,7 @@ class PageSender:
                     if len(addresses):
                         reached.append(to_ranges(addresses))
                         self._on_read(self.pid, addresses, slot.words[: len(addresses) * WORDS])
-                        sent_pages += self._send_read(slot, addresses, zeros)
+                        sent_pages += self._send_read(slot, addresses, zeros, frozen=exact)
                 finally:
                     slot.release()
         finally:
@@ -65,34 +84,67 @@ class PageSender:
         self.held = union(self.held, _joined(reached))
         return sent_pages, _joined(reached)
 
-    def _send_read(self, slot: Slot, addresses: Addresses, zeros: list[Ranges]) -> int:
+    def _send_read(self, slot: Slot, addresses: Addresses, zeros: list[Ranges], *, frozen: bool) -> int:
         """What was read into `slot`, page by page of `addresses`; returns pages sent."""
-        pages = slot.words[: len(addresses) * WORDS].reshape(-1, WORDS)
+        pages = _pages(slot, len(addresses))
         digests = page_digest.of(pages)
         zero = page_digest.zero(pages, digests)
-        if zero.any():
-            zeros.append(to_ranges(addresses[zero]))
-            self.skipped["zero"] += int(zero.sum()) * PAGE
-        return self._send_pages(slot, pages, addresses, ~zero)
-
-    def _send_pages(self, slot: Slot, pages: NDArray[np.uint64], addresses: Addresses, wanted: Mask) -> int:
-        count = int(wanted.sum())
-        if count == 0:
+        self._sent.note(addresses, digests, _NO_PLACES[: len(addresses)])
+        if not zero.any():
+            return self._send_pages(slot, addresses, digests, frozen=frozen)
+        zeros.append(to_ranges(addresses[zero]))
+        self.skipped["zero"] += int(zero.sum()) * PAGE
+        if zero.all():
             return 0
-        if count < len(wanted):
-            pages[:count] = pages[wanted]
-        runs = to_ranges(addresses[wanted])
+        with self._some_of(slot, ~zero) as rest:
+            return self._send_pages(rest, addresses[~zero], digests[~zero], frozen=frozen)
+
+    def _send_pages(self, slot: Slot, addresses: Addresses, digests: Digests, *, frozen: bool) -> int:
+        """Pages that are not zero; returns those that were sent."""
+        if self._keeper is not None:
+            self._keeper.keep(slot, self.task, addresses, digests, frozen=frozen)
+        same = self._sent.same(addresses, digests)
+        kept = self._kept.same(addresses, digests) & ~same
+        for kind, there in ((Kind.SAME, same), (Kind.KEPT, kept)):
+            if there.any():
+                self._send_known(kind, _pages(slot, len(addresses)), addresses, there)
+        wanted = ~(same | kept)
+        if wanted.all():
+            self._send_memory(slot, addresses)
+        elif wanted.any():
+            with self._some_of(slot, wanted) as rest:
+                self._send_memory(rest, addresses[wanted])
+        return int(wanted.sum())
+
+    def _send_known(self, kind: Kind, pages: NDArray[np.uint64], addresses: Addresses, there: Mask) -> None:
+        """Name pages that the target has; it compares the digest of what it has, and asks for them if that is something else."""
+        content = pages if there.all() else pages[there]
+        digest = xxhash.xxh3_128_digest(content.data.cast("B"))
+        self._writer.send(kind, digest + to_ranges(addresses[there]).tobytes(), task=self.task)
+        self.skipped["kept" if kind == Kind.KEPT else "unchanged"] += content.nbytes
+
+    def _send_memory(self, slot: Slot, addresses: Addresses) -> None:
+        runs, size = to_ranges(addresses), len(addresses) * PAGE
         if len(runs) > 1:
             self._writer.send(Kind.RUNS, runs.tobytes(), task=self.task)
-        self._writer.send(
-            Kind.MEMORY,
-            slot.view[: count * PAGE],
-            task=self.task,
-            address=int(runs[0, 0]),
-            size=count * PAGE,
-            slot=slot,
-        )
-        return count
+        self._writer.send(Kind.MEMORY, slot.view[:size], task=self.task, address=int(runs[0, 0]), size=size, slot=slot)
+
+    @contextmanager
+    def _some_of(self, slot: Slot, wanted: Mask) -> Iterator[Slot]:
+        """Another buffer with only those pages: the first one is still being read."""
+        other = self._writer.slot()
+        try:
+            count = int(wanted.sum())
+            np.compress(wanted, _pages(slot, len(wanted)), axis=0, out=_pages(other, count))
+            yield other
+        finally:
+            other.release()
+
+    def distrust(self, wrong: Ranges) -> None:
+        """The target has not what was named there: it is sent when it comes next."""
+        addresses = page_addresses(wrong)
+        self._sent.forget(addresses)
+        self._kept.forget(addresses)
 
     def _send_zeros(self, zeros: Ranges) -> None:
         for at in range(0, len(zeros), FRAME_BYTES // 16):
@@ -116,6 +168,10 @@ class PageSender:
             reached.append((start, start + got))
             at += got
         return page_addresses(ranges(reached))
+
+
+def _pages(slot: Slot, count: int) -> NDArray[np.uint64]:
+    return slot.words[: count * WORDS].reshape(-1, WORDS)
 
 
 def batches(of: Ranges) -> Iterator[Ranges]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from agent.engine.cgroup import Tasks
 from agent.memory import policy, watching
-from agent.memory.ranges import NOTHING, Ranges, intersect, subtract, union
+from agent.memory.ranges import NOTHING, Ranges, intersect, ranges, subtract, union
 from agent.memory.tracker import CannotWatch, Look, Tracker
 from agent.memory.ways import SHADOW
 from agent.transfer import pages
 from agent.transfer.frames import Kind
+from agent.transfer.kept import Keeper
+from agent.transfer.page_index import PageIndex
 from agent.transfer.writer import Writer
 
 STANDSTILL_LIMIT_S = (
@@ -29,8 +31,12 @@ STANDSTILL_LIMIT_S = (
 class Precopy:
     """One container's memory on its way. `way`: a key of watching.WAYS, or "" where nothing is sent ahead."""
 
-    def __init__(self, writer: Writer, freezer: Path, way: str) -> None:
+    def __init__(
+        self, writer: Writer, freezer: Path, way: str, *, kept: PageIndex | None = None, keeper: Keeper | None = None
+    ) -> None:
         self._writer, self._tasks, self._way = writer, Tasks(freezer), way
+        self._kept, self._keeper = kept or PageIndex(), keeper
+        self._owed: dict[int, Ranges] = {}  # by pid inside the container: what the target asked for after a round
         self._trackers: dict[int, Tracker] = {}  # by pid on this host
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
         self._clean: dict[int, Ranges] = {}  # by pid on this host: what the target has and was not written since
@@ -42,17 +48,17 @@ class Precopy:
         *,
         max_downtime_s: float,
         max_rounds: int,
-        confirm: Callable[[], object],
+        confirm: Callable[[], Mapping[str, Any]],
         progress: Callable[[Mapping[str, Any]], None],
     ) -> dict[str, Any]:
-        """Send rounds until the policy says freeze. `confirm` waits until the target has taken a round. Returns facts."""
+        """Send rounds until the policy says freeze. `confirm` waits for the target's answer to a round. Returns facts."""
         rounds: list[policy.Round] = []
         verdict = policy.Verdict(freeze=True, why="nothing is sent ahead", predicted_s=0.0)
         while self._way:
             began, before = time.monotonic(), self._writer.sent_bytes
             page_count = self.send_round()
             self._writer.send_json(Kind.ROUND, {"round": len(rounds) + 1})
-            confirm()
+            self._owe(confirm().get("lacking", {}))
             rounds.append(policy.Round(sent_bytes=self._writer.sent_bytes - before, took_s=time.monotonic() - began))
             verdict = policy.judge(rounds, max_downtime_s=max_downtime_s, max_rounds=max_rounds)
             last = rounds[-1]
@@ -92,6 +98,23 @@ class Precopy:
         """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
         return self._sender(task, pid).send(self.lacking(pid, wanted), exact=True)[0]
 
+    def send_again(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> int:
+        """Frozen: what the target says it has not, though it was named as known. Returns pages sent."""
+        count = 0
+        for task, runs in lacking.items():
+            sender = self._senders[int(task)]
+            sender.distrust(ranges(runs))
+            count += sender.send(ranges(runs), exact=True)[0]
+        return count
+
+    def _owe(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """As send_again, in the next round, or in the freeze: these pages are not clean."""
+        for task, runs in lacking.items():
+            sender, wrong = self._senders[int(task)], ranges(runs)
+            sender.distrust(wrong)
+            self._owed[int(task)] = union(self._owed.get(int(task), NOTHING), wrong)
+            self._clean[sender.pid] = subtract(self._clean.get(sender.pid, NOTHING), wrong)
+
     def lacking(self, pid: int, wanted: Ranges) -> Ranges:
         """After the last look: what of `wanted` the target has not, or not as it is."""
         return subtract(wanted, self._clean.get(pid, NOTHING))
@@ -123,7 +146,7 @@ class Precopy:
                     self._give_up(pid, str(exc) if isinstance(exc, CannotWatch) else "")
                     continue
                 self._account(pid, look)
-                looks.append((task, pid, look.written))
+                looks.append((task, pid, union(look.written, self._owed.pop(task, NOTHING))))
         count = 0
         for task, pid, written in looks:
             sender = self._sender(task, pid)
@@ -172,7 +195,9 @@ class Precopy:
         if sender is None or sender.pid != pid:
             self._gone += sender.skipped if sender else Counter()
             held = sender.held if sender else NOTHING  # of a process that had this pid before
-            sender = self._senders[task] = pages.PageSender(self._writer, task, pid, self._note, held)
+            sender = self._senders[task] = pages.PageSender(
+                self._writer, task, pid, self._note, held, kept=self._kept.task(task), keeper=self._keeper
+            )
         return sender
 
     def _note(self, pid: int, addresses: NDArray[np.uint64], words: NDArray[np.uint64]) -> None:

@@ -23,6 +23,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
+from agent.transfer import kept
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -43,6 +44,7 @@ class Plan:
     received: str
     pycriu_path: str
     lazy: bool
+    kept: str = ""  # what is here of an earlier move of the container; "" = nothing
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -54,7 +56,8 @@ class Receiver:
 
     def __init__(self, plan: Plan, rx_fd: int, tx_fd: int) -> None:
         self._plan, self._reader, self._tx = plan, Reader(rx_fd), tx_fd
-        self._memory = MemoryStore(Path(plan.memory_dir))
+        self._kept = kept.opened(plan.kept)
+        self._memory = MemoryStore(Path(plan.memory_dir), self._kept)
         self._trees = [TreeTarget(Path(root)) for root in plan.roots]
         self._store = ImageStore(Path(plan.store))
         self._pycriu = images.load(
@@ -128,7 +131,7 @@ class Receiver:
         elif frame.kind == Kind.HELLO:
             self._hello(frame.json())
         elif frame.kind == Kind.ROUND:
-            say(self._tx, {"ok": True})
+            say(self._tx, {"ok": True, "lacking": self._memory.lacking()})
         elif frame.kind == Kind.DONE:
             self._done(frame.json())
 
@@ -145,7 +148,8 @@ class Receiver:
             )
         if said.get("migration") != self._plan.migration:
             raise TransferError("the stream belongs to another move")
-        say(self._tx, {"ok": True})
+        index = self._kept.index.packed(places=False) if self._kept and said.get("kept") else b""
+        say(self._tx, {"ok": True, "kept_bytes": len(index)}, index)
 
     def _take_layer(self, frame: Frame) -> None:
         if self._layer is None:  # the first frame names it
@@ -179,6 +183,9 @@ class Receiver:
         """Everything is here: check it, make it ready for the restore, say so."""
         if said.get("digest") != self._reader.digest:
             raise TransferError("what arrived is not what was sent: the digests differ")
+        if lacking := self._memory.lacking():
+            say(self._tx, {"ok": True, "lacking": lacking})  # another DONE comes when it is here
+            return
         if said.get("tree_digests") != [tree.finish() for tree in self._trees]:
             raise TransferError("the files on the target differ from the source's: the digests differ")
         images_dir = Path(self._plan.images_dir)

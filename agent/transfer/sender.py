@@ -25,6 +25,8 @@ from agent.transfer import codec_choice, commands, pages, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
+from agent.transfer.kept import Keeper
+from agent.transfer.page_index import PageIndex
 from agent.transfer.precopy import Precopy
 from agent.transfer.writer import Writer
 
@@ -44,6 +46,8 @@ class Sender:
         self._trees: dict[int, TreeSource] = {}
         self._bandwidth = Bandwidth()
         self._precopy: Precopy | None = None
+        self._kept = PageIndex()  # what the target has of an earlier move
+        self._keeper: Keeper | None = None
         self._pycriu: Any = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
@@ -55,6 +59,7 @@ class Sender:
             "precopy": self._precopy_rounds,
             "look": self._last_look,
             "final": self._final,
+            "keep": self._keep,
         }
         return {name: self._explained(handler) for name, handler in handlers.items()}
 
@@ -83,6 +88,8 @@ class Sender:
             self._tunnel.close()
         if self._writer:
             self._writer.close()
+        if self._keeper:
+            self._keeper.close()
 
     # ------------------------------------------------------------ tunnel
 
@@ -107,8 +114,14 @@ class Sender:
         self._writer.label = "images"
         self._answers = Answers(self._tunnel.rx_fd)
         began = time.monotonic()
-        self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"]})
-        self._answer()
+        self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"], "kept": True})
+        index = self._answers.read_exactly(int(self._answer()["kept_bytes"]))
+        if index:
+            self._kept = PageIndex.unpacked(index, places=False)
+            for counts in (self._writer.sent.raw, self._writer.sent.wire, self._writer.sent.codecs):
+                counts["none" if counts is self._writer.sent.codecs else "kept_index"] += len(index)
+        if command["keep_bytes"]:
+            self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
         return {
             "connect_s": self._tunnel.connect_s,
             "round_trip_s": time.monotonic() - began,
@@ -142,7 +155,7 @@ class Sender:
         writer.send_json(Kind.ROUND, {})
         self._answer()
         layer_bytes = writer.sent_bytes - before
-        self._precopy = Precopy(writer, Path(command["freezer"]), command["tracker"])
+        self._precopy = self._memory(Path(command["freezer"]), command["tracker"])
         memory = self._precopy.run(
             max_downtime_s=command["max_downtime_s"],
             max_rounds=command["max_rounds"],
@@ -184,10 +197,15 @@ class Sender:
                 part("writable_layer", "volumes")
         if len(command["roots"]) > 1:
             part("volumes", "volumes")
-        writer.label = "images"
         digests = [tree.digest() for _, tree in sorted(self._trees.items())]
-        writer.send(Kind.DONE, lambda digest: json.dumps({"digest": digest, "tree_digests": digests}).encode())
-        answer = self._answer()
+        while True:
+            writer.label = "images"
+            writer.send(Kind.DONE, lambda digest: json.dumps({"digest": digest, "tree_digests": digests}).encode())
+            answer = self._answer()
+            if not (lacking := answer.get("lacking")):
+                break
+            writer.label = "memory"
+            page_count += self._precopy.send_again(lacking) if self._precopy else 0
         marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
         writer.flush()  # what is in the books of the last frame
         return {
@@ -202,10 +220,18 @@ class Sender:
             "digest": answer["digest"],
         }
 
+    def _keep(self, command: Command, progress: Progress) -> Facts:
+        """The container has left: make what was kept beside its move ready for the day it comes back."""
+        del command, progress
+        return {"kept_bytes": self._keeper.finish() if self._keeper else 0}
+
+    def _memory(self, freezer: Path, way: str) -> Precopy:
+        return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper)
+
     def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
         here = pages.tasks_by_inner_pid(pids)
         if self._precopy is None:
-            self._precopy = Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
+            self._precopy = self._memory(Path("/"), "")  # nothing was sent ahead
         precopy = self._precopy
         page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):

@@ -29,7 +29,7 @@ from agent.transfer.codec_choice import Choice
 from agent.transfer.codecs import Codec
 from agent.transfer.frames import FRAME_BYTES, HEADER, MAGIC, Kind, write_all
 
-SLOTS = 8  # buffers of one frame each: what is read ahead of the link
+SLOTS = 10  # buffers of one frame each: what is read ahead of the link, and of the disk (kept.py)
 _QUEUE = 16  # frames; those that are not of memory carry their own megabyte
 # What may be packed. The rest is small, or named by content that is packed already.
 _PACKED = frozenset({Kind.LAYER, Kind.TREE, Kind.MEMORY, Kind.FILE_DATA})

@@ -105,7 +105,7 @@ def sender(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     made = Sender(tmp_path)
     command = {"pycriu_path": str(criu.locate().pycriu_path), "migration": "abc"}
     command |= dict.fromkeys(("certificate", "address", "port", "user", "host_keys"), "")
-    command |= {"compress": "none", "bandwidth": 0}
+    command |= {"compress": "none", "bandwidth": 0, "keep": "", "keep_bytes": 0}
     made.handlers()["open"](command, lambda _facts: None)
     return made
 
