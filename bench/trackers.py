@@ -124,6 +124,8 @@ def case(way: str, seed: int, statistics: Statistics) -> None:
             target.end()
         statistics.cases += 1
         statistics.tasks += len(here)
+        if lacking := target.store.lacking():  # what was named as known, or sent as a difference, and was not so
+            statistics.wrong.append(f"{way}, seed {seed}: the target asks for {lacking}")
         theirs = any(_has_userfaultfd(pid) for pid in here.values())
         for task, pid in here.items():
             if not theirs and "uw" in _flags(pid):

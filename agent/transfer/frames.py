@@ -11,6 +11,8 @@ what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, 
     FILE     JSON name and size, then FILE_DATA       ROUND               JSON: the end of something countable
     KEPT     pages of `task` that the target has of an earlier move: xxh3_128 of their content, then their ranges
     SAME     as KEPT: pages that it has of this move already, in their present version
+    BASE     as KEPT, of the content that the next DELTA leads to
+    DELTA    what of those pages has changed: their content is what the target has, XOR this
     DONE     JSON with the digest of everything since HELLO
     (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
     Ranges are pairs of u64, start and end.)
@@ -65,6 +67,8 @@ class Kind(enum.IntEnum):
     RUNS = 11
     KEPT = 12
     SAME = 13
+    BASE = 14
+    DELTA = 15
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from agent.criu import images
@@ -33,6 +34,7 @@ class MemoryStore:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory = directory
         self._files: dict[int, int] = {}
+        self._base: tuple[bytes, list[tuple[int, int]]] = b"", []  # of the DELTA that comes next
         self._kept = kept
         self._lacking: dict[int, list[tuple[int, int]]] = {}
         self._buffer = memoryview(bytearray(FRAME_BYTES))
@@ -49,6 +51,10 @@ class MemoryStore:
             self.zero(frame.task, frame.ranges())
         elif frame.kind in (Kind.KEPT, Kind.SAME):
             self._take_known(frame.kind, frame.task, bytes(frame.payload[:16]), frame.ranges(after=16))
+        elif frame.kind == Kind.BASE:
+            self._base = bytes(frame.payload[:16]), frame.ranges(after=16)
+        elif frame.kind == Kind.DELTA:
+            self._take_delta(frame.task, frame.payload)
         else:
             return False
         return True
@@ -59,15 +65,25 @@ class MemoryStore:
         return found
 
     def _take_known(self, kind: Kind, task: int, digest: bytes, runs: Sequence[tuple[int, int]]) -> None:
-        for start, end in runs:
-            _check(start, end - start)
-        if sum(end - start for start, end in runs) > FRAME_BYTES:
-            raise TransferError("a frame names more pages than a frame can hold")
+        _check_named(runs)
         data = self._read_kept(task, runs) if kind == Kind.KEPT else self._read(task, runs)
         if data is None or xxhash.xxh3_128_digest(data) != digest:
             self._lacking.setdefault(task, []).extend(runs)
         elif kind == Kind.KEPT:
             self.write(task, runs, data)
+
+    def _take_delta(self, task: int, changes: memoryview) -> None:
+        (digest, runs), self._base = self._base, (b"", [])
+        _check_named(runs)
+        base = self._read(task, runs)
+        if len(base) != len(changes):
+            raise TransferError(f"{len(changes)} bytes of changes came for {len(base)} bytes of pages")
+        words = np.frombuffer(base, np.uint64)  # of our buffer: changed in place
+        np.bitwise_xor(words, np.frombuffer(changes, np.uint64), out=words)
+        if xxhash.xxh3_128_digest(base) != digest:
+            self._lacking.setdefault(task, []).extend(runs)
+        else:
+            self.write(task, runs, base)
 
     def _read_kept(self, task: int, runs: Sequence[tuple[int, int]]) -> memoryview | None:
         return self._kept.read(task, page_addresses(ranges(runs))) if self._kept else None
@@ -166,6 +182,13 @@ def _copy_memory(memory: int, start: int, end: int, out: int) -> None:
         if not data:  # past the end of the file: zero pages that were never sent
             data = bytes(min(_COPY_BYTES, end - start))
         start += os.write(out, data)  # less than asked on a file system that is nearly full
+
+
+def _check_named(runs: Sequence[tuple[int, int]]) -> None:
+    for start, end in runs:
+        _check(start, end - start)
+    if sum(end - start for start, end in runs) > FRAME_BYTES:
+        raise TransferError("a frame names more pages than a frame can hold")
 
 
 def _check(address: int, size: int) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from agent.linux import process_memory
 from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, total_bytes, union
-from agent.transfer import page_digest
+from agent.transfer import codecs, page_digest
+from agent.transfer.delta import Shadow, TaskShadow
 from agent.transfer.frames import FRAME_BYTES, Kind
 from agent.transfer.kept import Keeper
 from agent.transfer.page_digest import Digests
@@ -35,7 +36,8 @@ class PageSender:
     whole pages as they are sent, zero or not, and the address of each.
 
     `held`: whatever the target has any version of, from before too, when the task was another process. `kept`: what the target has
-    of an earlier move. `keeper`: keeps what is read here for the next one.
+    of an earlier move. `keeper`: keeps what is read here for the next one. `shadow`: room for
+    pages that are sent again and again; None = they are always sent whole.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class PageSender:
         *,
         kept: TaskPages | None = None,
         keeper: Keeper | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._writer, self.task, self.pid, self._on_read = writer, task, pid, on_read
         self.held = held
         self._kept, self._keeper = kept or TaskPages(), keeper
+        self._shadow = TaskShadow(shadow) if shadow else None
         self._sent = TaskPages()  # in earlier rounds: pages are written that do not change
         self.skipped: Counter[str] = Counter()  # bytes that were not sent, by reason
 
@@ -93,6 +97,8 @@ class PageSender:
         if not zero.any():
             return self._send_pages(slot, addresses, digests, frozen=frozen)
         zeros.append(to_ranges(addresses[zero]))
+        if self._shadow:
+            self._shadow.forget(addresses[zero])
         self.skipped["zero"] += int(zero.sum()) * PAGE
         if zero.all():
             return 0
@@ -108,13 +114,40 @@ class PageSender:
         for kind, there in ((Kind.SAME, same), (Kind.KEPT, kept)):
             if there.any():
                 self._send_known(kind, _pages(slot, len(addresses)), addresses, there)
+        if self._shadow:
+            self._shadow.forget(addresses[kept])
         wanted = ~(same | kept)
         if wanted.all():
-            self._send_memory(slot, addresses)
+            self._send_changed(slot, addresses)
         elif wanted.any():
             with self._some_of(slot, wanted) as rest:
-                self._send_memory(rest, addresses[wanted])
+                self._send_changed(rest, addresses[wanted])
         return int(wanted.sum())
+
+    def _send_changed(self, slot: Slot, addresses: Addresses) -> None:
+        """Pages that the target has not as they are: what changed in them where that is little, else all of them."""
+        again = self._sent.find(addresses)[1]
+        if self._shadow is None or not again.any():
+            self._send_memory(slot, addresses)
+            return
+        pages, changes = _pages(slot, len(addresses)), self._writer.slot()
+        try:
+            little = self._shadow.differences(addresses, pages, again, _pages(changes, len(addresses)))
+            if little.any():
+                self._send_delta(changes, pages[little], addresses[little])
+        finally:
+            changes.release()
+        if not little.any():
+            self._send_memory(slot, addresses)
+        elif not little.all():
+            with self._some_of(slot, ~little) as rest:
+                self._send_memory(rest, addresses[~little])
+
+    def _send_delta(self, changes: Slot, content: NDArray[np.uint64], addresses: Addresses) -> None:
+        digest = xxhash.xxh3_128_digest(content.data.cast("B"))
+        self._writer.send(Kind.BASE, digest + to_ranges(addresses).tobytes(), task=self.task)
+        view = changes.view[: len(addresses) * PAGE]
+        self._writer.send(Kind.DELTA, view, task=self.task, slot=changes, setting=codecs.FIXED["lz4"])
 
     def _send_known(self, kind: Kind, pages: NDArray[np.uint64], addresses: Addresses, there: Mask) -> None:
         """Name pages that the target has; it compares the digest of what it has, and asks for them if that is something else."""
@@ -145,6 +178,8 @@ class PageSender:
         addresses = page_addresses(wrong)
         self._sent.forget(addresses)
         self._kept.forget(addresses)
+        if self._shadow:
+            self._shadow.forget(addresses)
 
     def _send_zeros(self, zeros: Ranges) -> None:
         for at in range(0, len(zeros), FRAME_BYTES // 16):

@@ -18,6 +18,7 @@ from agent.memory.ranges import NOTHING, Ranges, intersect, ranges, subtract, un
 from agent.memory.tracker import CannotWatch, Look, Tracker
 from agent.memory.ways import SHADOW
 from agent.transfer import pages
+from agent.transfer.delta import Shadow
 from agent.transfer.frames import Kind
 from agent.transfer.kept import Keeper
 from agent.transfer.page_index import PageIndex
@@ -29,13 +30,23 @@ STANDSTILL_LIMIT_S = (
 
 
 class Precopy:
-    """One container's memory on its way. `way`: a key of watching.WAYS, or "" where nothing is sent ahead."""
+    """One container's memory on its way. `way`: a key of watching.WAYS, or "" where nothing is sent ahead. `deltas`: a page
+    that is sent again may go as what has changed in it.
+    """
 
     def __init__(
-        self, writer: Writer, freezer: Path, way: str, *, kept: PageIndex | None = None, keeper: Keeper | None = None
+        self,
+        writer: Writer,
+        freezer: Path,
+        way: str,
+        *,
+        kept: PageIndex | None = None,
+        keeper: Keeper | None = None,
+        deltas: bool = True,
     ) -> None:
         self._writer, self._tasks, self._way = writer, Tasks(freezer), way
         self._kept, self._keeper = kept or PageIndex(), keeper
+        self._shadow = Shadow() if deltas else None
         self._owed: dict[int, Ranges] = {}  # by pid inside the container: what the target asked for after a round
         self._trackers: dict[int, Tracker] = {}  # by pid on this host
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
@@ -196,7 +207,14 @@ class Precopy:
             self._gone += sender.skipped if sender else Counter()
             held = sender.held if sender else NOTHING  # of a process that had this pid before
             sender = self._senders[task] = pages.PageSender(
-                self._writer, task, pid, self._note, held, kept=self._kept.task(task), keeper=self._keeper
+                self._writer,
+                task,
+                pid,
+                self._note,
+                held,
+                kept=self._kept.task(task),
+                keeper=self._keeper,
+                shadow=self._shadow,
             )
         return sender
 

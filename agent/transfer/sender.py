@@ -48,6 +48,7 @@ class Sender:
         self._precopy: Precopy | None = None
         self._kept = PageIndex()  # what the target has of an earlier move
         self._keeper: Keeper | None = None
+        self._deltas = True
         self._pycriu: Any = None
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
@@ -120,6 +121,7 @@ class Sender:
             self._kept = PageIndex.unpacked(index, places=False)
             for counts in (self._writer.sent.raw, self._writer.sent.wire, self._writer.sent.codecs):
                 counts["none" if counts is self._writer.sent.codecs else "kept_index"] += len(index)
+        self._deltas = command["compress"] != "none"  # who wants nothing packed does not want to pay for this either
         if command["keep_bytes"]:
             self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
         return {
@@ -226,7 +228,7 @@ class Sender:
         return {"kept_bytes": self._keeper.finish() if self._keeper else 0}
 
     def _memory(self, freezer: Path, way: str) -> Precopy:
-        return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper)
+        return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas)
 
     def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
         here = pages.tasks_by_inner_pid(pids)

@@ -26,7 +26,7 @@ import xxhash
 from agent.transfer import codec_choice, codecs
 from agent.transfer.bandwidth import PIECE_BYTES, Bandwidth
 from agent.transfer.codec_choice import Choice
-from agent.transfer.codecs import Codec
+from agent.transfer.codecs import Codec, Setting
 from agent.transfer.frames import FRAME_BYTES, HEADER, MAGIC, Kind, write_all
 
 SLOTS = 10  # buffers of one frame each: what is read ahead of the link, and of the disk (kept.py)
@@ -127,8 +127,10 @@ class Writer:
         address: int = 0,
         size: int = 0,
         slot: Slot | None = None,
+        setting: Setting | None = None,
     ) -> None:
         """Queue one frame. A memoryview of `slot` is read later, any other is copied now; a function gets the digest of all before.
+        `setting`: how this one is packed, whatever the choice is.
 
         Raises BrokenStream when the other side is gone; of the frames before this one, too.
         """
@@ -136,8 +138,8 @@ class Writer:
         if isinstance(payload, memoryview) and slot is None:
             payload = bytes(payload)
         packed = None
-        if kind in _PACKED and not callable(payload):
-            setting = self._choice.setting()
+        if (kind in _PACKED or setting) and not callable(payload):
+            setting = setting or self._choice.setting()
             if setting.codec != Codec.NONE and len(payload) >= codecs.SMALLEST_BYTES:
                 packed = self._pool.submit(codecs.encode, setting, payload)
         if slot is not None:
@@ -190,7 +192,7 @@ class Writer:
     def _write(self, item: _Item) -> None:
         raw = item.body(self._digest.hexdigest()) if callable(item.body) else item.body
         codec, body = (Codec.NONE, raw) if item.packed is None else item.packed.result()
-        if item.packed is not None:
+        if item.packed is not None and item.kind != Kind.DELTA:
             self._choice.packed(len(raw), len(body))
         size = item.size if codec == Codec.NONE else len(raw)
         check = xxhash.xxh3_64_intdigest(raw)
@@ -201,7 +203,7 @@ class Writer:
         self.sent_bytes += wire
         self.sent.raw[item.label] += len(raw)
         self.sent.wire[item.label] += wire
-        self.sent.codecs[codec.name.lower()] += wire
+        self.sent.codecs[("delta, " if item.kind == Kind.DELTA else "") + codec.name.lower()] += wire
         began = time.monotonic()
         waited = self._drip(header, body) if self._bandwidth.rate else 0.0
         if not waited:
