@@ -29,6 +29,15 @@ def write(path: Path, data: str | bytes, *, mode: int = 0o600, durable: bool = T
         sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make what write() wrote without `durable` durable, but for its name: sync_directory() follows."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in `path` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

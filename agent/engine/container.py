@@ -120,7 +120,10 @@ class Engine:
         if spec.init and not arriving:
             reaper.check()
         self.try_limits(spec)
+        if not arriving:
+            self._supervisor.pool.hurry_cgroups()  # its start may follow
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
+        wait_for_disk = self.store.begin_sync(spec.id)
         made: list[str] = []
         try:
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
@@ -137,6 +140,7 @@ class Engine:
                 mounted.make_sources(spec)
                 self.volumes.refuse_moving(spec, lambda user: self.store.record(user.id).migration_id)
                 made = self.volumes.ensure(spec)
+            wait_for_disk()
             self.store.finish(spec.id)
         except (AgentError, OSError):
             self.store.delete(spec.id)
@@ -173,6 +177,7 @@ class Engine:
         """Run it. Raises WrongState, ContainerStartError with the step that failed (exit code 127 or 126 is then
         stored when the program could not be run), NetworkError; the container is not running then.
         """
+        self._supervisor.pool.hurry_cgroups()
         self.settled(container_id)
         self.visits.settle(container_id)
         with self.store.lock(container_id):
@@ -381,7 +386,7 @@ class Engine:
             try:
                 if self.store.unfinished(entry.name):
                     log.warning("container %s is half made or half removed: removing it", entry.name)
-                    self.delete(entry.name, volumes=(entry / "spec.json").exists())
+                    self.delete(entry.name, volumes=self.store.has_spec(entry.name))
                 else:
                     with self.store.lock(entry.name):
                         self._recover(entry.name)

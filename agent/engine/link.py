@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.linux import namespaces
 from agent.linux.rtnetlink import Neighbour, RouteSocket
 
+LOOPBACK = 1  # the index of lo in every network namespace (include/linux/if.h)
 _LISTEN = "0A"  # include/net/tcp_states.h
 
 
@@ -53,20 +54,23 @@ def tell_bridge(plan: LinkPlan) -> None:
 
 
 def furnish(plan: LinkPlan, pid: int) -> None:
-    """Give the new network namespace of `pid` lo and eth0: at a start and in a restore alike. `plan.peer`: what becomes eth0
-    (a start has made it there already).
-    """
+    """In a restore: give the new network namespace of `pid` lo and eth0, which is `plan.peer` before."""
     if plan.peer:
         with RouteSocket() as route:
             route.move(route.index(plan.peer), pid, "eth0")
-    with _inside(pid) as inside:
-        inside.set_up(inside.index("lo"))
-        if plan.address:
-            eth0 = inside.index("eth0")
-            inside.add_address(eth0, plan.address)
-            inside.set_up(eth0)
-            if plan.gateway:
-                inside.add_default_route(eth0, plan.gateway)
+    with open_inside(pid) as inside:
+        inside.set_up(LOOPBACK)
+        configure(plan, inside)
+
+
+def configure(plan: LinkPlan, inside: RouteSocket) -> None:
+    """Its address and route, by a socket that was opened in there: for any process, without a change of namespace."""
+    if plan.address:
+        eth0 = inside.index("eth0")
+        inside.add_address(eth0, plan.address)
+        inside.set_up(eth0)
+        if plan.gateway:
+            inside.add_default_route(eth0, plan.gateway)
 
 
 def unaccepted(pid: int) -> int:
@@ -89,7 +93,7 @@ def unaccepted(pid: int) -> int:
 
 def save_neighbours(pid: int, path: Path) -> None:
     """CRIU does not carry them, and an address that must be asked for first costs the client a second."""
-    with _inside(pid) as inside:
+    with open_inside(pid) as inside:
         names = {link.index: link.name for link in inside.links()}
         path.write_text(
             json.dumps(
@@ -106,7 +110,7 @@ def bring_neighbours(pid: int, path: Path) -> None:
     neighbours = json.loads(path.read_text())
     if not neighbours:
         return
-    with _inside(pid) as inside:
+    with open_inside(pid) as inside:
         indexes = {link.name: link.index for link in inside.links()}
         for each in neighbours:
             if each["dev"] in indexes:
@@ -114,6 +118,6 @@ def bring_neighbours(pid: int, path: Path) -> None:
                 inside.replace_neighbour(Neighbour(index=indexes[each["dev"]], address=each["dst"], mac=mac))
 
 
-def _inside(pid: int) -> RouteSocket:
+def open_inside(pid: int) -> RouteSocket:
     with namespaces.network_of(pid):
         return RouteSocket()

@@ -31,7 +31,7 @@ from agent.engine.monitor_clients import Client, Handler, Message, Server
 from agent.engine.monitor_start import Birth
 from agent.engine.monitor_stdio import ContainerEnds, Stdio
 from agent.errors import AgentError
-from agent.linux import keyring, mounts, process
+from agent.linux import keyring, mounts, namespaces, process
 
 IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
@@ -56,6 +56,7 @@ class Monitor:
         self.status_extras: dict[str, Any] = {}  # more fields of `status`, for those who add commands
         self.on_init_exit: Callable[[int], None] = self.finish  # a dump that has been committed replaces it
         self.commands: dict[str, Handler] = {
+            "make-init": self._make_init,
             "become": self._become,
             "create": self._create,
             "start": self._start,
@@ -247,12 +248,36 @@ class Monitor:
         except AgentError as exc:
             client.fail(request, name, 0, exc.message)
 
+    def _make_init(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Have an init that suits a container with these namespaces, and what of its network is every container's: lo, and a socket
+        for the rest of it.
+        """
+        flags = int(request.get("flags", init.AHEAD))
+        birth = self._birth
+        if birth is None or birth.over or birth.flags != flags:
+            if birth:
+                birth.discard()
+            self._birth = birth = Birth(self.loop, flags)
+        if not (pid := birth.pid()):
+            client.fail(request, *birth.why())
+            return
+        if not flags & namespaces.CLONE_NEWNET:
+            client.answer(request, pid=pid)
+            return
+        sysctls.apply_defaults(pid)
+        with link.open_inside(pid) as inside:
+            inside.set_up(link.LOOPBACK)
+            client.answer(request, [inside.fileno()], pid=pid)  # nobody else is here yet: it is sent at once
+
     def _become(self, client: Client, request: Message, _fds: list[int]) -> None:
         """The monitor of the container whose runtime directory this is: from now on others find it there."""
         if self._runtime_dir:
             client.fail(request, "become", errno.EBUSY, f"this is the monitor of {self._runtime_dir}")
             return
-        directory = Path(request["runtime_dir"])
+        self._live_at(Path(request["runtime_dir"]))
+        client.answer(request, pid=self._birth.pid() if self._birth else 0)
+
+    def _live_at(self, directory: Path) -> None:
         words = os.open(directory / "monitor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.dup2(words, 2)
         os.close(words)
@@ -260,7 +285,6 @@ class Monitor:
         atomic.write(directory / "monitor.pid", f"{os.getpid()}\n", durable=False)  # of no use after a power cut
         self._runtime_dir = directory
         process.show_argument(NOBODYS, str(directory))
-        client.answer(request, pid=self._birth.pid() if self._birth else 0)
 
     def _create(self, client: Client, request: Message, _fds: list[int]) -> None:
         if self.state != "idle":
@@ -279,7 +303,7 @@ class Monitor:
                 self.stdio.take_terminal(self._birth.terminal)
             self.state = "created"
             self.watch_init(pid)
-            client.answer(request, pid=pid)
+            client.answer(request, self.stdio.read_ends(), pid=pid)
 
         root = -1
         try:
@@ -303,6 +327,11 @@ class Monitor:
         os.close(root)
         if self.stdio:
             self.stdio.close_container_ends()
+        if "runtime_dir" in request and self.state == "creating" and self._runtime_dir is None:
+            try:  # while init makes its mounts
+                self._live_at(Path(request["runtime_dir"]))
+            except OSError as exc:
+                failed("become", exc.errno or 0, str(exc))
 
     def _start(self, client: Client, request: Message, _fds: list[int]) -> None:
         if self.state != "created" or self._birth is None:
@@ -321,18 +350,10 @@ class Monitor:
             self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
 
         try:
-            if not self.plan.get("host_network"):
-                sysctls.apply_defaults(self.pid)
             sysctls.apply(self.pid, self.plan.get("sysctls", {}))
         except OSError as exc:
             client.fail(request, "sysctl", exc.errno or 0, exc.strerror or str(exc))
             return
-        if "link" in request:
-            try:
-                link.furnish(link.LinkPlan(**request["link"]), self.pid)
-            except OSError as exc:
-                client.fail(request, "network", exc.errno or 0, exc.strerror or str(exc))
-                return
         self._birth.start(running=running, failed=failed)
 
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:

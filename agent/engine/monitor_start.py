@@ -55,11 +55,16 @@ class Birth:
             self._channel.setblocking(False)
         return self._pid
 
+    def why(self) -> tuple[str, int, str]:
+        """Of one whose pid() is 0: step, errno, text."""
+        return self._error or ("init", 0, "ended without a word")
+
     def map_ids(self, base: int, count: int) -> int:
         """Before create(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
         pid = self.pid()
         if not pid:
-            raise OSError(0, "{0}: {2}".format(*self._error) if self._error else "init ended without a word")
+            step, _, text = self.why()
+            raise OSError(0, f"{step}: {text}")
         namespaces.write_id_maps(pid, base, count)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -69,7 +74,7 @@ class Birth:
         """Make init the container's, whose root is the descriptor `root`. The descriptors stay the caller's."""
         self._on_ready, self._on_failed = ready, failed
         if not self.pid():
-            self._fail(*self._error or ("init", 0, "ended without a word"))
+            self._fail(*self.why())
             return
         try:
             admit(plan, self._pid, stdio)

@@ -2,18 +2,19 @@
 
     host: vm<id> on the bridge ═══ container: eth0 (made under the name vp<id> where CRIU is to take it in)
 
-The agent stays in its own namespaces: the container's end is born in the container's, and furnished by its monitor (link.py).
+The agent stays in its own namespaces: the container's end is born in the container's, and configured by a socket that the monitor
+opened in there.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
 
+from agent.engine import link
 from agent.engine.link import LinkPlan
 from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
@@ -48,14 +49,19 @@ def host_index(container_id: str) -> int:
     return 1 << 28 | int(container_id[:7], 16)
 
 
-def attach(spec: ContainerSpec, pid: int, bridge: str) -> None:
+def attach(spec: ContainerSpec, pid: int, bridge: str, inside: RouteSocket) -> None:
     """Make the container's pair, unless spec.network.address is "": one end on the bridge, up; the other eth0 in the network
-    namespace of `pid`, which its monitor furnishes then (link.furnish of inside_plan).
+    namespace of `pid`, with its address and route. `inside`: opened in there.
 
     A pair that an earlier attempt left goes first. Raises NetworkError; what was made then goes with the namespace.
     """
-    if spec.network.address:
-        _make_pair(spec, bridge, "eth0", pid=pid)
+    if not spec.network.address:
+        return
+    _make_pair(spec, bridge, "eth0", pid=pid)
+    try:
+        link.configure(link_plan(spec, bridge), inside)
+    except OSError as exc:
+        raise NetworkError(f"cannot connect container {spec.name}: {exc.strerror}") from exc
 
 
 def prepare_peer(spec: ContainerSpec, bridge: str) -> str:
@@ -87,11 +93,6 @@ def may_change(spec: ContainerSpec) -> bool:
     return "CAP_NET_ADMIN" in spec.capabilities
 
 
-def inside_plan(spec: ContainerSpec, bridge: str) -> LinkPlan:
-    """What the monitor of a container that starts gives its network namespace, where attach() has made eth0."""
-    return dataclasses.replace(link_plan(spec, bridge), peer="")
-
-
 def link_plan(spec: ContainerSpec, bridge: str) -> LinkPlan:
     """What the monitor needs to handle the container's link during a move."""
     network = spec.network
@@ -116,8 +117,8 @@ def uplinks(bridge: str, uplink: str = "") -> list[str]:
             links = route.links()
     except OSError as exc:
         raise NetworkError(f"cannot list the ports of bridge {bridge}: {exc.strerror}") from exc
-    index = next((link.index for link in links if link.name == bridge), 0)
-    return [link.name for link in links if index and link.master == index and not link.name.startswith(("vm", "vp"))]
+    index = next((one.index for one in links if one.name == bridge), 0)
+    return [one.name for one in links if index and one.master == index and not one.name.startswith(("vm", "vp"))]
 
 
 def announce(interfaces: Sequence[str], mac: str, address: str) -> None:
@@ -163,8 +164,8 @@ def _make_pair(spec: ContainerSpec, bridge: str, peer: str, *, pid: int = 0) -> 
     host, mac = host_end(spec.id), bytes.fromhex(spec.network.mac.replace(":", ""))
     with RouteSocket() as route:
         its_bridge = _bridge(route, bridge)
-        try:
-            _remove(route, host)
+
+        def add() -> None:
             route.add_pair(
                 host,
                 index=host_index(spec.id),
@@ -174,6 +175,15 @@ def _make_pair(spec: ContainerSpec, bridge: str, peer: str, *, pid: int = 0) -> 
                 peer_pid=pid,
                 master=its_bridge.index if pid else 0,
             )
+
+        try:
+            try:
+                add()
+            except OSError as exc:
+                if exc.errno not in (errno.EEXIST, errno.EBUSY):
+                    raise
+                _remove(route, host)  # an earlier attempt's
+                add()
         except OSError as exc:
             raise NetworkError(f"cannot connect container {spec.name} to bridge {bridge}: {exc.strerror}") from exc
 

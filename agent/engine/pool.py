@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from agent.engine.launch import ContainerStartError
 from agent.engine.monitor import NOBODYS
 from agent.errors import AgentError
 from agent.linux import process
+from agent.linux.rtnetlink import RouteSocket
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 FORK_LIMIT_S = 60.0  # a host under load starts a Python in 20 s, it was seen
@@ -71,16 +73,27 @@ class MonitorProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class Idle:
-    """A monitor that has not been told what for. `connection`: to it, as its first client."""
+    """A monitor that has not been told what for. `connection`: to it, as its first client; `pid`, `start_ticks`: of its init, which has
+    the namespaces init.AHEAD; `inside`: a socket of init's network.
+    """
 
     process: MonitorProcess
     connection: socket.socket
+    pid: int
+    start_ticks: int
+    inside: RouteSocket
 
     def alive(self) -> bool:
         readable, _, _ = select.select([self.connection], [], [], 0)
-        return not readable and not self.process.wait(0)  # it says nothing unasked: that is its end
+        if readable or self.process.wait(0):  # it says nothing unasked: that is its end
+            return False
+        try:
+            return process.start_ticks(self.pid) == self.start_ticks
+        except OSError:
+            return False  # its init was killed
 
     def close(self) -> None:
+        self.inside.close()
         self.connection.close()
         self.process.forget()
 
@@ -99,6 +112,7 @@ class Pool:
         self._zygote: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._taken = 0.0  # monotonic: the last time
+        self._hurrying = ThreadPoolExecutor(1, "cgroups")
         self._closed = False
         self._filler: threading.Thread | None = None
 
@@ -120,6 +134,16 @@ class Pool:
             if idle.alive():
                 return idle
             idle.close()  # killed while it waited
+
+    def hurry_cgroups(self) -> None:
+        """Somebody is about to move a task into a cgroup: have the kernel get ready for it, meanwhile.
+
+        The first to change cgroups after a while waits until every CPU has passed through the scheduler (cgroup_threadgroup_rwsem, whose
+        readers pay nothing: kernel/rcu/sync.c), 7 to 16 ms; others do not for as long again. So the zygote is put where it is.
+        """
+        zygote = self._zygote
+        if self._cgroup is not None and zygote is not None and not self._closed:
+            self._hurrying.submit(_move_into, self._cgroup.freezer, zygote.pid)
 
     def close(self) -> None:
         """The agent ends: the zygote and the idle monitors do too, at the end of their connections."""
@@ -182,10 +206,10 @@ class Pool:
             answer, fds = sync.receive(self._channel)
             if answer is None or not fds:
                 raise ConnectionResetError("it has ended" if answer is None else "its monitor has ended")
+            return _prepared(MonitorProcess(int(answer["pid"]), fds[0]), ours)
         except BaseException:
             ours.close()
             raise
-        return Idle(process=MonitorProcess(int(answer["pid"]), fds[0]), connection=ours)
 
     def _spawn_zygote(self) -> None:
         self._end_zygote()
@@ -216,6 +240,35 @@ class Pool:
             self._zygote.kill()  # nothing is lost: it holds nothing, and its monitors do not notice
             self._zygote.wait()
             self._zygote = None
+
+
+def _move_into(directory: Path, pid: int) -> None:
+    with contextlib.suppress(OSError):  # then whoever is to be moved waits
+        (directory / "cgroup.procs").write_text(str(pid))
+
+
+def _prepared(monitor: MonitorProcess, connection: socket.socket) -> Idle:
+    """Raises OSError, ProtocolError: then the monitor is no more."""
+    try:
+        connection.settimeout(FORK_LIMIT_S)
+        sync.send(connection, {"cmd": "make-init"})
+        answer, fds = sync.receive(connection)
+        connection.settimeout(None)
+        if answer is None or not answer.get("ok"):
+            raise ConnectionResetError(
+                f"its monitor is not ready: {answer['text']}" if answer else "its monitor has ended"
+            )
+        pid, inside = int(answer["pid"]), RouteSocket(fds[0])
+        try:
+            ticks = process.start_ticks(pid)
+        except OSError:
+            inside.close()
+            raise
+        return Idle(process=monitor, connection=connection, pid=pid, start_ticks=ticks, inside=inside)
+    except BaseException:
+        monitor.kill()
+        monitor.forget()
+        raise
 
 
 def _last_lines(path: Path) -> str:

@@ -3,9 +3,10 @@
     agent                                          monitor
       a monitor with an init, from the pool
       create ------------------------------------>   maps ids, mounts the root, init makes its mounts
-      meanwhile: state.json, cgroups of init, veth
+      meanwhile: cgroups, state.json, init into
+      its cgroups, its network
       <------------------------------------ pid
-      start, the link ---------------------------->  furnishes the link, init becomes the program
+      start -------------------------------------->  init becomes the program
 
 What has to be on disk is there before the program runs. Called under the container's lock.
 """
@@ -15,14 +16,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from agent.engine import isolation, network
+from agent.engine import init, isolation, network
 from agent.engine.attach import Attachment
 from agent.engine.launch import ContainerStartError
 from agent.engine.spec import ContainerSpec
 from agent.engine.store import Record
-from agent.engine.supervise import Supervisor
+from agent.engine.supervise import Live, Supervisor
 from agent.errors import AgentError
 from agent.linux import process
 
@@ -46,32 +47,22 @@ class Starting:
     def run(self, attachments: Sequence[Attachment], *, restarts: int) -> None:
         """Raises as Engine.start(); then nothing of it stays, and who was to be attached is told."""
         spec, store = self._spec, self._engine.store
-        cgroup = self._engine.cgroup(spec.id)
-        cgroup.create(spec.limits)
-        isolation.restrict(cgroup, spec)
+        runtime_dir = self._supervisor.runtime_dir(spec.id)
         store.forget_exit(spec.id)
         try:
-            live = self._supervisor.spawn(spec.id)
-            assert live.client is not None
-            ahead, created = live.pid, live.client.begin("create", plan=self._told)
-            refused: AgentError | OSError | None = None
+            live = self._supervisor.take(spec.id, init.stage_flags(cast(init.Plan, self._told)))
             try:
-                self._admit(ahead, restarts)  # while the root is mounted
-            except (AgentError, OSError) as exc:
-                refused = exc
-            try:
-                self._engine.ports.publish(spec)  # likewise
+                assert live.client is not None
+                created = live.client.begin("create", plan=self._told, runtime_dir=str(runtime_dir))
+                try:
+                    self._admit(live, restarts)  # while the root is mounted
+                finally:
+                    live.outputs = created().fds  # a refusal of the monitor's says more
             finally:
-                pid = int(created()["pid"])
-            if pid != ahead:  # what was made ahead of need did not suit it, and may have been gone when it was admitted
-                self._admit(pid, restarts)
-            elif refused is not None:
-                raise refused
-            live.hold_outputs()
+                live.forget_inside()
             for attachment in attachments:
-                attachment.connect(self._supervisor.runtime_dir(spec.id))
-            link = {"link": dataclasses.asdict(network.inside_plan(spec, self._bridge))} if self._bridge else {}
-            live.ask("start", **link)
+                attachment.connect(runtime_dir)
+            live.ask("start")
         except (AgentError, OSError) as exc:
             by_program = isinstance(exc, ContainerStartError) and exc.step == "exec"
             # After a failed execve the monitor writes the exit status and ends by itself.
@@ -84,26 +75,32 @@ class Starting:
             self._supervisor.settle(spec.id)
             for attachment in attachments:
                 attachment.end()
-            if isinstance(exc, ContainerStartError) and exc.step == "network":
-                raise network.NetworkError(
-                    f"cannot connect container {spec.name}: {exc.message}", hint=exc.hint
-                ) from exc
             raise
 
-    def _admit(self, pid: int, restarts: int) -> None:
-        """Make `pid` the container's init: on disk, in its cgroups, with a network. Raises AgentError, OSError."""
+    def _admit(self, live: Live, restarts: int) -> None:
+        """Make its init the container's: in state.json, in the cgroups, with a network. Raises AgentError, OSError."""
         spec = self._spec
         record: Record = dataclasses.replace(
             self._before,
-            pid=pid,
-            start_ticks=process.start_ticks(pid),
+            pid=live.pid,
+            start_ticks=process.start_ticks(live.pid),
             started_unix_ns=time.time_ns(),
             paused=False,
             stopped=False,
             restarts=restarts,
         )
-        self._engine.store.write_record(spec.id, record)
-        self._engine.cgroup(spec.id).add(pid)
-        if self._bridge:
+        wait_for_disk = self._engine.store.begin_record(spec.id, record)
+        try:
+            self._enter(live)
+        finally:
+            wait_for_disk()  # before anybody writes another
+
+    def _enter(self, live: Live) -> None:
+        spec, cgroup = self._spec, self._engine.cgroup(self._spec.id)
+        cgroup.create(spec.limits)
+        isolation.restrict(cgroup, spec)
+        if live.inside is not None:
             self._supervisor.free_address(spec.network.address)
-            network.attach(spec, pid, self._bridge)
+            network.attach(spec, live.pid, self._bridge, live.inside)
+        self._engine.ports.publish(spec)
+        cgroup.add(live.pid)  # last: the kernel has got ready for it

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
-from agent.engine import binds, network
+from agent.engine import binds, init, network
 from agent.engine.adoption import UNKNOWN_EXIT_CODE
 from agent.engine.cgroup import Cgroup
 from agent.engine.launch import MonitorClient, MonitorError
@@ -29,6 +29,7 @@ from agent.engine.state import ContainerStatus
 from agent.engine.store import ExitStatus, Store, write_exit
 from agent.errors import AgentError, NotFound, WrongState
 from agent.linux import mounts
+from agent.linux.rtnetlink import RouteSocket
 
 CLOSE_LIMIT_S = 30.0
 KILL_LIMIT_S = 15.0  # how long tasks may take to go after SIGKILL
@@ -45,6 +46,7 @@ class Live:
     process: MonitorProcess | None = None
     last: ContainerStatus | None = None  # how it ended, of a container that is removed at its exit
     pid: int = 0  # of the init that was made ahead of need
+    inside: RouteSocket | None = None  # of its network, until it is configured; None: it has none of its own
     outputs: list[int] = field(default_factory=list)
     exited: threading.Event = field(default_factory=threading.Event)  # its exit status is written
     closed: threading.Event = field(default_factory=threading.Event)  # its process has ended
@@ -63,6 +65,12 @@ class Live:
         before, self.outputs = self.outputs, self.client.request("stdio").fds
         for fd in before:  # of a restore that is asked for again
             os.close(fd)
+
+    def forget_inside(self) -> None:
+        """Whoever keeps it keeps the network namespace."""
+        if self.inside is not None:
+            self.inside.close()
+            self.inside = None
 
 
 class Supervisor:
@@ -105,13 +113,31 @@ class Supervisor:
             raise WrongState(f"no process of container {container_id} is watched here", hint="start it first")
         return live
 
+    def take(self, container_id: str, flags: int) -> Live:
+        """A monitor for a start, with an init that has the namespaces `flags`, to be told whose it is by "create"; in the cgroup of
+        monitors. Whoever takes it forgets `inside`. Raises ContainerStartError, MonitorError.
+        """
+        self.runtime_dir(container_id).mkdir(mode=0o711, parents=True, exist_ok=True)
+        idle = self.pool.take()
+        live = self._connect(container_id, idle)
+        live.pid, live.inside = idle.pid, idle.inside
+        if flags != init.AHEAD:
+            live.forget_inside()
+            try:
+                assert live.client is not None
+                reply = live.client.request("make-init", flags=flags)
+            except AgentError:
+                self.give_up(container_id)
+                raise
+            live.pid, live.inside = int(reply["pid"]), RouteSocket(reply.fds[0]) if reply.fds else None
+        return live
+
     def spawn(self, container_id: str) -> Live:
-        """A new monitor, idle, in the cgroup of monitors. Raises ContainerStartError, MonitorError."""
-        runtime_dir = self.runtime_dir(container_id)
-        runtime_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        live = self._connect(container_id, self.pool.take())
+        """A new monitor for a container that has its init, or gets it from CRIU. Raises as take()."""
+        live = self.take(container_id, init.AHEAD)
+        live.forget_inside()
         try:
-            live.pid = int(live.ask("become", runtime_dir=str(runtime_dir))["pid"])
+            live.ask("become", runtime_dir=str(self.runtime_dir(container_id)))
         except MonitorError:
             self.give_up(container_id)
             raise

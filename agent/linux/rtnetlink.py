@@ -75,8 +75,12 @@ class Neighbour:
 class RouteSocket:
     """Use as a context manager. Every request raises OSError with the kernel's own words where it has some."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    def __init__(self, opened: int = -1) -> None:
+        """`opened`: a descriptor of one, which becomes its own."""
+        if opened >= 0:
+            self._socket = socket.socket(fileno=opened)
+        else:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._sequence = 0
@@ -87,7 +91,13 @@ class RouteSocket:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def links(self) -> list[Link]:
         return [_link(payload) for payload in self._ask(_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0))]

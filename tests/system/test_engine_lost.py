@@ -123,6 +123,7 @@ def test_monitor_killed_in_the_middle_of_a_start(
     def attach_and_kill(*arguments: Any) -> None:
         attach(*arguments)
         os.kill(arguments[1], signal.SIGSTOP)
+        until(lambda: monitor_pid(host, arguments[0]) > 0)
         os.kill(monitor_pid(host, arguments[0]), signal.SIGKILL)
 
     spec = host.spec(TICKER)

@@ -14,6 +14,7 @@ from agent.engine import link, network
 from agent.engine.container import Engine
 from agent.engine.network import NetworkError
 from agent.engine.spec import Network
+from agent.linux.rtnetlink import RouteSocket
 from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
@@ -106,8 +107,8 @@ def test_container_without_an_address_has_loopback_only(host: EngineHost, engine
 def test_refusals_of_the_network_say_why(host: EngineHost) -> None:
     """A bridge that is not there comes with what to type; an end that is not there is removed already."""
     spec = replace(host.spec("true"), network=replace(host.spec("true").network, mtu=0))
-    with pytest.raises(NetworkError, match=r"bridge br9: .*No such device") as caught:
-        network.attach(spec, os.getpid(), "br9")
+    with RouteSocket() as route, pytest.raises(NetworkError, match=r"bridge br9: .*No such device") as caught:
+        network.attach(spec, os.getpid(), "br9", route)
     assert caught.value.hint.startswith("ip link add br9 type bridge")
     network.remove(spec.id)
 

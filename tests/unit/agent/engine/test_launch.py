@@ -159,6 +159,7 @@ def monitor(tmp_path: Path) -> Iterator[MonitorClient]:
     (tmp_path / "run").mkdir()
     pool = Pool(tmp_path / "zygote.log", None, size=0)
     idle = pool.take()
+    idle.inside.close()
     client = MonitorClient(idle.connection)
     client.request("become", runtime_dir=str(tmp_path / "run"))
     yield client

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import link
 from agent.engine.launch import ContainerStartError, MonitorClient
 from agent.engine.pool import Idle, Pool
 
@@ -97,6 +98,31 @@ def test_killed_monitor_is_not_given_away(pool: Pool) -> None:
     idle = pool.take()
     assert idle is not first
     assert status(idle) == "idle"
+    idle.close()
+
+
+def test_killed_init_is_not_given_away(pool: Pool) -> None:
+    """Nor is a monitor whose init died while it waited: it ends."""
+    pool.start()
+    until(lambda: len(waiting(pool)) == 2)
+    first = waiting(pool)[0]
+    os.kill(first.pid, signal.SIGKILL)
+    until(lambda: not parent(first.pid))
+    monitor = first.process.pid
+    idle = pool.take()
+    assert idle is not first
+    assert idle.alive()
+    until(lambda: not parent(monitor))
+    idle.close()
+
+
+def test_what_waits_has_a_network_of_its_own_that_is_ready(pool: Pool) -> None:
+    """lo is up in it, seen through the socket that comes along; eth0 is to come."""
+    idle = pool.take()
+    (lo,) = idle.inside.links()
+    assert (lo.index, lo.name) == (link.LOOPBACK, "lo")
+    routes = Path(f"/proc/{idle.pid}/net/fib_trie").read_text()
+    assert "127.0.0.1" in routes, "the kernel gives lo its address when it comes up"
     idle.close()
 
 

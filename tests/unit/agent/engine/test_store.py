@@ -194,6 +194,19 @@ def test_nothing_is_kept_of_a_container_that_is_gone(tmp_path: Path) -> None:
     assert not store._locks
 
 
+def test_pieces_of_a_creation_can_be_told_from_a_container(tmp_path: Path) -> None:
+    """A power cut before they are synced leaves files of any length, marked as unfinished: then the spec may not be one."""
+    store = Store(tmp_path)
+    directory = store.add(SPEC, Record())
+    assert store.has_spec(SPEC.id)
+    store.begin_sync(SPEC.id)()
+    (directory / "spec.json").write_text("")
+    assert store.unfinished(SPEC.id)
+    assert not store.has_spec(SPEC.id)
+    store.delete(SPEC.id)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_creation_is_unfinished_until_it_says_so(tmp_path: Path) -> None:
     """Also where its spec is there already; and what has no spec."""
     store = Store(tmp_path)
