@@ -94,6 +94,7 @@ class Agent:
         stillness.recover(self._engine)
         adjust.recover(self._engine)
         self._builder.recover()
+        self._source.recover()
         self._target.recover()
         self._source.kept.begin()
         self._server.start()

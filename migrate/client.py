@@ -219,10 +219,16 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
         request_id: str = "",
         compress: str = "auto",
         bandwidth: int = 0,
+        max_rounds: int = 0,
+        timeout_s: float = 0.0,
+        on_timeout: str = "abort",
+        throttle: bool = False,
     ) -> Moving:
         """Start a move and follow it. The same `request_id` twice is the same move; `dry_run` only checks.
 
-        `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = the coordinator's default.
+        `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = 0.3 as a wish; given, it is a limit, and where it is
+        not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort" or "pause" (freeze all the same).
+        `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         """
         request = coordinator_pb2.MoveRequest(
@@ -234,6 +240,9 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
             request_id=request_id or uuid.uuid4().hex,
             dry_run=dry_run,
             transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
+            precopy=types_pb2.PrecopyOptions(
+                max_rounds=max_rounds, timeout_s=timeout_s, on_timeout=on_timeout, throttle=throttle
+            ),
         )
         return Moving(self, self._fleet.Move, request)
 

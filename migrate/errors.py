@@ -7,6 +7,7 @@ all use this module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
@@ -30,6 +31,7 @@ class MigrateError(Exception):
         self.message = message
         self.hint = hint
         self.detail = detail
+        self.facts: Mapping[str, Any] = {}  # what a step found out before it failed: kept in its journal
         if code:
             self.code = code
         if touched:

@@ -108,6 +108,9 @@ if TYPE_CHECKING:
         Output as Output,
     )
     from migrate.records_fleet import (
+        PrecopyOptions as PrecopyOptions,
+    )
+    from migrate.records_fleet import (
         Process as Process,
     )
     from migrate.records_fleet import (

@@ -279,6 +279,20 @@ class Travelled(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecopyOptions(Json):
+    """How memory is sent ahead: docs/precopy.md. `binding`: the move ends by `on_timeout` ("abort" or "pause") where max_downtime_s is not
+    to be met. `fixed_s`: of a freeze without memory, as earlier moves have shown it; 0 = none has.
+    """
+
+    max_rounds: int = 0
+    timeout_s: float = 0.0
+    on_timeout: str = "abort"
+    throttle: bool = False
+    binding: bool = False
+    fixed_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Migration(Json):
     """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
 
@@ -302,6 +316,8 @@ class Migration(Json):
     compress: str = "auto"
     bandwidth: int = 0  # bytes per second, 0 = no limit
     travelled: Travelled = field(default_factory=Travelled)
+    max_downtime_s: float = 0.0
+    precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
 
 
 Event = Progress | Step

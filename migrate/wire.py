@@ -330,6 +330,8 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         compress=message.transfer.compress,
         bandwidth=message.transfer.bandwidth,
         travelled=messages.record(records.Travelled, message.travelled),
+        max_downtime_s=message.max_downtime_s,
+        precopy=messages.record(records.PrecopyOptions, message.precopy),
     )
 
 

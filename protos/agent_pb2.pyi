@@ -858,16 +858,18 @@ class SendLayersRequest(_message.Message):
     def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PrecopyRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "max_downtime_s", "max_rounds")
+    __slots__ = ("migration_id", "epoch", "max_downtime_s", "max_rounds", "precopy")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
     MAX_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    PRECOPY_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     max_downtime_s: float
     max_rounds: int
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., max_downtime_s: _Optional[float] = ..., max_rounds: _Optional[int] = ...) -> None: ...
+    precopy: _types_pb2.PrecopyOptions
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., max_downtime_s: _Optional[float] = ..., max_rounds: _Optional[int] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
 
 class FreezeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch")

@@ -251,7 +251,7 @@ class RemoveImageFromRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class MoveRequest(_message.Message):
-    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer")
+    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "precopy")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,7 @@ class MoveRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    PRECOPY_FIELD_NUMBER: _ClassVar[int]
     container: str
     to: str
     reason: str
@@ -268,7 +269,8 @@ class MoveRequest(_message.Message):
     request_id: str
     dry_run: bool
     transfer: _types_pb2.TransferOptions
-    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ...) -> None: ...
+    precopy: _types_pb2.PrecopyOptions
+    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
 
 class SetMigrationRequest(_message.Message):
     __slots__ = ("migration_id", "bandwidth")
@@ -363,7 +365,7 @@ class MigrationRequest(_message.Message):
     def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
 
 class MigrationRecord(_message.Message):
-    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled")
+    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -397,6 +399,8 @@ class MigrationRecord(_message.Message):
     MARKS_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
     TRAVELLED_FIELD_NUMBER: _ClassVar[int]
+    MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    PRECOPY_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     container_id: str
     container: str
@@ -416,4 +420,6 @@ class MigrationRecord(_message.Message):
     marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
     transfer: _types_pb2.TransferOptions
     travelled: _types_pb2.Travelled
-    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ...) -> None: ...
+    max_downtime_s: float
+    precopy: _types_pb2.PrecopyOptions
+    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., max_downtime_s: _Optional[float] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...

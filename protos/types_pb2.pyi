@@ -515,7 +515,7 @@ class ImageConfig(_message.Message):
     def __init__(self, exposed_ports: _Optional[_Iterable[str]] = ..., volumes: _Optional[_Iterable[str]] = ..., healthcheck: _Optional[_Union[Healthcheck, _Mapping]] = ..., shell: _Optional[_Iterable[str]] = ..., on_build: _Optional[_Iterable[str]] = ..., cmd: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., working_dir: _Optional[str] = ..., user: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., stop_signal: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("phase", "text", "done_bytes", "total_bytes", "facts", "unix_ns")
+    __slots__ = ("phase", "text", "done_bytes", "total_bytes", "facts", "unix_ns", "verdict")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -529,13 +529,31 @@ class Progress(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
     phase: str
     text: str
     done_bytes: int
     total_bytes: int
     facts: _containers.ScalarMap[str, float]
     unix_ns: int
-    def __init__(self, phase: _Optional[str] = ..., text: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., facts: _Optional[_Mapping[str, float]] = ..., unix_ns: _Optional[int] = ...) -> None: ...
+    verdict: str
+    def __init__(self, phase: _Optional[str] = ..., text: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., facts: _Optional[_Mapping[str, float]] = ..., unix_ns: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
+
+class PrecopyOptions(_message.Message):
+    __slots__ = ("max_rounds", "timeout_s", "on_timeout", "throttle", "binding", "fixed_s")
+    MAX_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    ON_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    THROTTLE_FIELD_NUMBER: _ClassVar[int]
+    BINDING_FIELD_NUMBER: _ClassVar[int]
+    FIXED_S_FIELD_NUMBER: _ClassVar[int]
+    max_rounds: int
+    timeout_s: float
+    on_timeout: str
+    throttle: bool
+    binding: bool
+    fixed_s: float
+    def __init__(self, max_rounds: _Optional[int] = ..., timeout_s: _Optional[float] = ..., on_timeout: _Optional[str] = ..., throttle: bool = ..., binding: bool = ..., fixed_s: _Optional[float] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("code", "message", "hint", "touched", "detail")

@@ -220,10 +220,10 @@ def protect_parent(parent: Path) -> None:
 
 
 def _quota(directories: Directories, limits: Limits, old: Limits) -> None:
-    if _cpu_max(limits) == _cpu_max(old):
+    if cpu_max(limits) == cpu_max(old):
         return
-    quota, period = _cpu_max(limits)
-    is_v1, path = directories.files("cpu", v1=("cpu.cfs_quota_us",), v2=("cpu.max",))
+    quota, period = cpu_max(limits)
+    is_v1, path = quota_file(directories)
     if is_v1:
         control.write(path.with_name("cpu.cfs_period_us"), str(period))
         control.write(path, str(quota))
@@ -231,7 +231,12 @@ def _quota(directories: Directories, limits: Limits, old: Limits) -> None:
         control.write(path, f"{'max' if quota == UNLIMITED else quota} {period}")
 
 
-def _cpu_max(limits: Limits) -> tuple[int, int]:
+def quota_file(directories: Directories) -> tuple[bool, Path]:
+    """(whether it is version 1's, the file with the quota of processor time). Raises Unsupported."""
+    return directories.files("cpu", v1=("cpu.cfs_quota_us",), v2=("cpu.max",))
+
+
+def cpu_max(limits: Limits) -> tuple[int, int]:
     """(quota, period) in microseconds; UNLIMITED."""
     period = limits.cpu_period_us or CPU_PERIOD_US
     if limits.cpus:

@@ -57,6 +57,7 @@ class Move:
         )  # to it: how CRIU is told, for 4.1 takes no directory but a link to one
         self.memory = self.stage / "memory"
         self.logs = self.stage / "logs"
+        self.throttle = self.directory / "throttle.json"  # how to give the container its processor time back
         self.received = self.directory / "received.json"
         self._record = self.directory / "record.json"
 

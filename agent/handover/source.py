@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent import atomic
 from agent.config import AgentConfig
 from agent.criu import fixup, images, log, mount_flags, options
-from agent.engine import init, link, mounted, network
+from agent.engine import init, link, mounted, network, throttle
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
@@ -33,6 +34,7 @@ from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
+from agent.memory.policy import Goal
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import tree_bytes
 from agent.transfer.commands import TransferProcess
@@ -40,8 +42,6 @@ from agent.transfer.commands import TransferProcess
 ROLE = "source"
 FILLING_PAUSE_S = 0.05
 DUMP_LIMIT_S = 120.0
-DEFAULT_MAX_DOWNTIME_S = 0.3
-DEFAULT_MAX_ROUNDS = 10
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -186,25 +186,27 @@ class Source:
             answer = self._ask_once(migration_id, "layers", progress, layers=layers, store=str(self._config.images_dir))
             return int(answer["sent_bytes"])
 
-    def precopy(
-        self, migration_id: str, epoch: int, max_downtime_s: float, max_rounds: int, progress: Progress
-    ) -> dict[str, Any]:
+    def precopy(self, migration_id: str, epoch: int, goal: Goal, progress: Progress) -> dict[str, Any]:
         """Send what can be sent while the container runs: files, then memory in rounds. Returns the last report."""
         with self._turns.call(migration_id, "Precopy"):
             record = self._begun(migration_id, epoch)
             self._wait_until_filled(record, progress)
             directory = self._engine.store.directory(record.container_id)
-            answer = self._ask_once(
-                migration_id,
-                "precopy",
-                progress,
-                roots=self._trees(record.container_id),
-                logs=str(directory),
-                freezer=str(self._engine.cgroup(record.container_id).freezer),
-                tracker=self._tracker if record.lazy else "",
-                max_downtime_s=max_downtime_s or DEFAULT_MAX_DOWNTIME_S,
-                max_rounds=max_rounds or DEFAULT_MAX_ROUNDS,
-            )
+            move = self._move(migration_id)
+            try:
+                answer = self._ask_once(
+                    migration_id,
+                    "precopy",
+                    progress,
+                    roots=self._trees(record.container_id),
+                    logs=str(directory),
+                    freezer=str(self._engine.cgroup(record.container_id).freezer),
+                    tracker=self._tracker if record.lazy else "",
+                    goal=dataclasses.asdict(goal),
+                    throttle=self._throttle_plan(move, record.container_id) if goal.throttle else None,
+                )
+            finally:
+                _release_throttle(move)
         memory = answer["memory"]
         return {
             "text": f"{memory['rounds']} rounds of memory{f' ({self._tracker})' if memory['rounds'] else ''}: {memory['why']}",
@@ -217,6 +219,18 @@ class Source:
                 "shadowed_tasks": memory["shadowed"],
             },
         }
+
+    def _throttle_plan(self, move: Move, container_id: str) -> dict[str, Any]:
+        """How its processor time is limited and given back, durable before anything is limited."""
+        limits = self._engine.store.spec(container_id).limits
+        plan = dataclasses.asdict(throttle.plan(self._engine.cgroup(container_id), limits))
+        atomic.write(move.throttle, json.dumps(plan))
+        return plan
+
+    def recover(self) -> None:
+        """At the agent's start: whoever throttled a container for a move of the agent before this one is gone."""
+        for move in Move.all(self._config.moves_dir):
+            _release_throttle(move)
 
     def _wait_until_filled(self, record: MoveRecord, progress: Progress) -> None:
         """A container that has just come here may still lack memory: that can neither be sent nor dumped. Seconds, mostly none."""
@@ -380,6 +394,7 @@ class Source:
         move = self._move(migration_id)
         self._close_sender(migration_id)
         self.kept.drop(migration_id)
+        _release_throttle(move)  # the sender may have been killed between a step and its end
         stage.unmount(move)
         move.forget()
 
@@ -541,6 +556,16 @@ class Source:
     def close(self) -> None:
         for migration_id in list(self._senders):
             self._close_sender(migration_id)
+
+
+def _release_throttle(move: Move) -> None:
+    """Give a container that may be throttled its processor time back. Idempotent."""
+    try:
+        throttle.release(throttle.Plan(**json.loads(move.throttle.read_text())))
+    except FileNotFoundError:
+        return  # nobody has throttled it
+    except (AgentError, OSError, ValueError, TypeError) as exc:
+        _log.error("migration %s: the container is still throttled: %s", move.migration_id, exc)
 
 
 def criu_error(verb: str, path: Path, exc: AgentError) -> CriuError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,20 @@ def union(a: Ranges, b: Ranges) -> Ranges:
 
 def total_bytes(of: Ranges) -> int:
     return int((of[:, 1] - of[:, 0]).sum())
+
+
+def cut(of: Ranges, size: int) -> Iterator[Ranges]:
+    """Into parts of at most `size` bytes, in order."""
+    ends = np.cumsum(of[:, 1] - of[:, 0])
+    starts = ends - (of[:, 1] - of[:, 0])
+    total = total_bytes(of)
+    for low in range(0, total, size):
+        high = min(low + size, total)
+        first, last = int(np.searchsorted(ends, low, "right")), int(np.searchsorted(starts, high, "left"))
+        part = of[first:last].copy()
+        part[-1, 1] -= ends[last - 1] - np.uint64(high)
+        part[0, 0] += np.uint64(low) - starts[first]
+        yield part
 
 
 def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:

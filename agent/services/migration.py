@@ -14,6 +14,7 @@ from agent.engine.spec import Mount, Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover.source import Source
 from agent.handover.target import Target
+from agent.memory.policy import Goal
 from agent.services import convert
 from agent.storage.images import ImageStore
 from migrate.rpc import messages
@@ -80,9 +81,17 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     def Precopy(self, request: pb.PrecopyRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
         def work(report: Progress) -> dict[str, Any]:
-            return self._source.precopy(
-                request.migration_id, request.epoch, request.max_downtime_s, request.max_rounds, report
+            options = request.precopy
+            goal = Goal(
+                max_downtime_s=request.max_downtime_s or Goal.max_downtime_s,
+                binding=options.binding,
+                max_rounds=options.max_rounds or request.max_rounds or Goal.max_rounds,
+                timeout_s=options.timeout_s,
+                pause=options.on_timeout == "pause",
+                throttle=options.throttle,
+                fixed_s=options.fixed_s or Goal.fixed_s,
             )
+            return self._source.precopy(request.migration_id, request.epoch, goal, report)
 
         for _, facts in _streamed(work):
             yield _progress("precopy", facts)
@@ -185,6 +194,7 @@ def _progress(phase: str, facts: Mapping[str, Any]) -> types_pb2.Progress:
         total_bytes=int(facts.get("total_bytes", 0)),
         facts={name: float(value) for name, value in facts.get("facts", {}).items()},
         unix_ns=int(facts.get("unix_ns", 0)),
+        verdict=facts.get("verdict", ""),
     )
 
 

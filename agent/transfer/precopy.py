@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.engine.cgroup import Tasks
-from agent.memory import policy, watching
-from agent.memory.ranges import NOTHING, Ranges, intersect, ranges, subtract, union
+from agent.memory import watching
+from agent.memory.ranges import NOTHING, Ranges, cut, intersect, ranges, subtract, total_bytes, union
 from agent.memory.tracker import CannotWatch, Look, Tracker
 from agent.memory.ways import SHADOW
 from agent.transfer import pages
 from agent.transfer.delta import Shadow
-from agent.transfer.frames import Kind
 from agent.transfer.kept import Keeper
 from agent.transfer.page_index import PageIndex
 from agent.transfer.writer import Writer
@@ -27,6 +26,20 @@ from agent.transfer.writer import Writer
 STANDSTILL_LIMIT_S = (
     2.0  # a task that does not stop for a look (an uninterruptible sleep) would not stop for the dump either
 )
+PART_BYTES = 64 << 20  # between looks at the clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """One round. `pages` without zero pages. `looked_at`: on the monotonic clock; `interval_s`: since the look before, 0 at the first;
+    `still_s`: how long the look took.
+    """
+
+    pages: int
+    unsent_bytes: int
+    looked_at: float
+    interval_s: float
+    still_s: float
 
 
 class Precopy:
@@ -44,7 +57,7 @@ class Precopy:
         keeper: Keeper | None = None,
         deltas: bool = True,
     ) -> None:
-        self._writer, self._tasks, self._way = writer, Tasks(freezer), way
+        self._writer, self._tasks, self.way = writer, Tasks(freezer), way
         self._kept, self._keeper = kept or PageIndex(), keeper
         self._shadow = Shadow() if deltas else None
         self._owed: dict[int, Ranges] = {}  # by pid inside the container: what the target asked for after a round
@@ -52,49 +65,8 @@ class Precopy:
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
         self._clean: dict[int, Ranges] = {}  # by pid on this host: what the target has and was not written since
         self._gone: Counter[str] = Counter()  # what PageSenders of tasks that are over have skipped
+        self._looked_at = 0.0
         self.shadowed: dict[int, str] = {}  # why the kernel's way does not serve for a pid
-
-    def run(
-        self,
-        *,
-        max_downtime_s: float,
-        max_rounds: int,
-        confirm: Callable[[], Mapping[str, Any]],
-        progress: Callable[[Mapping[str, Any]], None],
-    ) -> dict[str, Any]:
-        """Send rounds until the policy says freeze. `confirm` waits for the target's answer to a round. Returns facts."""
-        rounds: list[policy.Round] = []
-        verdict = policy.Verdict(freeze=True, why="nothing is sent ahead", predicted_s=0.0)
-        while self._way:
-            began, before = time.monotonic(), self._writer.sent_bytes
-            page_count = self.send_round()
-            self._writer.send_json(Kind.ROUND, {"round": len(rounds) + 1})
-            self._owe(confirm().get("lacking", {}))
-            rounds.append(policy.Round(sent_bytes=self._writer.sent_bytes - before, took_s=time.monotonic() - began))
-            verdict = policy.judge(rounds, max_downtime_s=max_downtime_s, max_rounds=max_rounds)
-            last = rounds[-1]
-            progress(
-                {
-                    "text": f"round {len(rounds)}: {page_count} pages" + (f"; {verdict.why}" if verdict.freeze else ""),
-                    "done_bytes": sum(r.sent_bytes for r in rounds),
-                    "facts": {
-                        "round": len(rounds),
-                        "pages": page_count,
-                        "sent_bytes": last.sent_bytes,
-                        "took_s": last.took_s,
-                        "predicted_downtime_s": verdict.predicted_s,
-                    },
-                }
-            )
-            if verdict.freeze:
-                break
-        return {
-            "rounds": len(rounds),
-            "sent_bytes": sum(r.sent_bytes for r in rounds),
-            "why": verdict.why,
-            "predicted_s": verdict.predicted_s,
-            "shadowed": len(self.shadowed),
-        }
 
     def last_look(self) -> None:
         """The tasks stand still for good: what was written since the last round is known, and nothing of ours stays in them."""
@@ -118,7 +90,7 @@ class Precopy:
             count += sender.send(ranges(runs), exact=True)[0]
         return count
 
-    def _owe(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+    def owe(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
         """As send_again, in the next round, or in the freeze: these pages are not clean."""
         for task, runs in lacking.items():
             sender, wrong = self._senders[int(task)], ranges(runs)
@@ -140,12 +112,13 @@ class Precopy:
             tracker.close()
         self._trackers.clear()
 
-    def send_round(self) -> int:
-        """What was written since the last round, of all tasks; returns pages sent, zero pages not counted."""
+    def send_round(self, deadline: float | None = None) -> Sent:
+        """What was written since the last round, of all tasks. `deadline`: on the monotonic clock; what is not sent by then stays dirty."""
         here = pages.tasks_by_inner_pid(self._tasks.procs())
         for pid in here.values():  # before they stand still: what is injected has to run
             self._begin(pid)
         looks: list[tuple[int, int, Ranges]] = []
+        before, self._looked_at = self._looked_at, time.monotonic()
         with self._standing_still():
             for task, pid in here.items():
                 tracker = self._trackers.get(pid)
@@ -158,16 +131,27 @@ class Precopy:
                     continue
                 self._account(pid, look)
                 looks.append((task, pid, union(look.written, self._owed.pop(task, NOTHING))))
-        count = 0
+        still_s = time.monotonic() - self._looked_at
+        count = unsent_bytes = 0
         for task, pid, written in looks:
             sender = self._sender(task, pid)
-            try:
-                sent_pages, reached = sender.send(written, exact=False)
-            except OSError:
-                continue  # it has ended
-            count += sent_pages
-            self._clean[pid] = union(self._clean[pid], reached)
-        return count
+            for part in cut(written, PART_BYTES):
+                if deadline is not None and time.monotonic() > deadline:
+                    unsent_bytes += total_bytes(part)
+                    continue
+                try:
+                    sent_pages, reached = sender.send(part, exact=False)
+                except OSError:
+                    break  # it has ended
+                count += sent_pages
+                self._clean[pid] = union(self._clean[pid], reached)
+        return Sent(
+            pages=count,
+            unsent_bytes=unsent_bytes,
+            looked_at=self._looked_at,
+            interval_s=self._looked_at - before if before else 0.0,
+            still_s=still_s,
+        )
 
     def _account(self, pid: int, look: Look) -> None:
         """What was clean stays so where it was watched and not written, and nowhere else, for good or until it is sent again."""
@@ -189,7 +173,7 @@ class Precopy:
         if pid in self._trackers:
             return
         with contextlib.suppress(OSError):  # it has ended
-            way = SHADOW if pid in self.shadowed else self._way
+            way = SHADOW if pid in self.shadowed else self.way
             self._trackers[pid], why_not = watching.watch(way, pid)
             if why_not:
                 self.shadowed[pid] = why_not

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.criu import images
+from agent.engine import throttle
 from agent.errors import TransferError
 from agent.linux import openat2
+from agent.memory.policy import Goal
 from agent.memory.ranges import ranges
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
@@ -28,6 +30,7 @@ from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, 
 from agent.transfer.kept import Keeper
 from agent.transfer.page_index import PageIndex
 from agent.transfer.precopy import Precopy
+from agent.transfer.rounds import Rounds
 from agent.transfer.writer import Writer
 
 Command = dict[str, Any]
@@ -158,12 +161,9 @@ class Sender:
         self._answer()
         layer_bytes = writer.sent_bytes - before
         self._precopy = self._memory(Path(command["freezer"]), command["tracker"])
-        memory = self._precopy.run(
-            max_downtime_s=command["max_downtime_s"],
-            max_rounds=command["max_rounds"],
-            confirm=self._answer,
-            progress=progress,
-        )
+        plan = throttle.Plan(**command["throttle"]) if command["throttle"] else None
+        rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
+        memory = rounds.run(confirm=self._answer, progress=progress)
         return {"layer_bytes": layer_bytes, "memory": memory}
 
     # ------------------------------------------------------------ while frozen

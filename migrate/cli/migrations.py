@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from migrate.cli import progress, tables, timeline, values
 from migrate.cli.parsers import command
+from migrate.cli.rounds import rounds
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
@@ -195,19 +196,6 @@ def journal(record: Migration) -> list[str]:
         f"  {(row.unix_ns - begin) / 1e9:9.3f} s  {row.step:<10} {row.event}{f': {row.error}' if row.error else ''}"
         for row in record.journal
     ]
-
-
-def rounds(record: Migration) -> list[str]:
-    """One line a round of precopy: pages, bytes, time; then why it ended, and by what writes were seen."""
-    done = [row.facts for row in record.journal if row.step == "precopy" and row.event == "done"]
-    if not done:
-        return []
-    lines = [
-        f"  round {each.get('round', 0):3.0f}: {each.get('pages', 0):8.0f} pages  "
-        f"{tables.size(each.get('sent_bytes', 0)):>9}  {tables.seconds(each.get('took_s', 0))}"
-        for each in done[-1].get("each_round", ())
-    ]
-    return [*lines, f"  {done[-1]['text']}"] if done[-1].get("text") else lines
 
 
 def travelled(record: Migration) -> list[str]:

@@ -21,7 +21,8 @@ def add_parser(subparsers: Subparsers) -> None:
         examples="""
 migrate move web1 --to host2
 migrate move web1 --to host2 --dry-run
-migrate move db1 --to host2 --max-downtime 100 --reason "new disk in host1"
+migrate move db1 --to host2 --max-downtime 500 --reason "new disk in host1"
+migrate move db1 --to host2 --max-downtime 300 --timeout 2m --throttle --on-timeout pause
 migrate move db1 --to host2 --bandwidth 100M --compress zstd
 migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
@@ -41,7 +42,31 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         type=values.milliseconds,
         default=0.0,
         metavar="MS",
-        help="stop sending rounds when the rest fits into this time (default: 300)",
+        help="how long the container may stand still; given, it is a limit: what does not fit ends by --on-timeout "
+        "(default: 300, as a wish)",
+    )
+    parser.add_argument(
+        "--max-rounds", type=values.positive, default=0, metavar="N", help="of memory sent ahead, at most (default: 30)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=values.duration,
+        default=0.0,
+        metavar="TIME",
+        help="for sending ahead, such as 90, 30s or 2m; then --on-timeout (default: none)",
+    )
+    parser.add_argument(
+        "--on-timeout",
+        type=values.on_timeout,
+        default="abort",
+        metavar="abort|pause",
+        help="when --timeout is over, or --max-downtime is not to be met: abort (default), the container runs on where it is; "
+        "pause freezes it all the same",
+    )
+    parser.add_argument(
+        "--throttle",
+        action="store_true",
+        help="where rounds gain nothing, give the container less and less processor time until it is moved",
     )
     parser.add_argument(
         "--compress",
@@ -83,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
             dry_run=args.dry_run,
             compress=args.compress,
             bandwidth=args.bandwidth,
+            max_rounds=args.max_rounds,
+            timeout_s=args.timeout,
+            on_timeout=args.on_timeout,
+            throttle=args.throttle,
         )
         if args.detach:
             for _ in moving:

@@ -55,6 +55,15 @@ def milliseconds(text: str) -> float:
     return seconds
 
 
+def on_timeout(text: str) -> str:
+    """ "abort" or "pause"."""
+    if text == "post-copy":
+        raise ArgumentTypeError("there is no post-copy yet: abort or pause")
+    if text not in ("abort", "pause"):
+        raise ArgumentTypeError(f"{text!r} is neither abort nor pause")
+    return text
+
+
 def instant(text: str) -> int:
     """Unix nanoseconds of "10m" (ago), "2026-11-24T03:41:00Z", "2026-11-24" (local without a zone) or a Unix time."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from migrate.coordinator.events import Progress
-from migrate.coordinator.store import ContainerId, MigrationId, TransferOptions
+from migrate.coordinator.store import ContainerId, MigrationId, PrecopyOptions, TransferOptions
 from migrate.errors import MigrateError
 from migrate.rpc import errors as rpc_errors
 from migrate.saga.journal import Journal
@@ -61,6 +61,7 @@ class Move:
     target: str
     epoch: int
     max_downtime_s: float
+    precopy: PrecopyOptions
     transfer: Callable[[], TransferOptions] = field(repr=False)
     agents: Agents
     signer: Signer

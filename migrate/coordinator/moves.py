@@ -15,13 +15,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.coordinator import events, migration, recovery
+from migrate.coordinator import events, learned, migration, recovery
 from migrate.coordinator.checks import Finding, examine, state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
 from migrate.coordinator.move import Agents, Move, Signer
 from migrate.coordinator.recovery import Seen, Sighting, Verdict
 from migrate.coordinator.steps import SLOWEST_BYTES_PER_S
-from migrate.coordinator.store import ACTIVE, COMPRESS, Migration, MigrationId, MoveState, Store, TransferOptions
+from migrate.coordinator.store import (
+    ACTIVE,
+    COMPRESS,
+    ON_TIMEOUT,
+    Container,
+    Host,
+    Migration,
+    MigrationId,
+    MoveState,
+    PrecopyOptions,
+    Store,
+    TransferOptions,
+)
 from migrate.errors import (
     Cancelled,
     ErrorRecord,
@@ -38,6 +50,7 @@ from protos import agent_pb2
 
 DEFAULT_DOWNTIME_S = 0.3
 LEAST_BANDWIDTH = 64 << 10
+LEARN_FROM, LEARN_FROM_MOST = 5, 50  # moves that say what a freeze costs; how far back they are looked for
 DATABASE_RETRY_S = 2.0  # the disk is full, say: nothing can be decided without the journal
 ASK_S = 10.0  # deadline of Where
 ASK_AGAIN_S = 1.0
@@ -59,6 +72,7 @@ class MoveOrder:
     max_downtime_s: float = 0.0
     request_id: str = ""
     transfer: TransferOptions = field(default_factory=TransferOptions)
+    precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +269,7 @@ class MoveRunner:
         if order.transfer.compress not in COMPRESS:
             raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
         _check_bandwidth(order.transfer.bandwidth)
+        _check_precopy(mode, order)
         container = self._store.container(order.container)
         target = self._store.host(order.to)
         if container.owner == target.name:
@@ -275,7 +290,22 @@ class MoveRunner:
             finished_unix_ns=0,
             error=None,
             transfer=order.transfer,
+            precopy=dataclasses.replace(
+                order.precopy,
+                binding=order.max_downtime_s > 0,
+                fixed_s=learned.fixed_s(self._last_moves(container, target)),
+            ),
         )
+
+    def _last_moves(self, container: Container, target: Host) -> list[MigrationRecord]:
+        """Newest first: of this container if there are any, else those between the same two hosts."""
+        there = [
+            move
+            for move in self._store.migrations(limit=LEARN_FROM_MOST)
+            if move.state is MoveState.SUCCEEDED and (move.source, move.target) == (container.owner, target.name)
+        ]
+        own = [move for move in there if move.container_id == container.id]
+        return [events.record(move, self._journal(move.id).entries()) for move in (own or there)[:LEARN_FROM]]
 
     def _same(self, known: Migration, order: MoveOrder) -> MigrationId:
         if order.to != known.target or order.container not in (known.container, known.container_id):
@@ -305,6 +335,7 @@ class MoveRunner:
             epoch=move.epoch,
             max_downtime_s=move.max_downtime_s,
             transfer=lambda: self._store.migration(move.id).transfer,
+            precopy=move.precopy,
             agents=self._agents,
             signer=self._signer,
             journal=Journal(self._store.database, move.id, on_append=feed.wake),
@@ -504,3 +535,17 @@ def _stuck(move: Migration, stuck: SagaStuck) -> ErrorRecord:
         touched="something",
         detail="\n".join(f"{step}: {error.message}" for step, error in stuck.errors.items()),
     )
+
+
+def _check_precopy(mode: str, order: MoveOrder) -> None:
+    options = order.precopy
+    if options.on_timeout == "post-copy":
+        raise InvalidArgument("there is no post-copy yet", hint="--on-timeout abort or pause")
+    if options.on_timeout not in ON_TIMEOUT:
+        raise InvalidArgument(
+            f"no way {options.on_timeout!r} to end sending ahead", hint=f"one of {', '.join(ON_TIMEOUT)}"
+        )
+    if options.timeout_s < 0:
+        raise InvalidArgument(f"a timeout of {options.timeout_s} s")
+    if mode == "stop-and-copy" and (options.max_rounds or options.timeout_s or options.throttle):
+        raise InvalidArgument("stop-and-copy sends nothing ahead: rounds, a timeout and a throttle are of no use")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from migrate.coordinator import pack
 from migrate.coordinator.containers import Call
 from migrate.coordinator.moves import MoveOrder, MoveRunner
-from migrate.coordinator.store import Store, TransferOptions
+from migrate.coordinator.store import PrecopyOptions, Store, TransferOptions
 from migrate.errors import PrecheckError, WrongState
 from protos import coordinator_pb2, types_pb2
 
@@ -32,6 +32,12 @@ class MoveCalls:
             request_id=request.request_id,
             transfer=TransferOptions(
                 compress=request.transfer.compress or "auto", bandwidth=request.transfer.bandwidth
+            ),
+            precopy=PrecopyOptions(
+                max_rounds=request.precopy.max_rounds,
+                timeout_s=request.precopy.timeout_s,
+                on_timeout=request.precopy.on_timeout or "abort",
+                throttle=request.precopy.throttle,
             ),
         )
         if request.dry_run:

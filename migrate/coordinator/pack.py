@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from migrate.coordinator.events import Done, Event, MigrationRecord, Progress, StepEvent
@@ -60,6 +61,8 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
         marks=[types_pb2.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in whole.marks],
         transfer=types_pb2.TransferOptions(compress=move.transfer.compress, bandwidth=move.transfer.bandwidth),
         travelled=types_pb2.Travelled(**whole.travelled),
+        max_downtime_s=move.max_downtime_s,
+        precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),
     )
     if move.error is not None:
         message.error.CopyFrom(error(move.error))

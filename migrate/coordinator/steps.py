@@ -132,16 +132,23 @@ class Precopy:
 
     def do(self, move: Move, done: Results) -> Facts:
         request = agent_pb2.PrecopyRequest(
-            migration_id=move.id, epoch=move.epoch, max_downtime_s=move.max_downtime_s, max_rounds=MAX_ROUNDS
+            migration_id=move.id,
+            epoch=move.epoch,
+            max_downtime_s=move.max_downtime_s,
+            precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),
         )
         facts: dict[str, float] = {}
-        text, rounds = "", []
-        deadline_s = _deadline_s(move, _container_bytes(done) * MAX_ROUNDS)
-        for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
-            facts, text = dict(progress.facts), progress.text
-            if "round" in facts:
-                rounds.append(facts)
-            move.pass_on(progress)
+        text, rounds = "", list[dict[str, Any]]()
+        deadline_s = _deadline_s(move, _container_bytes(done) * MAX_ROUNDS) + move.precopy.timeout_s
+        try:
+            for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
+                facts, text = dict(progress.facts), progress.text
+                if "round" in facts:
+                    rounds.append({**facts, "verdict": progress.verdict})
+                move.pass_on(progress)
+        except MigrateError as exc:
+            exc.facts = {"each_round": rounds}  # why it ended is in them
+            raise
         return {**facts, "text": text, "each_round": rounds}
 
     def undo(self, move: Move) -> None:

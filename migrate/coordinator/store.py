@@ -70,6 +70,7 @@ SCHEMA = (
         *journal.SCHEMA,
     ),
     ("alter table migrations add column transfer text not null default '{}'",),
+    ("alter table migrations add column precopy text not null default '{}'",),
 )
 
 
@@ -131,6 +132,21 @@ class Container:
     created_unix_ns: int
 
 
+ON_TIMEOUT = ("abort", "pause")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecopyOptions:
+    """As in protos/types.proto. `max_rounds` 0: the agent's default; `timeout_s` 0: none; `on_timeout`: one of ON_TIMEOUT."""
+
+    max_rounds: int = 0
+    timeout_s: float = 0.0
+    on_timeout: str = "abort"
+    throttle: bool = False
+    binding: bool = False
+    fixed_s: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
     """How the bulk bytes go. `compress`: one of COMPRESS; `bandwidth`: bytes per second, 0 = no limit."""
@@ -161,6 +177,7 @@ class Migration:
     finished_unix_ns: int
     error: ErrorRecord | None
     transfer: TransferOptions = field(default_factory=TransferOptions)
+    precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
 
 
 class Store:
@@ -298,7 +315,8 @@ class Store:
                 raise WrongState(f"{migration.container} is no longer on {migration.source}", hint="try again")
             db.execute(
                 "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-                " max_downtime_s, request_id, started_unix_ns, transfer) values(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " max_downtime_s, request_id, started_unix_ns, transfer, precopy)"
+                " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     migration.id,
                     migration.container_id,
@@ -313,6 +331,7 @@ class Store:
                     migration.request_id or None,
                     migration.started_unix_ns,
                     json.dumps(dataclasses.asdict(migration.transfer)),
+                    json.dumps(dataclasses.asdict(migration.precopy)),
                 ),
             )
         return migration
@@ -423,4 +442,5 @@ def _migration(row: sqlite3.Row) -> Migration:
         finished_unix_ns=row["finished_unix_ns"],
         error=None if row["error"] is None else ErrorRecord.from_json(json.loads(row["error"])),
         transfer=TransferOptions(**json.loads(row["transfer"])),
+        precopy=PrecopyOptions(**json.loads(row["precopy"])),
     )

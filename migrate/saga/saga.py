@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from migrate.errors import Cancelled, ErrorRecord, NeedsAttention
+from migrate.errors import Cancelled, ErrorRecord, MigrateError, NeedsAttention
 from migrate.saga.journal import SAGA, Direction, Event, Facts, Journal, Results
 
 C = TypeVar("C")
@@ -139,7 +139,8 @@ class Saga(Generic[C]):
             facts = step.do(context, journal.results())
         except Exception as exc:
             pace.wait(0)  # going down closes the channels to the hosts: that is no failure of the step
-            journal.append(step.name, Event.FAILED, {"error": ErrorRecord.of(exc).to_json()})
+            found = exc.facts if isinstance(exc, MigrateError) else {}
+            journal.append(step.name, Event.FAILED, {**found, "error": ErrorRecord.of(exc).to_json()})
             raise
         journal.append(step.name, Event.DONE, facts)
 

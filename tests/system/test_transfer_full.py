@@ -134,7 +134,14 @@ def test_the_writable_layer(target: Target, sender: Sender, tmp_path: Path) -> N
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/big").write_bytes(os.urandom(8 << 20))
     (tmp_path / "logs").mkdir()
-    command = {"roots": [str(tmp_path / "upper")], "logs": str(tmp_path / "logs"), "freezer": "", "tracker": ""}
+    command = {
+        "roots": [str(tmp_path / "upper")],
+        "logs": str(tmp_path / "logs"),
+        "freezer": "",
+        "tracker": "",
+        "goal": {},
+        "throttle": None,
+    }
     with pytest.raises(TransferError, match=ROOM.format("layer/upper", "the writable layer")):
         sender.handlers()["precopy"](command, lambda _facts: None)
     assert target.process.wait(20) == 1

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
     # A process of its own that reads the memory of every task of the container: the cgroup says which they are.
     "agent.transfer": {
-        "agent.atomic", "agent.engine.cgroup",
+        "agent.atomic", "agent.engine.cgroup", "agent.engine.throttle",
         "agent.linux", "agent.errors", "agent.engine.spec", "agent.relay", "agent.storage", "agent.memory", "agent.criu",
         "lz4", "numpy", "xxhash", "zstandard",
     },

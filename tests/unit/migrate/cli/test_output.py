@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from migrate.cli import failures, hosts, migrations, progress, ps, tables
+from migrate.cli.rounds import rounds
 from migrate.errors import MigrateError, NotFound, StepError
-from migrate.records import Capability, Container, Facts, Failure, Host, Migration, Progress, Step
+from migrate.records import Capability, Container, Facts, Failure, Host, Migration, PrecopyOptions, Progress, Step
 
 pytestmark = pytest.mark.unit
 
@@ -308,16 +309,34 @@ def test_the_page_of_a_migration() -> None:
 
 
 def test_the_page_tells_each_round_of_memory() -> None:
-    """Pages, bytes and time of each, and why they ended; nothing where no memory was sent ahead."""
+    """A table of the rounds, why they ended, what was wished for; nothing where no memory was sent ahead."""
     each = [
-        {"round": 1.0, "pages": 300.0, "sent_bytes": 1_230_000.0, "took_s": 1.5},
-        {"round": 2.0, "pages": 5.0, "sent_bytes": 20_480.0, "took_s": 0.1},
-    ]
-    facts = {"rounds": 2.0, "text": "2 rounds of memory (soft-dirty): almost nothing is left", "each_round": each}
-    record = replace(RECORD, journal=(replace(_step("precopy", "done", 100), facts=facts),))
+        {"round": 1.0, "pages": 300.0, "sent_bytes": 1_230_000.0, "took_s": 1.5, "predicted_downtime_s": 1.7, "verdict": "go on"},
+        {"round": 2.0, "pages": 5.0, "sent_bytes": 20_480.0, "took_s": 0.1, "dirty_bytes_per_s": 13_600.0, "cpu_share": 0.8,
+         "predicted_downtime_s": 0.25, "verdict": "freeze: the rest fits 300 ms"},
+    ]  # fmt: skip
+    facts = {"rounds": 2.0, "text": "2 rounds of memory (soft-dirty): the rest fits 300 ms", "each_round": each}
+    record = replace(
+        RECORD, journal=(replace(_step("precopy", "done", 100), facts=facts),), max_downtime_s=0.3,
+        precopy=PrecopyOptions(binding=True, on_timeout="pause", timeout_s=90, throttle=True, fixed_s=0.21),
+    )  # fmt: skip
     lines = migrations.describe(record).splitlines()
     begin = lines.index("memory sent ahead:")
-    assert lines[begin + 1].split()[:5] == ["round", "1:", "300", "pages", "1.23"]
-    assert lines[begin + 2].split()[:6] == ["round", "2:", "5", "pages", "20.5", "kB"]
-    assert lines[begin + 3] == "  2 rounds of memory (soft-dirty): almost nothing is left"
-    assert migrations.rounds(replace(RECORD, journal=())) == []
+    assert lines[begin + 1].split() == ["ROUND", "PAGES", "SENT", "TIME", "WRITTEN", "CPU", "DOWNTIME", "VERDICT"]
+    assert lines[begin + 2].split() == ["1", "300", "1.23", "MB", "1.5", "s", "-", "-", "1.7", "s", "go", "on"]
+    assert lines[begin + 3].split()[:9] == ["2", "5", "20.5", "kB", "100", "ms", "13.6", "kB/s", "80%"]
+    assert lines[begin + 3].endswith("250 ms    freeze: the rest fits 300 ms")
+    assert lines[begin + 4 : begin + 6] == [
+        "  2 rounds of memory (soft-dirty): the rest fits 300 ms",
+        "  --max-downtime 300 ms is a limit, then pause; --timeout 90 s; --throttle; a freeze took 0.21 s without memory in earlier moves",
+    ]
+    assert rounds(replace(RECORD, journal=())) == []
+
+
+def test_the_page_tells_the_rounds_of_a_move_that_was_given_up() -> None:
+    """Why is its error."""
+    facts = {"each_round": [{"round": 1.0, "pages": 300.0, "verdict": "abort: the time is up"}]}
+    failed = replace(_step("precopy", "failed", 100), facts=facts, error="host1: the time is up")
+    lines = rounds(replace(RECORD, journal=(failed,), max_downtime_s=0.3))
+    assert lines[1].endswith("abort: the time is up")
+    assert lines[2:] == ["  host1: the time is up", "  --max-downtime 300 ms is a wish"]

@@ -1,0 +1,29 @@
+"""What a freeze costs whatever the memory, from moves that have been. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from migrate.coordinator.events import MigrationRecord
+
+PAGE = 4096
+LEAST_S = 0.02
+
+
+def fixed_s(records: Sequence[MigrationRecord]) -> float:
+    """Median of how long they stood still without what their last pages took at the speed of their rounds; 0 where none says so."""
+    found = [cost for record in records if (cost := _fixed_s(record)) > 0]
+    return statistics.median(found) if found else 0.0
+
+
+def _fixed_s(record: MigrationRecord) -> float:
+    stood_still_s = record.facts.get("downtime_s", 0.0)
+    facts = {row.step: row.facts for row in record.journal if row.event == "done"}
+    if not stood_still_s or "precopy" not in facts or "freeze" not in facts:
+        return 0.0
+    rounds = facts["precopy"].get("each_round", ())
+    largest: Mapping[str, float] = max(rounds, key=lambda each: each.get("pages", 0), default={})
+    speed = largest.get("pages", 0) / largest["took_s"] if largest.get("took_s") else 0.0
+    memory_s = facts["freeze"].get("memory_pages", 0) / speed if speed else 0.0
+    return max(LEAST_S, stood_still_s - memory_s)
