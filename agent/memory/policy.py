@@ -39,13 +39,14 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """`page_bytes` of memory that were sent in `took_s` from the look on; they were written in the `interval_s` before the look. The first
-    round is everything and has no interval. `unsent_bytes`: what the time did not suffice for. `still_s`: what of the look a
-    freeze has to wait for. `share`: of its processor time the container had.
+    """`page_bytes` of memory that were sent in `took_s` from the look on; they and the rest of `written_bytes`, which did not need to be
+    sent, were written in the `interval_s` before the look. The first round is everything and has no interval. `unsent_bytes`: what the
+    time did not suffice for. `still_s`: what of the look a freeze has to wait for. `share`: of its processor time the container had.
     """
 
     page_bytes: int
     took_s: float
+    written_bytes: int = 0
     unsent_bytes: int = 0
     interval_s: float = 0.0
     still_s: float = 0.0
@@ -54,7 +55,9 @@ class Round:
     @property
     def dirty_rate(self) -> float:
         """Bytes per second; 0 where it is not known."""
-        return (self.page_bytes + self.unsent_bytes) / self.interval_s if self.interval_s else 0.0
+        return (
+            max(self.written_bytes, self.page_bytes + self.unsent_bytes) / self.interval_s if self.interval_s else 0.0
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +99,20 @@ def judge(rounds: Sequence[Round], goal: Goal, *, elapsed_s: float) -> Verdict:
 
 
 def memory_left_s(rounds: Sequence[Round]) -> float:
-    """How long a freeze would wait for memory: what was written while the last round was sent, at the speed that was seen."""
+    """How long a freeze would wait for memory: for what was written while the last round was sent. By bytes at the speed that was seen, or
+    by the time that the last round needed for as much, whichever is more: pages that need not be sent after all are read, too.
+    """
     last = rounds[-1]
     speed = _speed(rounds)
     if not speed:
         return last.still_s
-    left_bytes = float(last.page_bytes) if len(rounds) == 1 else last.dirty_rate * last.took_s
-    return (left_bytes + last.unsent_bytes) / speed + last.still_s
+    if len(rounds) == 1:
+        return (last.page_bytes + last.unsent_bytes) / speed + last.still_s
+    to_send = (last.page_bytes + last.unsent_bytes) / last.interval_s * last.took_s
+    by_bytes_s = (to_send + last.unsent_bytes) / speed
+    many = last.written_bytes >= SENT_ENOUGH_BYTES  # else the time is that of an empty round
+    by_time_s = last.took_s * last.took_s / last.interval_s if many else 0.0
+    return max(by_bytes_s, by_time_s) + last.still_s
 
 
 _STALLED = "rounds gain nothing"

@@ -31,11 +31,12 @@ PART_BYTES = 64 << 20  # between looks at the clock
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """One round. `pages` without zero pages. `looked_at`: on the monotonic clock; `interval_s`: since the look before, 0 at the first;
-    `still_s`: how long the look took.
+    """One round. `pages` that were sent, of `written_bytes`. `looked_at`: on the monotonic clock; `interval_s`: since the look before, 0
+    at the first; `still_s`: how long the look took.
     """
 
     pages: int
+    written_bytes: int
     unsent_bytes: int
     looked_at: float
     interval_s: float
@@ -147,6 +148,7 @@ class Precopy:
                 self._clean[pid] = union(self._clean[pid], reached)
         return Sent(
             pages=count,
+            written_bytes=sum(total_bytes(written) for _, _, written in looks),
             unsent_bytes=unsent_bytes,
             looked_at=self._looked_at,
             interval_s=self._looked_at - before if before else 0.0,

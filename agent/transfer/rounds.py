@@ -72,6 +72,7 @@ class Rounds:
         now = time.monotonic()
         last = policy.Round(
             page_bytes=sent.pages * PAGE,
+            written_bytes=sent.written_bytes,
             unsent_bytes=sent.unsent_bytes,
             took_s=now - sent.looked_at,
             interval_s=sent.interval_s,

@@ -123,6 +123,14 @@ def test_a_round_that_is_much_worse_than_the_best_is_not_the_last() -> None:
     assert judge([*calm, *bursts * 3], Goal(), elapsed_s=9.0).action is Action.FREEZE
 
 
+def test_pages_that_need_not_be_sent_take_their_time() -> None:
+    """Written with what was there: read all the same. Of a round without them the time says nothing."""
+    first = Round(page_bytes=400 * MB, took_s=1.0)
+    read = Round(page_bytes=0, written_bytes=100 * MB, took_s=0.2, interval_s=0.4)
+    assert memory_left_s([first, read]) == pytest.approx(0.1)
+    assert memory_left_s([first, Round(page_bytes=0, took_s=0.2, interval_s=0.2)]) == 0.0
+
+
 def test_what_a_freeze_waits_for() -> None:
     """What was written since the last look, what the time did not suffice for, and the look itself."""
     first = Round(page_bytes=400 * MB, took_s=1.0)
