@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,26 +96,28 @@ def test_the_quota_is_given_back_when_they_are_killed(
     moving = threading.Thread(target=fleet.cli, args=words, kwargs={"timeout_s": 170.0})
     moving.start()
     wait_for(lambda: quota(fleet) != before, timeout_s=60)
-    agent = fleet._agent("host1")
-    pids = [agent] + ([_sender_of(agent)] if "sender" in victims else [])
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: quota(fleet) == before, timeout_s=30)
-    wait_for(lambda: fleet._agent("host1") not in (0, agent))
-    moving.join()
+    try:
+        agent = fleet._agent("host1")
+        pids = [agent] + ([_sender_of(agent)] if "sender" in victims else [])
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: quota(fleet) == before, timeout_s=30)
+        wait_for(lambda: fleet._agent("host1") not in (0, agent))
+    finally:
+        moving.join()
     assert quota(fleet) == before
     assert fleet.client.inspect(NAME).state == "running"
     fleet.later(NAME, "write_memory")
 
 
 def _sender_of(agent: int) -> int:
-    with open(f"/proc/{agent}/task/{agent}/children") as file:
-        children = [int(word) for word in file.read().split()]
+    children = [
+        int(word) for task in Path(f"/proc/{agent}/task").iterdir() for word in (task / "children").read_text().split()
+    ]
     found = [pid for pid in children if b"agent.transfer.sender" in _command_line(pid)]
     assert len(found) == 1, found
     return found[0]
 
 
 def _command_line(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
