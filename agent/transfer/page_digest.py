@@ -35,7 +35,9 @@ def of(pages: NDArray[np.uint64]) -> Digests:
 def zero(pages: NDArray[np.uint64], digests: Digests) -> NDArray[np.bool_]:
     """Which pages are all zeros: those whose digest is, looked at once more."""
     found: NDArray[np.bool_] = digests == 0
-    if found.any():
+    if found.all():
+        found[:] = ~np.any(pages, axis=1)
+    elif found.any():
         where = np.flatnonzero(found)
         found[where] = ~np.any(pages[where], axis=1)
     return found

@@ -168,7 +168,8 @@ class PageSender:
         other = self._writer.slot()
         try:
             count = int(wanted.sum())
-            np.compress(wanted, _pages(slot, len(wanted)), axis=0, out=_pages(other, count))
+            # clip: the way of numpy's that writes straight into `out`; no index is outside
+            np.take(_pages(slot, len(wanted)), np.flatnonzero(wanted), axis=0, out=_pages(other, count), mode="clip")
             yield other
         finally:
             other.release()
@@ -216,7 +217,8 @@ def batches(of: Ranges) -> Iterator[Ranges]:
     total = int(ends[-1]) if len(ends) else 0
     for low in range(0, total, FRAME_BYTES):
         high = min(low + FRAME_BYTES, total)
-        first, last = np.searchsorted(ends, low, "right"), np.searchsorted(starts, high, "left")
+        first = np.searchsorted(ends, np.uint64(low), "right")  # of another type the whole array would be converted
+        last = np.searchsorted(starts, np.uint64(high), "left")
         part = of[first:last].copy()
         part[-1, 1] -= ends[last - 1] - np.uint64(high)
         part[0, 0] += np.uint64(low) - starts[first]
@@ -225,6 +227,8 @@ def batches(of: Ranges) -> Iterator[Ranges]:
 
 def page_addresses(of: Ranges) -> Addresses:
     """Of every page of `of`."""
+    if len(of) == 1:
+        return np.arange(int(of[0, 0]), int(of[0, 1]), PAGE, dtype=np.uint64)
     counts = ((of[:, 1] - of[:, 0]) // PAGE).astype(np.int64)
     before = np.cumsum(counts) - counts
     within = np.arange(int(counts.sum()), dtype=np.uint64) - np.repeat(before, counts).astype(np.uint64)
@@ -236,6 +240,8 @@ def to_ranges(pages: Addresses) -> Ranges:
     """The ranges that `pages`, ascending and each once, make up."""
     if not len(pages):
         return NOTHING
+    if int(pages[-1]) - int(pages[0]) == (len(pages) - 1) * PAGE:
+        return np.array([[pages[0], pages[-1] + np.uint64(PAGE)]], np.uint64)
     breaks = np.flatnonzero(np.diff(pages) != PAGE)
     first = np.concatenate(([0], breaks + 1))
     last = np.concatenate((breaks, [len(pages) - 1]))
