@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agent.engine import init, isolation, network
 from agent.engine.attach import Attachment
-from agent.engine.launch import ContainerStartError
+from agent.engine.launch import ENDED, ContainerStartError
 from agent.engine.spec import ContainerSpec
 from agent.engine.store import Record
 from agent.engine.supervise import Live, Supervisor
@@ -54,10 +54,16 @@ class Starting:
             try:
                 assert live.client is not None
                 created = live.client.begin("create", plan=self._told, runtime_dir=str(runtime_dir))
+                refused: AgentError | OSError | None = None
                 try:
                     self._admit(live, restarts)  # while the root is mounted
-                finally:
-                    live.outputs = created().fds  # a refusal of the monitor's says more
+                except (AgentError, OSError) as exc:
+                    refused = exc
+                live.outputs = created().fds  # a refusal of the monitor's says more
+                if refused is not None and process.has_ended(live.pid):
+                    raise ContainerStartError(f"init: {refused}", step="init", errno=0, hint=ENDED) from refused
+                if refused is not None:
+                    raise refused
             finally:
                 live.forget_inside()
             for attachment in attachments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -142,6 +143,20 @@ def pidfd_open(pid: int) -> int:
     (CLOEXEC).
     """
     return os.pidfd_open(pid)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process, or only what is left of it until its parent looks."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(0))
+    finally:
+        os.close(fd)
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

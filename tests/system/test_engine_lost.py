@@ -14,6 +14,7 @@ from agent.engine.container import Engine
 from agent.engine.session import Session, SessionError, request
 from agent.engine.state import State
 from agent.errors import AgentError, WrongState
+from agent.linux import process
 from tests.system.engine_host import EngineHost, lose, monitor_pid, until
 
 pytestmark = pytest.mark.system
@@ -137,6 +138,28 @@ def test_monitor_killed_in_the_middle_of_a_start(
     until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
     engine.start(spec.id)
     assert engine.inspect(spec.id).state == State.RUNNING
+
+
+def test_init_killed_in_the_middle_of_a_start(
+    host: EngineHost, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start fails with what to do next, whoever notices first, and nothing of it stays."""
+    attach = network.attach
+
+    def attach_and_kill(*arguments: Any) -> None:
+        attach(*arguments)
+        os.kill(arguments[1], signal.SIGKILL)
+        until(lambda: process.has_ended(arguments[1]))
+
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "attach", attach_and_kill)
+        with pytest.raises(AgentError) as caught:
+            engine.start(spec.id)
+    assert "give the command again" in caught.value.hint
+    assert engine.inspect(spec.id).state == State.CREATED
+    until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
 
 
 @pytest.mark.parametrize("verb", ["start", "remove"])
