@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -237,7 +235,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
             reason=reason,
             mode=mode,
             max_downtime_s=max_downtime_s,
-            request_id=request_id or uuid.uuid4().hex,
+            request_id=request_id or os.urandom(16).hex(),
             dry_run=dry_run,
             transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
             precopy=types_pb2.PrecopyOptions(
@@ -303,6 +301,8 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
 
 def _why_unreachable(path: Path) -> Unreachable | None:
     """Try the socket by hand: gRPC's text says too little. None where it does answer."""
+    import socket  # here: its constants take milliseconds, and nobody needs them while the coordinator answers
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.settimeout(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,7 +26,7 @@ class VolumeCalls:
     ) -> list[records.Volume]:
         """On `host`, or on every host. `name` "" = one is made up. `shared`: a directory that is the same on every host."""
         request = agent_pb2.VolumeRequest(
-            name=name or secrets.token_hex(32), labels=dict(labels or {}), shared=shared, host=host
+            name=name or os.urandom(32).hex(), labels=dict(labels or {}), shared=shared, host=host
         )
         return _records(self._call(self._volumes.Create, request, _LIMIT_S).volumes)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from migrate.records_json import Json
+from migrate.records_json import Json, Record
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeviceRate(Json):
     """`path`: of a device, or of anything on it; `what`: "read_bps", "write_bps", "read_iops" or "write_iops"."""
 
@@ -17,7 +16,6 @@ class DeviceRate(Json):
     rate: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class Ulimit(Json):
     """`name`: "nofile"; -1 = unlimited."""
 
@@ -26,8 +24,7 @@ class Ulimit(Json):
     hard: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Record):
     """0, or nothing, = no limit. docs/limits.md says what each means."""
 
     memory_bytes: int = 0
@@ -47,7 +44,6 @@ class Limits:
     storage_bytes: int = 0  # of the writable layer
 
 
-@dataclass(frozen=True, kw_only=True)
 class Mount(Json):
     """What a container sees at `target` besides its root. `kind`: "bind" (`source`: an absolute path of the host),
     "volume" (`source`: its name) or "tmpfs" (`size_bytes`, `mode`; 0 = the kernel's default and 01777).
@@ -69,7 +65,6 @@ class Mount(Json):
     options: tuple[str, ...] = ()  # of a tmpfs: "exec", "uid=1000", ...
 
 
-@dataclass(frozen=True, kw_only=True)
 class Port(Json):
     """A port of the host that leads to one of the container. `host_address` "" = every address; `host_port` 0 = one that is
     free; with `host_port_end` one that is free between the two.
@@ -82,7 +77,6 @@ class Port(Json):
     protocol: str = "tcp"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Device(Json):
     """A device of the host at `target`; `permissions` of "rwm"."""
 
@@ -91,7 +85,6 @@ class Device(Json):
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Isolation(Json):
     """What stands between a container and its host, where it is not the default. `seccomp`: "" = the default profile,
     "unconfined", or a profile (JSON, as Docker's). `pid`, `ipc`, `uts`, `user`: "" = a namespace of its own, "host".
@@ -107,7 +100,6 @@ class Isolation(Json):
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RestartPolicy(Json):
     """`name`: "" or "no", "on-failure", "always", "unless-stopped"; max_retries 0 = no bound."""
 
@@ -115,7 +107,6 @@ class RestartPolicy(Json):
     max_retries: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Healthcheck(Json):
     """How a container shows that it is well; `test`: ("CMD", ...), ("CMD-SHELL", line) or ("NONE",). 0 = not said."""
 
@@ -126,7 +117,6 @@ class Healthcheck(Json):
     retries: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class HealthResult(Json):
     """One check; `output`: what it wrote, cut."""
 
@@ -136,7 +126,6 @@ class HealthResult(Json):
     output: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Health(Json):
     """`status`: "" where nothing is checked, "starting", "healthy", "unhealthy"; `log`: the last five checks."""
 
@@ -145,8 +134,7 @@ class Health(Json):
     log: tuple[HealthResult, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Record):
     """What a container has around it. `network_mode`: "" = eth0 on the bridge, "none", "host"; `extra_hosts`: "NAME:ADDRESS"."""
 
     mounts: tuple[Mount, ...] = ()
@@ -165,7 +153,6 @@ class Place:
     exposed: tuple[str, ...] = ()  # "5000/tcp": what it says that it serves
 
 
-@dataclass(frozen=True, kw_only=True)
 class Run(Limits, Place):
     """What `run` and `create` take. Empty values mean the image's or the fleet's default.
 
@@ -194,7 +181,6 @@ class Run(Limits, Place):
     publish_all: bool = False  # every port that the image exposes
 
 
-@dataclass(frozen=True, kw_only=True)
 class Container(Json, Limits, Place):
     """A container as it is now. `exit_code` is None until it has exited; 128+n: killed by signal n."""
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from migrate.records_json import Json
 
 
-@dataclass(frozen=True, kw_only=True)
 class Copied(Json):
     """`bytes`: of the tar. `skipped`: names of devices that were left out, the first of `skipped_count`."""
 
@@ -17,7 +14,6 @@ class Copied(Json):
     skipped_count: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class FileChange(Json):
     """`kind`: "A" added, "C" changed, "D" deleted."""
 
@@ -25,7 +21,6 @@ class FileChange(Json):
     path: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Rootfs(Json):
     """`path` on `host`."""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from migrate.records_container import Healthcheck
-from migrate.records_json import Json
+from migrate.records_json import Json, Record
 
 
-@dataclass(frozen=True, kw_only=True)
 class Usage(Json):
     """What a container uses now, and counters since it came to its host."""
 
@@ -28,7 +27,6 @@ class Usage(Json):
     block_written_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class Process(Json):
     """One task of a container. `pid`, `parent` and `user` are the container's own; a parent outside is 0."""
 
@@ -44,7 +42,6 @@ class Process(Json):
     command: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Happening(Json):
     """An event: `type` "container", "image", "migration" or "host"; `action` "start", "die", "health_status: healthy", ...
 
@@ -60,7 +57,6 @@ class Happening(Json):
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Capability(Json):
     """One thing that a host can or cannot do."""
 
@@ -71,7 +67,6 @@ class Capability(Json):
     required: bool
 
 
-@dataclass(frozen=True, kw_only=True)
 class Facts(Json):
     """What a host says about itself."""
 
@@ -88,7 +83,6 @@ class Facts(Json):
     capabilities: tuple[Capability, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Host(Json):
     """`facts` is None where they were not asked for or the host cannot be reached."""
 
@@ -101,7 +95,6 @@ class Host(Json):
     facts: Facts | None
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImageDefaults(Json):
     """What `run` takes from an image."""
 
@@ -119,7 +112,6 @@ class ImageDefaults(Json):
     on_build: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Image(Json):
     """An image on one host. `size_bytes`: unpacked; `stored_bytes`: of the archives of its layers.
 
@@ -160,8 +152,7 @@ def split_name(name: str) -> tuple[str, str]:
     return repository, "" if at else tag
 
 
-@dataclass(frozen=True, kw_only=True)
-class RegistryAccess:
+class RegistryAccess(Record):
     """How to reach a registry. `credentials`: as containers-auth.json(5), or empty. `certificates`: PEM, to trust besides
     the host's. `unverified`: http, or https whose certificate nobody checks.
     """
@@ -171,7 +162,6 @@ class RegistryAccess:
     certificates: bytes = b""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImageProgress(Json):
     """News of one layer of a pull, push or load on one host. `layer`: a digest, or a word for what is no layer."""
 
@@ -183,7 +173,6 @@ class ImageProgress(Json):
     unix_ns: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class Pushed(Json):
     """`digest`: of the manifest in the registry."""
 
@@ -194,7 +183,6 @@ class Pushed(Json):
 ImageEvent = ImageProgress | Image | Pushed
 
 
-@dataclass(frozen=True, kw_only=True)
 class RemovedImages(Json):
     """Names, digests of images that went with their last name, and the layers that nothing else uses."""
 
@@ -205,8 +193,7 @@ class RemovedImages(Json):
     host: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogLine:
+class LogLine(Record):
     """One line, or a part of one, that a container wrote; `data` as written."""
 
     unix_ns: int
@@ -214,15 +201,13 @@ class LogLine:
     data: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(Record):
     """A piece of what a process wrote to "stdout" or "stderr"."""
 
     stream: str
     data: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
 class Progress(Json):
     """A line of news from within a step."""
 
@@ -235,7 +220,6 @@ class Progress(Json):
     unix_ns: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class Step(Json):
     """A line of a move's journal: `event` happened to `step`."""
 
@@ -247,7 +231,6 @@ class Step(Json):
     error: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Mark(Json):
     """One instant of the frozen window, by the clock of `host`."""
 
@@ -256,7 +239,6 @@ class Mark(Json):
     host: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Failure(Json):
     """Why a move did not succeed; the fields are those of MigrateError."""
 
@@ -267,7 +249,6 @@ class Failure(Json):
     detail: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Travelled(Json):
     """Bytes of a move beside `sent_bytes`, which is what went over the wire by kind. `raw_bytes`: by the same kinds, before packing;
     `codec_bytes`: on the wire, by codec; `skipped_bytes`: of memory that was not sent, by reason.
@@ -278,7 +259,6 @@ class Travelled(Json):
     skipped_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PrecopyOptions(Json):
     """How memory is sent ahead: docs/precopy.md. `binding`: the move ends by `on_timeout` ("abort" or "pause") where max_downtime_s is not
     to be met. `fixed_s`: of a freeze without memory, as earlier moves have shown it; 0 = none has.
@@ -292,7 +272,6 @@ class PrecopyOptions(Json):
     fixed_s: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Migration(Json):
     """One move, from its beginning to now or to its end. `journal` and `marks` are empty in lists."""
 
@@ -323,8 +302,7 @@ class Migration(Json):
 Event = Progress | Step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Build:
+class Build(Record):
     """What `build` takes. `dockerfile`: its text, `file` its name for messages. `tags`: names for the image. `host` "":
     the fleet's first. `network`: "" (the bridge), "host", "none". `secrets`: id -> contents.
     """
@@ -343,7 +321,6 @@ class Build:
     access: RegistryAccess | None = None  # to the registries of base images
 
 
-@dataclass(frozen=True, kw_only=True)
 class BuildStep(Json):
     """A step begins: `number` of `total`. `stage`: "" where the build has only one."""
 
@@ -353,7 +330,6 @@ class BuildStep(Json):
     stage: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class BuildStepDone(Json):
     """`cached`: nothing had to be done. `layer`: diff id of what it added, "" where no file changed."""
 
@@ -363,12 +339,12 @@ class BuildStepDone(Json):
     duration_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class BuildWarning(Json):
+    """What is no error."""
+
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class Version(Json):
     """Of the coordinator."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from migrate.records_json import Json
 
 
-@dataclass(frozen=True, kw_only=True)
 class Volume(Json):
     """A volume on one host. `shared`: the directory that is its files on every host, "" = they are on this host alone and move with
     the container that uses them; `path`: where they are there; `used_by`: names of containers; `migration_id`: of the move that it

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
-MODULES = frozenset({"asyncio", "grpc.aio", "google.protobuf.internal.python_message"})
+MODULES = frozenset({"asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar"})
 
 
 class Deferred:

@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"migrate.cli.{MODULES[name]}")
         parser = Parser(prog="migrate", add_help=False)
         parser.add_argument("--coordinator", metavar="SOCKET", default=None)
-        module.add_parser(parser.add_subparsers(dest="command", required=True, parser_class=Parser))
+        module.add_parser(parser.add_subparsers(dest="command", required=True, prog="migrate", parser_class=Parser))
         args = parser.parse_args(argv)
         args.coordinator = coordinator
         status: int = module.run(args)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NETWORKS = ("bridge", "none", "host", "default")
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  shown, as Docker does
-_PUBLISH = re.compile(
+_PUBLISH = (  # compiled when a port is looked at
     r"(?:(?:(?P<address>\[[0-9a-fA-F:.]*\]|[^:/]*):)?(?P<host>\d*(?:-\d+)?):)?(?P<port>\d+(?:-\d+)?)(?:/(?P<protocol>\w+))?"
 )
 
@@ -76,7 +76,7 @@ def publish(text: str) -> tuple[Port, ...]:
     """Docker's [ADDRESS:][HOSTPORT[-END]:]PORT[-END][/PROTOCOL]; one Port each of a range."""
     from migrate.records import Port
 
-    found = _PUBLISH.fullmatch(text)
+    found = re.fullmatch(_PUBLISH, text)
     if not found:
         raise ArgumentTypeError(f"{text!r} is not [ADDRESS:][HOSTPORT:]PORT[/PROTOCOL] such as 8080:80")
     address = (found["address"] or "").strip("[]")

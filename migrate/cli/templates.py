@@ -14,8 +14,9 @@ from typing import Any
 
 from migrate.cli import tables
 
-_ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
-_PARTS = re.compile(r'(?:(json|upper|lower|len|println)\s+)?(\.[\w.]*)(?:\s+"([^"]*)")?')
+# Compiled when a template is looked at.
+_ACTION = r"(?s)\{\{-?\s*(.*?)\s*-?\}\}"
+_PARTS = r'(?:(json|upper|lower|len|println)\s+)?(\.[\w.]*)(?:\s+"([^"]*)")?'
 _FUNCTIONS = {"upper": str.upper, "lower": str.lower}
 
 
@@ -26,8 +27,8 @@ def form(text: str) -> str:
     body = text.removeprefix("table ")
     if "{{" not in body:
         raise argparse.ArgumentTypeError(f"{text!r} is neither table nor json nor a template such as '{{{{.ID}}}}'")
-    for action in _ACTION.findall(body):
-        if not _PARTS.fullmatch(action):
+    for action in re.findall(_ACTION, body):
+        if not re.fullmatch(_PARTS, action):
             raise argparse.ArgumentTypeError(
                 f'{{{{{action}}}}} is not understood: {{{{.Field}}}}, {{{{json .Field}}}}, {{{{.Label "key"}}}}'
             )
@@ -42,7 +43,7 @@ def show(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [_filled(body, row) for row in rows]
     if not with_head:
         return "\n".join(lines)
-    head = _ACTION.sub(lambda found: _heading(found[1]), body)
+    head = re.sub(_ACTION, lambda found: _heading(found[1]), body)
     cells = [line.split("\t") for line in (head, *lines)]
     width = max(map(len, cells))
     padded = [[*row, *[""] * (width - len(row))] for row in cells]
@@ -55,11 +56,11 @@ def line(text: str, fields: Mapping[str, Any]) -> str:
 
 
 def _filled(body: str, row: Mapping[str, Any]) -> str:
-    return _ACTION.sub(lambda found: _value(found[1], row), body)
+    return re.sub(_ACTION, lambda found: _value(found[1], row), body)
 
 
 def _value(action: str, row: Mapping[str, Any]) -> str:
-    found = _PARTS.fullmatch(action)
+    found = re.fullmatch(_PARTS, action)
     assert found is not None, "form() has checked it"
     function, path, key = found[1], found[2], found[3]
     value: Any = row
@@ -96,6 +97,6 @@ def _text(value: Any) -> str:
 
 
 def _heading(action: str) -> str:
-    found = _PARTS.fullmatch(action)
+    found = re.fullmatch(_PARTS, action)
     name = (found[3] or found[2].rpartition(".")[2]) if found else action
     return {"ID": "CONTAINER ID", "CreatedAt": "CREATED AT", "RunningFor": "CREATED"}.get(name, name.upper())

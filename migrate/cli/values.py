@@ -12,16 +12,17 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+# Patterns are compiled when a value is looked at: most commands never do, and a compilation takes up to a millisecond.
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?"
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SPAN = r"(\d+(?:\.\d+)?)(ms|s|m|h|d)"
 _SPAN_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIGNAL = re.compile(r"(?:SIG)?([A-Z][A-Z0-9+-]*)|(\d{1,2})")
+_SIGNAL = r"(?:SIG)?([A-Z][A-Z0-9+-]*)|(\d{1,2})"
 
 
 def size(text: str) -> int:
     """Bytes of "512m", "1.5g", "1048576" (units of 1024, as Docker's)."""
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not found:
         raise ArgumentTypeError(f"{text!r} is not a size such as 512m or 2g")
     return int(float(found[1]) * _SIZE_UNITS[found[2].lower()])
@@ -41,7 +42,7 @@ def duration(text: str) -> float:
     """Seconds of "90", "1m30s", "2h"."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    parts = _SPAN.findall(text)
+    parts = re.findall(_SPAN, text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ArgumentTypeError(f"{text!r} is not a duration such as 90, 30s or 1h30m")
     return sum(float(number) * _SPAN_UNITS_S[unit] for number, unit in parts)
@@ -91,7 +92,7 @@ def signal(text: str) -> str:
     """ "SIGTERM" of "term", "SIGTERM" or "15"."""
     import signal as signals
 
-    found = _SIGNAL.fullmatch(text.upper())
+    found = re.fullmatch(_SIGNAL, text.upper())
     try:
         if found and found[2]:
             return signals.Signals(int(text)).name
