@@ -112,6 +112,7 @@ def rename(engine: Engine, container_id: str, name: str) -> ContainerStatus:
         spec = _refuse(engine, "rename", container_id, state.why_not_update).spec
         changed = dataclasses.replace(spec, name=name)
         engine.store.write_spec(changed)
+        engine.ports.renamed(changed)
         if name != spec.name:
             engine.note("rename", changed, oldName=spec.name)
         return engine.inspect(container_id)

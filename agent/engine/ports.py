@@ -69,6 +69,12 @@ class Ports:
                 raise
             self._held[spec.id] = sockets
 
+    def renamed(self, spec: ContainerSpec) -> None:
+        """Who is refused one of its ports hears the new name."""
+        with self._guard:
+            if spec.id in self._published:
+                self._published[spec.id] = spec
+
     def withdraw(self, container_id: str) -> None:
         """The container is not here any more, or does not run. Connections that came through its ports go on."""
         with self._guard:

@@ -134,6 +134,18 @@ def test_a_published_port_is_nobody_elses(host: Host, protocol: str) -> None:
     taken.withdraw(web(number, name="web2").id)
 
 
+def test_a_conflict_names_a_renamed_container(host: Host) -> None:
+    """By its name of now; one that publishes nothing is not made to."""
+    taken, number = host.agent(), free_port()
+    before = web(number)
+    taken.publish(before)
+    taken.renamed(dataclasses.replace(before, name="front"))
+    taken.renamed(web(number, name="web3"))
+    with pytest.raises(PortError, match="container front publishes it"):
+        taken.publish(web(number, name="web2"))
+    assert len(host.scripts) == 1
+
+
 def test_a_foreign_listener_is_an_error(host: Host) -> None:
     """With the port and what to do; nothing is published, and the look before a move finds the same."""
     with socket.create_server((LOOPBACK, 0)) as foreign:
