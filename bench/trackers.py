@@ -112,7 +112,8 @@ def case(way: str, seed: int, statistics: Statistics) -> None:
             tasks.freeze(True)
             statistics.shadowed += len(precopy.shadowed)
             precopy.last_look()
-            here = pages.tasks_by_inner_pid(tasks.procs())
+            time.sleep(0.05)  # a task that was being killed dies, frozen or not
+            here = {task: pid for task, pid in pages.tasks_by_inner_pid(tasks.procs()).items() if _has_memory(pid)}
             wanted = {task: memory_of(pid) for task, pid in here.items()}
             for task, pid in here.items():
                 count = total_bytes(wanted[task]) // PAGE
@@ -210,6 +211,15 @@ def differing(pid: int, stored: Path, wanted: Ranges) -> Iterator[int]:
                     )
         finally:
             os.close(copy)
+
+
+def _has_memory(pid: int) -> bool:
+    """Not a zombie, and not dying."""
+    try:
+        os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _has_userfaultfd(pid: int) -> bool:
