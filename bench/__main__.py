@@ -1,8 +1,8 @@
-"""`python -m bench`: see bench/move.py."""
+"""`python -m bench`: see bench/downtime.py."""
 
 import sys
 
-from bench.move import main
+from bench.downtime import main
 
 if __name__ == "__main__":
     sys.exit(main())

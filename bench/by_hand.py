@@ -44,9 +44,12 @@ _MOVE_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class HandMove:
-    """One move. `frozen_s`: from CRIU's network-lock to its post-resume; `image_bytes`: what was copied."""
+    """One move. `frozen_s`: from CRIU's network-lock to its post-resume; `criu_s`: what of it CRIU itself took, dump and restore;
+    `image_bytes`: what was copied.
+    """
 
     frozen_s: float
+    criu_s: float
     total_s: float
     image_bytes: int
 
@@ -54,10 +57,11 @@ class HandMove:
 class ByHand:
     """One container, where it is, and how it goes to the other host. A `with` block; the mounts go with the lab."""
 
-    def __init__(self, lab: Lab, image: Path, argv: Sequence[str]) -> None:
+    def __init__(self, lab: Lab, image: Path, argv: Sequence[str], *, files: str = "") -> None:
+        """`files`: a directory in the root that the program writes to; it is copied in each move, in the freeze."""
         self._lab = lab
         self._criu = criu.locate(lab.criu).binary
-        self._host, self._pid = _HOSTS[0], 0
+        self._host, self._pid, self._files = _HOSTS[0], 0, files
         self._helpers: list[subprocess.Popen[str]] = []
         self._directory = Path(tempfile.mkdtemp(prefix=f"migrate-bench-{lab.prefix}-", dir="/var/tmp"))
         self._directory.chmod(0o755)
@@ -79,17 +83,20 @@ class ByHand:
             self._run(host, "rm -rf /run/hand/images /run/hand/marks /run/hand/pid && mkdir /run/hand/images")
         pair = f"vhand index {_INDEX} type veth peer name phand address {_MAC}"
         self._run(target, f"ip link add {pair} && ip link set vhand addrgenmode none up")
-        words = (_HERE / "by_hand_move.sh", self._criu, self._pid, self._root(source), self._root(target), ADDRESS)
+        words = [_HERE / "by_hand_move.sh", self._criu, self._pid, self._root(source), self._root(target), ADDRESS]
+        words += [self._files] if self._files else []
         began = time.monotonic()
         self._run(source, " ".join(str(word) for word in words), timeout_s=_MOVE_TIMEOUT_S)
         total_s = time.monotonic() - began
         frozen_s = self._mark_s(target, "post-resume") - self._mark_s(source, "network-lock")
+        criu_s = self._mark_s(source, "post-dump") - self._mark_s(source, "network-lock")
+        criu_s += self._mark_s(target, "post-resume") - self._mark_s(target, "pre-restore")
         self._host, self._pid = target, int(self._run(target, "cat /run/hand/pid"))
         (cpu.group(self._lab, cpu.HAND_CONTAINER) / "cgroup.procs").write_text(str(self._pid))
         sizes = self._run(target, "find /run/hand/images -type f -printf '%s\\n'").split()
         for host in _HOSTS:
             self._run(host, "rm -rf /run/hand/images")
-        return HandMove(frozen_s=frozen_s, total_s=total_s, image_bytes=sum(int(size) for size in sizes))
+        return HandMove(frozen_s=frozen_s, criu_s=criu_s, total_s=total_s, image_bytes=sum(int(size) for size in sizes))
 
     def close(self) -> None:
         """End everything; nothing to do twice."""

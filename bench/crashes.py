@@ -16,12 +16,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
+from bench import in_lab
 from bench.crash_cell import VICTIMS, CrashHost, Outcome, Victim
 from bench.crash_look import database
 from bench.crash_verbs import IMAGE, VERBS, Verb
 from migrate.client import Client
-from migrate.errors import MigrateError
-from migrate.lab import down, images, observe, up
+from migrate.lab import images
 from migrate.lab.layout import Lab
 
 BEYOND = 1.15  # the last instants lie a little after the verb's usual end
@@ -119,23 +119,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the lab standing, to look at it")
     parser.add_argument("--quiet", action="store_true", help="print only what is wrong, and the table")
     args = parser.parse_args(argv)
-    begun, wrong, outcomes = time.monotonic(), ["it did not come to its end"], []
-    down.down(args.lab, force=True)
-    try:
-        lab = up.up(args.lab, hosts=args.hosts, criu="", say=lambda _: None)
+    begun, outcomes = time.monotonic(), list[Outcome]()
+
+    def run(lab: Lab) -> list[str]:
         verbs = [VERBS[name] for name in args.verb or VERBS]
         victims = [Victim(name) for name in args.victim or Victim]
-        outcomes = crashes(lab, verbs, victims, args.instants, quiet=args.quiet)
-        wrong = [f"{one.verb}, {one.victim}: {text}" for one in outcomes for text in one.wrong]
-    except (MigrateError, OSError) as exc:
-        wrong = [f"{type(exc).__name__}: {exc}", *(hint for hint in [getattr(exc, "hint", "")] if hint)]
-    finally:
-        if not args.keep:
-            down.down(args.lab, force=True)
-            wrong += [f"after the lab went: {line}" for line in observe.snapshot(args.lab).describe()]
+        outcomes.extend(crashes(lab, verbs, victims, args.instants, quiet=args.quiet))
+        return [f"{one.verb}, {one.victim}: {text}" for one in outcomes for text in one.wrong]
+
+    wrong = in_lab.judged(args.lab, hosts=args.hosts, run=run, keep=args.keep)
     print("\n".join([HEAD, *rows(outcomes)]))
-    for text in wrong:
-        print(f"WRONG {text}")
     kills = sum(1 for one in outcomes if one.killed)
     print(f"{kills} kills, {time.monotonic() - begun:.0f} s; {'NOT all is well' if wrong else 'all is well'}")
     return 1 if wrong else 0

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from bench import soak_count
+from bench import in_lab, soak_count
 from bench.soak import compare
 from bench.soak_count import Kind
 from migrate.client import Client
 from migrate.errors import MigrateError
-from migrate.lab import down, images, observe, up
+from migrate.lab import images, observe
 from migrate.lab.layout import Lab
 from migrate.records import Run
 
@@ -148,19 +148,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=4, help="calls at a time (4)")
     parser.add_argument("--lab", default=f"mcyc{os.getpid()}", help="the lab's name")
     args = parser.parse_args(argv)
-    begun, wrong = time.monotonic(), ["it did not come to its end"]
-    down.down(args.lab, force=True)
-    try:
-        lab = up.up(args.lab, hosts=1, criu="", say=lambda _: None)
-        wrong = cycles(lab, args.cycles, args.warm_up, args.at_once, args.workers)
-    except (MigrateError, OSError) as exc:
-        wrong = [f"{type(exc).__name__}: {exc}", *(hint for hint in [getattr(exc, "hint", "")] if hint)]
-    finally:
-        down.down(args.lab)
-        left = observe.snapshot(args.lab).describe()
-    wrong += [f"after the lab went: {line}" for line in left]
-    for line in wrong:
-        print(f"WRONG {line}")
+    begun = time.monotonic()
+    wrong = in_lab.judged(
+        args.lab, hosts=1, run=lambda lab: cycles(lab, args.cycles, args.warm_up, args.at_once, args.workers)
+    )
     print(f"{'NOT all is well' if wrong else 'no failure and no leak'}; {time.monotonic() - begun:.0f} s in all")
     return 1 if wrong else 0
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from bench.kill_victims import Phase, Scene, Victim, Witness
@@ -42,7 +43,7 @@ class Outcome:
     """What was seen of one cell."""
 
     phase: Phase
-    victim: Victim
+    victim: str  # or what else was done to it
     ran: bool = True  # False: the victim does not exist in this phase
     state: str = ""  # of the move: succeeded, failed, needs-attention, ...
     took_s: float = 0.0  # from the kill until the move had ended
@@ -53,6 +54,7 @@ class Outcome:
     client: str = ""  # "gap 0.81 s", "told: ..." or what is wrong
     said: str = ""  # what the command printed as its error
     repair: str = ""  # what was typed after it, and what came of it
+    meanwhile: str = ""  # the move's state while what was done to it lasted
     left: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -60,9 +62,12 @@ class Outcome:
 class KillLab:
     """web1 with its data and its one client, kept or made anew from cell to cell."""
 
-    def __init__(self, lab: Lab, fleet: Client, *, image: str = "redis", size_mb: int = 16) -> None:
+    end_limit_s = END_LIMIT_S
+    client_may_be_lost = False  # if it is told so
+
+    def __init__(self, lab: Lab, fleet: Client, *, image: str = "redis", size_mb: int = 16, mode: str = "auto") -> None:
         """`image` must be in the lab."""
-        self._lab, self._fleet, self._image, self._size_mb = lab, fleet, image, size_mb
+        self._lab, self._fleet, self._image, self._size_mb, self._mode = lab, fleet, image, size_mb, mode
         self._seed = secrets.token_hex(8)
         self._client: RunningClient | None = None
         self._outside: Outside | None = None
@@ -86,13 +91,16 @@ class KillLab:
 
     def kill(self, phase: Phase, victim: Victim) -> Outcome:
         """One cell. Afterwards web1 runs on host1 again, under its client."""
-        outcome = Outcome(phase=phase, victim=victim)
+        return self._cell(Outcome(phase=phase, victim=victim), partial(self._kill, victim))
+
+    def _cell(self, outcome: Outcome, harm: Callable[[Scene, Outcome], None]) -> Outcome:
+        """`harm` is done while the move is held in its phase; it clears `ran` where there is nothing to do it to."""
         container = self._fleet.inspect(CONTAINER)
         scene = Scene(self._lab, container.id, "host1", "host2")
         assert self._client is not None
         self._client.report()
         with Witness(scene) as witness:
-            killed_at = self._move_and_kill(scene, outcome)
+            killed_at = self._move_and_harm(scene, outcome, harm)
             record = self._wait_for_the_end(outcome)
             outcome.took_s = time.monotonic() - killed_at
             if outcome.ran and record and record.state == "needs-attention":
@@ -108,35 +116,44 @@ class KillLab:
 
     # ------------------------------------------------------------ the move and the kill
 
-    def _move_and_kill(self, scene: Scene, outcome: Outcome) -> float:
+    def _move_and_harm(self, scene: Scene, outcome: Outcome, harm: Callable[[Scene, Outcome], None]) -> float:
         command = [sys.executable, "-m", "migrate", "move", CONTAINER, "--to", scene.target, "--quiet"]
         move = subprocess.Popen(
-            command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*command, "--mode", self._mode],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
-        killed_at = time.monotonic()
+        harmed_at = time.monotonic()
         held = scene.hold(outcome.phase, self._step, lambda: move.poll() is not None)
         try:
-            victim = scene.find(outcome.victim) if held else None
-            if victim is None:
+            if held is None:
                 outcome.ran = False
-                if held is None:
-                    outcome.wrong.append("the move ended before the phase was reached")
+                outcome.wrong.append("the move ended before the phase was reached")
             else:
-                killed_at = time.monotonic()
-                if not processes.send(victim, signal.SIGKILL):
-                    outcome.wrong.append(f"{victim} ended by itself before it was killed")
-                _wait(lambda: not processes.alive(victim.pid, victim.start_ticks), 2.0)
+                harmed_at = time.monotonic()
+                harm(scene, outcome)
         finally:
             if held:
                 held.let_go()
         try:
-            text, _ = move.communicate(timeout=END_LIMIT_S)
+            text, _ = move.communicate(timeout=self.end_limit_s)
         except subprocess.TimeoutExpired:
             move.kill()
             text, _ = move.communicate()
-            outcome.wrong.append(f"`migrate move` did not end in {END_LIMIT_S:.0f} s")
+            outcome.wrong.append(f"`migrate move` did not end in {self.end_limit_s:.0f} s")
         outcome.said = text.decode().strip()
-        return killed_at
+        return harmed_at
+
+    def _kill(self, victim: Victim, scene: Scene, outcome: Outcome) -> None:
+        process = scene.find(victim)
+        if process is None:
+            outcome.ran = False
+            return
+        if not processes.send(process, signal.SIGKILL):
+            outcome.wrong.append(f"{process} ended by itself before it was killed")
+        _wait(lambda: not processes.alive(process.pid, process.start_ticks), 2.0)
 
     def _step(self) -> str:
         newest = self._fleet.migrations(container=CONTAINER, limit=1)
@@ -153,9 +170,9 @@ class KillLab:
             outcome.state = record.state
             return None if record.state in ACTIVE else record
 
-        record = _wait(ended, END_LIMIT_S)
+        record = _wait(ended, self.end_limit_s)
         if record is None:
-            outcome.wrong.append(f"the move is still {outcome.state or 'unknown'} after {END_LIMIT_S:.0f} s")
+            outcome.wrong.append(f"the move is still {outcome.state or 'unknown'} after {self.end_limit_s:.0f} s")
         return record
 
     def _do_as_told(self, record: Migration, outcome: Outcome) -> None:
@@ -195,9 +212,10 @@ class KillLab:
         assert self._client is not None
         seen = self._client.report()
         outcome.client = _client_saw(seen)
+        lost = seen.problems and self.client_may_be_lost
         if alive:
-            outcome.wrong += [f"client: {problem}" for problem in seen.problems]
-            if not seen.replies:
+            outcome.wrong += [] if lost else [f"client: {problem}" for problem in seen.problems]
+            if not seen.replies and not lost:
                 outcome.wrong.append("client: no answer since the kill")
             assert self._outside is not None
             try:

@@ -150,7 +150,10 @@ class Scene:
         holder: dict[Phase, Callable[[], int]] = {
             Phase.PRECOPY: lambda: self._find(Victim.SENDER) if step() == "precopy" else 0,
             Phase.DUMP: lambda: self.criu(self.source) if self.traced(self.source) else 0,
-            Phase.SEND: lambda: self._find(Victim.SENDER) if self.group(self.source).frozen else 0,
+            # Rounds of precopy freeze the tasks too, for an instant.
+            Phase.SEND: lambda: (
+                self._find(Victim.SENDER) if self.group(self.source).frozen and step() == "freeze" else 0
+            ),
             Phase.RESTORE: lambda: self.criu(self.target) if self.group(self.target).populated else 0,
             Phase.RESTORED: lambda: self.criu(self.target) if self.traced(self.target) else 0,
             Phase.RELEASE: lambda: self._program(self.source, "agent") if self.group(self.target).populated else 0,

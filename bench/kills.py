@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 
+from bench import in_lab
 from bench.kill_cell import KillLab, Outcome
 from bench.kill_victims import Phase, Victim
 from migrate.client import Client
-from migrate.errors import MigrateError
-from migrate.lab import down, images, observe, up
-from migrate.lab.demo_run import CheckFailed
+from migrate.lab import images
+from migrate.lab.layout import Lab
 
 HEAD = "| killed | during | the move | after | web1 ran on | web1 now | its client | verdict |\n|---|---|---|---|---|---|---|---|"
 
@@ -65,29 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     phases = [Phase(name) for name in args.phase or Phase]
     victims = [Victim(name) for name in args.victim or Victim]
-    begun, wrong, cells = time.monotonic(), ["it did not come to its end"], len(phases) * len(victims)
-    down.down(args.lab, force=True)
-    try:
-        lab = up.up(args.lab, hosts=2, criu="", say=lambda _: None)
+    cells = [(phase, victim) for phase in phases for victim in victims]
+
+    def run(lab: Lab) -> list[str]:
         with Client(lab.socket) as fleet:
             with images.redis_rootfs().open("rb") as tar:
                 fleet.import_image(tar, "redis", host="host1")
             kills = KillLab(lab, fleet, size_mb=args.size_mb)
             kills.begin()
-            outcomes = table(kills, [(phase, victim) for phase in phases for victim in victims], quiet=args.quiet)
+            outcomes = table(kills, cells, quiet=args.quiet)
             kills.end()
-        wrong = [f"{each.victim}, {each.phase}: {text}" for each in outcomes for text in each.wrong]
-    except (CheckFailed, MigrateError, OSError) as exc:
-        wrong = [f"{type(exc).__name__}: {exc}", *(hint for hint in [getattr(exc, "hint", "")] if hint)]
-    finally:
-        if not args.keep:
-            down.down(args.lab, force=True)
-            left = observe.snapshot(args.lab).describe()
-    if not args.keep:
-        wrong += [f"after the lab went: {each}" for each in left]
-    for text in wrong:
-        print(f"WRONG {text}")
-    print(f"{cells} cells, {time.monotonic() - begun:.0f} s; {'NOT all is well' if wrong else 'all is well'}")
+        return [f"{each.victim}, {each.phase}: {text}" for each in outcomes for text in each.wrong]
+
+    begun = time.monotonic()
+    wrong = in_lab.judged(args.lab, hosts=2, run=run, keep=args.keep)
+    print(f"{len(cells)} cells, {time.monotonic() - begun:.0f} s; {'NOT all is well' if wrong else 'all is well'}")
     return 1 if wrong else 0
 
 

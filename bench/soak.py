@@ -14,11 +14,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bench import soak_count
+from bench import in_lab, soak_count
 from bench.soak_count import Kind
 from migrate.client import Client
-from migrate.errors import MigrateError
-from migrate.lab import down, images, observe, up
+from migrate.lab import images, observe
 from migrate.lab.demo_run import CheckFailed, Outside, RunningClient, Seen
 from migrate.lab.layout import Lab
 from migrate.records import Migration, Run
@@ -29,10 +28,6 @@ SETTLE_S = 0.7  # how long the client goes on after a move, before it is asked f
 FILL_LIMIT_S = 60.0
 SKELETON_BYTES = 16 << 20  # CRIU's own images of such a container are about 1 MB; more means that it copied its memory
 REDIS = ("redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/tmp")
-
-
-class Failed(Exception):
-    """The run cannot go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +54,7 @@ HEAD = "   no  route             in all   frozen  client gap   replies  wrong   
 
 
 def soak(lab: Lab, moves: int, warm_up: int, size_mb: int) -> list[str]:
-    """Everything, printed as it goes. Returns what is wrong, a line each. Raises Failed and MigrateError."""
+    """Everything, printed as it goes. Returns what is wrong, a line each. Raises CheckFailed and MigrateError."""
     wrong: list[str] = []
     with Client(lab.socket) as fleet:
         with images.redis_rootfs().open("rb") as tar:
@@ -110,11 +105,11 @@ def _step(fleet: Client, client: RunningClient, number: int, wrong: list[str]) -
 
 
 def _settled(lab: Lab, fleet: Client) -> dict[Kind, int]:
-    """Count when nothing of a move is under way any more. Raises Failed when that does not come."""
+    """Count when nothing of a move is under way any more. Raises CheckFailed when that does not come."""
     deadline = time.monotonic() + FILL_LIMIT_S
     while waiting := soak_count.waiting_moves(lab):
         if time.monotonic() > deadline:
-            raise Failed(f"a move's directory does not go in {FILL_LIMIT_S:.0f} s: {', '.join(waiting)}")
+            raise CheckFailed(f"a move's directory does not go in {FILL_LIMIT_S:.0f} s: {', '.join(waiting)}")
         time.sleep(0.1)
     time.sleep(1)  # the last processes end, ssh connections close
     return soak_count.count(lab, fleet.inspect(CONTAINER).pid)
@@ -146,19 +141,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size-mb", type=int, default=20, help="data in the Redis (20)")
     parser.add_argument("--lab", default=f"msoak{os.getpid()}", help="the lab's name")
     args = parser.parse_args(argv)
-    begun, wrong = time.monotonic(), ["it did not come to its end"]
-    down.down(args.lab, force=True)
-    try:
-        lab = up.up(args.lab, hosts=2, criu="", say=lambda _: None)
-        wrong = soak(lab, args.moves, args.warm_up, args.size_mb)
-    except (Failed, CheckFailed, MigrateError, OSError) as exc:
-        wrong = [f"{type(exc).__name__}: {exc}", *(hint for hint in [getattr(exc, "hint", "")] if hint)]
-    finally:
-        down.down(args.lab)
-        left = observe.snapshot(args.lab).describe()
-    wrong += [f"after the lab went: {line}" for line in left]
-    for line in wrong:
-        print(f"WRONG {line}")
+    begun = time.monotonic()
+    wrong = in_lab.judged(args.lab, hosts=2, run=lambda lab: soak(lab, args.moves, args.warm_up, args.size_mb))
     verdict = "NOT all is well" if wrong else f"no wrong reply and no leak in {args.moves} moves"
     print(f"{verdict}; {time.monotonic() - begun:.0f} s in all")
     return 1 if wrong else 0

@@ -6,18 +6,22 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-OURS, HAND, PEER = "migrate", "by hand", "peer"
+HAND, FLOOR, PEER = "by hand", "floor", "peer"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One move. None: not known, or not measured by whoever did it."""
+    """One move. None: not known, or not measured by whoever did it. `error`: it failed, and how. `note`: why precopy ended."""
 
-    gap_s: float  # longest time between two answers that the client outside got
+    gap_s: float | None = None  # longest time between two answers that the client outside got
     frozen_s: float | None = None
     total_s: float | None = None
     wire_bytes: float | None = None
     cpu_s: float | None = None
+    dirty_mb_s: float | None = None  # what was really written meanwhile
+    floor_s: float | None = None  # what CRIU alone took of it
+    error: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ ROWS = (
     Row(field="total_s", title="total", unit="s", factor=1, digits=2),
     Row(field="wire_bytes", title="on the wire", unit="MB", factor=1e-6, digits=1),
     Row(field="cpu_s", title="CPU of both hosts", unit="s", factor=1, digits=2),
+    Row(field="dirty_mb_s", title="really written", unit="MB/s", factor=1, digits=0),
 )
 
 
@@ -56,21 +61,32 @@ def spread(samples: Sequence[Sample], field: str) -> Spread | None:
 
 
 def ratio(samples: Mapping[str, Sequence[Sample]], field: str) -> float | None:
-    """Median of ours over the median by hand: below 1 is better than by hand."""
-    ours, hand = spread(samples.get(OURS, ()), field), spread(samples.get(HAND, ()), field)
+    """Median of the first column over the median by hand: below 1 is better than by hand."""
+    first = next(iter(samples.values()), ())
+    ours, hand = spread(first, field), spread(samples.get(HAND, ()), field)
     return ours.median / hand.median if ours and hand and hand.median > 0 else None
 
 
 def lines(title: str, samples: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """A table: the figures down, whose they are across. Medians, and the least and the most in brackets."""
+    """A table: the figures down, whose they are across. Medians, and the least and the most in brackets; then what failed."""
     whose = list(samples)
-    head = (title, "", *(f"{name} ({len(samples[name])})" for name in whose), f"{OURS}/{HAND}")
-    cells = [head]
+    cells = [(title, "", *(f"{name} ({_good(samples[name])})" for name in whose), f"{whose[0]}/{HAND}")]
     for row in ROWS:
-        figures = [_figure(spread(samples[name], row.field), row) for name in whose]
+        spreads = [spread(samples[name], row.field) for name in whose]
+        if not any(spreads):
+            continue
         factor = ratio(samples, row.field)
+        figures = [_figure(values, row) for values in spreads]
         cells.append((row.title, row.unit, *figures, "-" if factor is None else f"{factor:.2f}"))
-    return align(cells, left=2)
+    remarks = {
+        f"{name}: {sample.note}": None for name in whose for sample in samples[name] if sample.note
+    }  # each once, in order
+    failures = [f"{name} FAILED: {sample.error}" for name in whose for sample in samples[name] if sample.error]
+    return [*align(cells, left=2), *remarks, *failures]
+
+
+def _good(samples: Sequence[Sample]) -> int:
+    return sum(not sample.error for sample in samples)
 
 
 def align(cells: Sequence[Sequence[str]], *, left: int) -> list[str]:

@@ -69,11 +69,16 @@ class Shell:
 
     def json(self, *words: str) -> Any:
         """What the command prints, parsed."""
+        return json.loads(self.quietly(*words))
+
+    def quietly(self, *words: str) -> str:
+        """What the command prints, which nobody sees. Raises CheckFailed when it fails."""
         process = self._start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = process.communicate()
         if process.returncode:
-            raise CheckFailed(f"migrate {' '.join(words)} ended with {process.returncode}: {err.strip()}")
-        return json.loads(out)
+            shown = " ".join(word if len(word) < 200 else "..." for word in words)
+            raise CheckFailed(f"migrate {shown} ended with {process.returncode}: {err.strip()}")
+        return out
 
     def _start(self, words: tuple[str, ...], *, stdout: int, stderr: int) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "migrate", *words]

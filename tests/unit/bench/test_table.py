@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench import table
-from bench.table import HAND, OURS, Sample
+from bench.table import HAND, Sample
 
 pytestmark = pytest.mark.unit
+
+OURS = "auto"
 
 
 def test_spread_is_of_those_that_have_the_figure() -> None:
@@ -36,4 +38,13 @@ def test_table_shows_units_and_missing_figures() -> None:
     rows = {line.split("  ")[0]: line.split() for line in table.lines("10 MB", samples)}
     assert rows["client's longest gap"][-6:] == ["ms", "250", "(250-250)", "500", "(500-500)", "0.50"]
     assert rows["on the wire"][-5:] == ["MB", "2.0", "(2.0-2.0)", "-", "-"]
-    assert rows["frozen"][-4:] == ["ms", "-", "-", "-"]
+    assert "frozen" not in rows  # a row that nobody has
+
+
+def test_what_failed_is_below_the_table_and_not_in_it() -> None:
+    """A failed move counts for no median; why precopy ended is said once."""
+    samples = {OURS: [Sample(gap_s=0.2, note="it fits"), Sample(gap_s=0.4, note="it fits"), Sample(error="no room")]}
+    lines = table.lines("10 MB", samples)
+    assert "auto (2)" in lines[0]
+    assert lines[-2:] == ["auto: it fits", "auto FAILED: no room"]
+    assert "300 (200-400)" in lines[1]
