@@ -2,6 +2,7 @@
 
 Installs on both, asks their doctors, restarts an agent under a running container, and moves two containers from vm1 to vm2 and back:
 a Redis whose client outside keeps one TCP connection, and a family of processes with open files, limits, logs and an exit status.
+Then a service with all that closes it in (service.py), and soft-dirty pre-copy (soft_dirty.py).
 Exit status 0 only if all of it holds.
 """
 
@@ -24,6 +25,7 @@ from migrate.lab.demo_run import CheckFailed, Checks, Seen, say
 from tests.vm import fleet as vm
 from tests.vm.fleet import Fleet, Machine
 from tests.vm.service import service
+from tests.vm.soft_dirty import soft_dirty
 
 WORKLOADS = Path(__file__).resolve().parents[1] / "workloads"
 PYTHON = "/opt/migrate/app/bin/python"
@@ -212,6 +214,7 @@ def story(fleet: Fleet, checks: Checks, archive: Path, machines: tuple[Machine, 
     redis(fleet, checks, *machines)
     family(fleet, checks, *machines)
     service(fleet, checks, *machines)
+    soft_dirty(fleet, checks, *machines)
 
 
 def main() -> int:
