@@ -15,6 +15,8 @@ PROPAGATIONS = ("", "private", "rprivate", "slave", "rslave", "shared", "rshared
 TMPFS_OPTIONS = ("exec", "noexec", "suid", "nosuid", "dev", "nodev", "uid", "gid", "nr_inodes")
 RESERVED = ("/", "/proc", "/sys", "/dev")
 KINDS = ("bind", "volume", "tmpfs")
+SHM = "/dev/shm"  # noqa: S108  the container's
+SHM_BYTES = 64 << 20
 
 
 def check(spec: ContainerSpec) -> None:
@@ -77,7 +79,7 @@ def plan(
     """`volume`: of a name the path of its files and that of its marker of filling; `staging`: where a restore finds the binds;
     `fresh`: the container never ran.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"staging": str(staging)}
     binds, scratch = [], []
     for mount in _ordered(spec):
         if mount.kind == "tmpfs":
@@ -94,8 +96,6 @@ def plan(
                 "fill": str(marker) if mount.kind == "volume" and fresh and not mount.no_copy else "",
             }
         )
-    if binds or scratch:
-        found["staging"] = str(staging)
     if binds:
         found["binds"] = binds
     if scratch:
@@ -138,9 +138,12 @@ def external(
 
 
 def tmpfs(spec: ContainerSpec) -> list[Mount]:
-    """Those that move as files do, in that order: all but one that another lies in, which CRIU carries."""
+    """Those that move as files do, in that order: all but one that another lies in, which CRIU carries. /dev/shm is the last."""
     above = {str(parent) for mount in spec.mounts for parent in PurePosixPath(clean(mount.target)).parents}
-    return [mount for mount in _ordered(spec) if mount.kind == "tmpfs" and clean(mount.target) not in above]
+    found = [mount for mount in _ordered(spec) if mount.kind == "tmpfs" and clean(mount.target) not in above]
+    if spec.isolation.ipc != "host" and SHM not in above and all(clean(each.target) != SHM for each in spec.mounts):
+        found.append(Mount(kind="tmpfs", target=SHM, size_bytes=spec.limits.shm_bytes or SHM_BYTES, mode=0o1777))
+    return found
 
 
 def scratch(spec: ContainerSpec) -> list[dict[str, Any]]:

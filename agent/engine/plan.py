@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.engine import hostfiles, local, logs, reaper, rlimits, usage
+from agent.engine import hostfiles, local, logs, mounted, reaper, rlimits, usage
 from agent.engine.cgroup import Cgroup
 from agent.engine.spec import ContainerSpec
-
-SHM_BYTES = 64 << 20
 
 
 def make(
@@ -51,7 +49,7 @@ def make(
         "host_users": spec.isolation.user == "host",
         "devices": [{"source": device.source, "target": device.target} for device in spec.isolation.devices],
         "sysctls": dict(spec.isolation.sysctls),
-        "shm_bytes": spec.limits.shm_bytes or SHM_BYTES,
+        "shm_bytes": spec.limits.shm_bytes or mounted.SHM_BYTES,
         "log": str(directory / "container.log"),
         "log_limits": logs.limits(spec.log_options),
         "exit": str(directory / "exit.json"),
