@@ -66,12 +66,14 @@ class Agent:
         known = [probe.one("userfaultfd")]
         lazy = known[0].ok
         tracker = _tracker(config.dirty_tracker, known)
+        known.append(probe.one("file-events", config.state_dir))
+        watch = known[-1].ok
 
         def find_criu() -> criu.CriuInstall:
             return criu.locate(config.criu)
 
         ended = EndedMoves(config.ended_moves_dir)
-        self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker)
+        self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker, watch=watch)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, ended, lazy=lazy)
         migration = MigrationService(self._engine, self._images, self._source, self._target)
         self._builder = Builder(config, self._images, self._engine)

@@ -139,50 +139,76 @@ def tmpfs_bytes(init_pid: int) -> int:
     return total
 
 
-def mapped_inodes(pids: Iterable[int]) -> list[tuple[int, int]]:
-    """(device, inode) of all files that are mapped shared and writable, as a volume numbers them: an overlay would not."""
-    statuses = (status for pid in pids for _, status in _mapped_shared_of(pid))
-    return sorted({(status.st_dev, status.st_ino) for status in statuses})
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """(device, inode) of files that tasks can still write to. `unseen`: what they wrote may have changed no time: mapped shared and
+    opened for writing, whatever the mapping allows now, or open for writing in a task with AIO contexts. `open`: for writing; a kernel
+    need not say what was spliced into them.
+    """
+
+    unseen: list[tuple[int, int]]
+    open: list[tuple[int, int]]
 
 
-def mapped_shared(pids: Iterable[int], upper: Path) -> list[tuple[int, int]]:
-    """(device, inode) in `upper` of files that are mapped shared and writable: their times say nothing of their contents.
+def held_in_volumes(pids: Iterable[int]) -> Held:
+    """As a volume numbers them, or a tmpfs: an overlay would not."""
+    unseen: set[tuple[int, int]] = set()
+    opened: set[tuple[int, int]] = set()
+    for pid in pids:
+        for _, status, silent in _held_by(pid):
+            (unseen if silent else opened).add((status.st_dev, status.st_ino))
+    return Held(unseen=sorted(unseen), open=sorted(opened - unseen))
 
-    The tasks stand still. A file whose mapped name is gone is looked for among all names; where that is not certain,
+
+def held_in_layer(pids: Iterable[int], upper: Path) -> Held:
+    """As `upper` numbers them. The tasks stand still. A file whose name is gone is looked for among all names; where that is not certain,
     more inodes than one are returned for it, never none. Raises OSError, StorageError.
     """
-    found: set[tuple[int, int]] = set()
+    unseen: set[tuple[int, int]] = set()
+    opened: set[tuple[int, int]] = set()
     unnamed_files: set[tuple[int, int]] = set()
     for pid in pids:
-        for link, status in _mapped_shared_of(pid):
+        for link, status, silent in _held_by(pid):
             unnamed = False
             try:
                 name = os.readlink(link)  # noqa: PTH115  it need not be a path
                 unnamed = name.endswith(" (deleted)")
                 there = (upper / name.lstrip("/")).lstat()
-                found.add((there.st_dev, there.st_ino))
+                (unseen if silent else opened).add((there.st_dev, there.st_ino))
             except OSError as exc:
                 # Else it is not in the writable layer: a device, or shared memory.
                 unnamed = unnamed or exc.errno == errno.ENAMETOOLONG
-            if unnamed and status.st_nlink and stat.S_ISREG(status.st_mode):
+            if unnamed and status.st_nlink:
                 unnamed_files.add((status.st_size, status.st_nlink))
-    return sorted(found | _like(unnamed_files, upper))
+    unseen |= _like(unnamed_files, upper)
+    return Held(unseen=sorted(unseen), open=sorted(opened - unseen))
 
 
-def _mapped_shared_of(pid: int) -> Iterator[tuple[Path, os.stat_result]]:
-    """Each shared, writable mapping of a file: the link in map_files, and the file. `maps` writes a newline as \\012, and a backslash
-    as itself: only the link has the name.
+def _held_by(pid: int) -> Iterator[tuple[Path, os.stat_result, bool]]:
+    """Regular files: a link of /proc, the file, and whether it is of Held.unseen. `maps` writes a newline as \\012, and a backslash as
+    itself: only the link has the name.
     """
+    asynchronous = False
     for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
         fields = line.split(None, 5)
-        if len(fields) < 6 or fields[1][1] != "w" or fields[1][3] != "s" or not fields[5].startswith("/"):
+        if len(fields) < 6 or fields[1][3] != "s" or not fields[5].startswith("/"):
+            asynchronous = asynchronous or (len(fields) == 6 and fields[5].startswith("/[aio]"))
             continue
+        asynchronous = asynchronous or fields[5].startswith("/[aio]")
         first, _, last = fields[0].partition("-")
-        link = Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}")
-        try:
-            yield link, link.stat()
-        except FileNotFoundError:
-            continue  # the task is gone
+        yield from _writable(Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}"), silent=True)
+    for name, target in _descriptors(pid):
+        if target.startswith("/"):
+            yield from _writable(Path(f"/proc/{pid}/fd/{name}"), silent=asynchronous)
+
+
+def _writable(link: Path, *, silent: bool) -> Iterator[tuple[Path, os.stat_result, bool]]:
+    """The link's own mode is how the file was opened."""
+    try:
+        if link.lstat().st_mode & stat.S_IWUSR and stat.S_ISREG((status := link.stat()).st_mode):
+            yield link, status, silent
+    except FileNotFoundError:
+        return  # the task is gone
 
 
 def _like(wanted: set[tuple[int, int]], upper: Path) -> set[tuple[int, int]]:
@@ -193,7 +219,7 @@ def _like(wanted: set[tuple[int, int]], upper: Path) -> set[tuple[int, int]]:
         return set()
     directories = tree_scan.Directories(upper)
     try:
-        found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found.values()
+        found = tree_scan.scan(directories, {}, itertools.count(2).__next__, frozen=False).found.values()
     finally:
         directories.close()
     statuses = (one.status for one in found if stat.S_ISREG(one.status.st_mode))

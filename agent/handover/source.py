@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,13 +89,14 @@ class Source:
         *,
         lazy: bool,
         tracker: str,
+        watch: bool,
     ) -> None:
         """`criu`: found when needed, so that containers run on a host without it. `lazy`: the kernel has userfaultfd.
 
         `tracker`: how writes are seen, a key of agent.memory.watching.WAYS.
         """
         self._config, self._engine, self._criu, self._ended = config, engine, criu, ended
-        self._lazy, self._tracker = lazy, tracker
+        self._lazy, self._tracker, self._watch = lazy, tracker, watch
         self.kept = KeptMemory(config)
         self._turns = Turns()
         self._senders: dict[str, TransferProcess] = {}
@@ -199,6 +201,7 @@ class Source:
                     "precopy",
                     progress,
                     roots=self._trees(record.container_id),
+                    watch=self._watch,
                     logs=str(directory),
                     freezer=str(self._engine.cgroup(record.container_id).freezer),
                     tracker=self._tracker if record.lazy else "",
@@ -267,16 +270,15 @@ class Source:
         criu = self._criu()
         directory = self._engine.store.directory(record.container_id)
         roots = self._trees(record.container_id)
-        marks = self._dump(move, record, criu)
+        marks, held = self._dump(move, record, criu, roots)
         pids = self._engine.cgroup(record.container_id).procs()  # no task comes or goes any more
-        mapped = inside.mapped_inodes(pids) if len(roots) > 1 else []
         answer = sender.request(
             "final",
             progress,
             images_dir=str(move.images),
             pids=pids,
             roots=roots,
-            always=[inside.mapped_shared(pids, Path(roots[0])), *([mapped] * (len(roots) - 1))],
+            held=held,
             logs=str(directory),
         )
         return Frozen(
@@ -288,7 +290,10 @@ class Source:
             criu_stats=images.stats(images.load(criu.pycriu_path), move.images / "stats-dump"),
         )
 
-    def _dump(self, move: Move, record: MoveRecord, criu: CriuInstall) -> list[dict[str, Any]]:
+    def _dump(
+        self, move: Move, record: MoveRecord, criu: CriuInstall, roots: list[Any]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """(marks, for each of the trees at `roots` what inside.Held says). Files go along while CRIU dumps."""
         container_id = record.container_id
         spec = self._engine.store.spec(container_id)
         monitor = self._engine.roles.monitor(container_id)
@@ -317,15 +322,33 @@ class Source:
         try:
             self._ended.refuse(record.migration_id, ROLE)  # Finish may have come since; if it comes now, it rolls back
             monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
-            self._sender(record.migration_id).request("look")
+            sender = self._sender(record.migration_id)
+            sender.request("look")
             self._ended.refuse(record.migration_id, ROLE)
             # Now: the tasks stand still, and no mount changes any more.
             handover["mounts"] = self._mount_flags(container_id, int(status["pid"]))
             (move.images / "handover.json").write_text(json.dumps(handover))
-            return list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
+            held: list[dict[str, Any]] = []
+
+            def send_files() -> None:
+                held.extend(self._held_files(container_id, roots))
+                sender.request("files", roots=roots, held=held)
+
+            with ThreadPoolExecutor(1) as meanwhile:  # what CRIU itself does to the files meanwhile, final finds
+                ahead = meanwhile.submit(send_files)
+                marks = list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
+                ahead.result()
+            return marks, held
         except MonitorError as exc:
             self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
             raise criu_error("dump", move.images / "dump.log", exc) from exc
+
+    def _held_files(self, container_id: str, roots: list[Any]) -> list[dict[str, Any]]:
+        pids = self._engine.cgroup(container_id).procs()
+        found = [inside.held_in_layer(pids, Path(roots[0]))]
+        if len(roots) > 1:
+            found += [inside.held_in_volumes(pids)] * (len(roots) - 1)
+        return [dataclasses.asdict(each) for each in found]
 
     # ------------------------------------------------------------ the end
 

@@ -135,6 +135,11 @@ def _child_probes(state_dir: Path) -> list[_Child]:
         ),
         _Child(name="nftables", required=True, remedy="apt-get install nftables, and a kernel with nf_tables"),
         _Child(
+            name="file-events",
+            argument=str(layers),
+            remedy="Linux 6.6 or newer, and CAP_SYS_ADMIN: without it a move looks at every file in the freeze",
+        ),
+        _Child(
             name="soft-dirty",
             remedy="nothing to do where userfaultfd-wp is there; else a kernel with CONFIG_MEM_SOFT_DIRTY",
         ),

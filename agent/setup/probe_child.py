@@ -6,6 +6,7 @@ prints one JSON line {"ok": bool, "value": str}. Whatever it makes dies with its
 directory are removed at the end. Uses the engine's own system calls, so that it probes what the engine will do.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -24,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 
-from agent.linux import libc, mounts, namespaces
+from agent.linux import fanotify, libc, mounts, namespaces
 
 IDS_BASE, IDS_COUNT = 100_000, 65_536
 PAGE = mmap.PAGESIZE
@@ -133,6 +134,50 @@ def idmapped_mounts(directory: str) -> tuple[bool, str]:
     return (
         owner == IDS_BASE + 7,
         f"on {directory}, below an overlay too" if owner == IDS_BASE + 7 else f"an overlay on top shows id {owner}",
+    )
+
+
+def file_events(directory: str) -> tuple[bool, str]:
+    """Watch the file system of `directory` (fanotify), write through an overlay on it in the ways that are easily missed, and hear of
+    each in its upper layer.
+    """
+    with _scratch(directory) as top:
+        merged = _overlay(top, str(top / "lower"))
+        (merged / "file").write_bytes(bytes(PAGE))
+        group = fanotify.group()
+        heard = fanotify.MODIFY | fanotify.CLOSE_WRITE | fanotify.ATTRIB | fanotify.CREATE
+        fanotify.watch_file_system(group, heard, str(top / "upper"))
+        upper = os.open(top / "upper", os.O_RDONLY | os.O_DIRECTORY)
+        inode = (top / "upper" / "file").stat().st_ino
+
+        def masks() -> int:
+            """Of what was said of the file; events are there when the call is done."""
+            found, said = 0, b""
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(group, 1 << 20)
+            for event in fanotify.events(said):
+                if event.name == b"file" and event.file:
+                    fd = fanotify.open_handle(upper, event.file, os.O_PATH)
+                    found |= event.mask if os.fstat(fd).st_ino == inode else 0
+                    os.close(fd)
+            return found
+
+        fd = os.open(merged / "file", os.O_RDWR)
+        os.write(fd, b"x")
+        written = masks() & fanotify.MODIFY
+        area = mmap.mmap(fd, PAGE)
+        os.close(fd)
+        area[0] = 2
+        area.close()  # the last that holds it
+        let_go = masks() & fanotify.CLOSE_WRITE
+        (merged / "file").chmod(0o600)
+        changed = masks() & fanotify.ATTRIB
+        os.close(upper)
+        mounts.umount(merged)
+    missed = [name for name, heard in (("write", written), ("a mapping", let_go), ("chmod", changed)) if not heard]
+    return (
+        not missed,
+        f"nothing is heard of {', '.join(missed)} through an overlay" if missed else "every change is named",
     )
 
 
@@ -291,6 +336,7 @@ def _shmem_huge_kb() -> int:
 
 
 PROBES: dict[str, Callable[[str], tuple[bool, str]]] = {
+    "file-events": file_events,
     "soft-dirty": soft_dirty,
     "userfaultfd-wp": userfaultfd_wp,
     "userfaultfd": userfaultfd,

@@ -93,7 +93,7 @@ def tree_bytes(root: Path) -> int:
     try:
         directories = tree_scan.Directories(root)
         try:
-            found = tree_scan.scan(directories, {}, itertools.count(2).__next__, 1, frozen=False).found
+            found = tree_scan.scan(directories, {}, itertools.count(2).__next__, frozen=False).found
         finally:
             directories.close()
     except OSError as exc:

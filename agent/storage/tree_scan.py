@@ -1,4 +1,6 @@
-"""One look at a writable layer: which names lead to which inodes, and how the inodes look. Reads no contents.
+"""One look at a writable layer, all of it: which names lead to which inodes, and how the inodes look. Reads no contents.
+
+`tree_rescan` looks only at what the kernel has named.
 
 The tree may be changing and its owner may be hostile: directories are opened one component at a time without following
 links, and what is not what it was a moment ago is left out, to be found by the next scan.
@@ -11,7 +13,7 @@ import os
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from agent.errors import StorageError
 from agent.storage import tree_records
 
 _OPEN_DIRECTORIES = 256
+_DEPTH_LIMIT = (
+    1 << 16
+)  # deeper than any tree: names that lead round in a circle, for they were read one after the other
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})  # it is not there, or not what it was
@@ -31,15 +36,16 @@ class Node:
 
     __slots__ = (
         "blocks",
+        "children",
         "created",
         "digest",
         "id",
         "inode",
         "kind",
         "link",
+        "places",
         "racy",
         "rdev",
-        "round",
         "sent",
         "signature",
     )
@@ -51,7 +57,8 @@ class Node:
         self.rdev = status.st_rdev
         self.link = link
         self.created = False  # the target knows it
-        self.round = 0  # the last round that saw it
+        self.places: list[Place] = []  # its names there; the root has none
+        self.children: dict[str, Node] = {}  # of a directory
         self.sent = 0  # the last round that sent it
         self.signature: Signature | None = None  # as it was when it was sent; None: send it again
         self.racy = True  # it was sent so soon after a change that another could hide behind the same times
@@ -59,23 +66,32 @@ class Node:
         self.blocks: tree_records.Blocks | None = None
 
 
+Place = tuple[Node, str]
+Entry = tuple[Node, str, Node]  # directory, name, what it leads to
+
+
 @dataclass(slots=True)
 class Found:
-    """One inode in one scan, under the first name that led to it."""
+    """One inode that is to be compared with what the target has, under a name that leads to it now."""
 
     node: Node
     status: os.stat_result
-    parent: int
+    parent: Node
     name: str
 
 
 @dataclass(slots=True)
 class Scan:
-    """`entries` holds parents before their children. Inodes are keyed by their number."""
+    """What a look has found. `added` holds parents before their children. `found`: by inode number, all that may differ.
+
+    `written`: inode numbers of files to read whatever their times say.
+    """
 
     started_unix_ns: int
-    entries: dict[tuple[int, str], Node] = field(default_factory=dict)
+    removed: list[Entry] = field(default_factory=list)
+    added: list[Entry] = field(default_factory=list)
     found: dict[int, Found] = field(default_factory=dict)
+    written: set[int] = field(default_factory=set)
 
 
 def signature(status: os.stat_result) -> Signature:
@@ -92,62 +108,115 @@ def signature(status: os.stat_result) -> Signature:
 
 
 class Directories:
-    """Descriptors of the directories of one scan, by the id of their node. Closed with the round."""
+    """Descriptors of the directories of one look, by their node: where the look saw them, else where they were. Closed with the round."""
 
     def __init__(self, root: Path | int) -> None:
         """`root`: a path, or a descriptor of the directory, which stays the caller's."""
         self.root_fd = os.open(".", _DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, _DIRECTORY)
         self._open: OrderedDict[int, int] = OrderedDict()
-        self._places: dict[int, tuple[int, str, int]] = {}
+        self._places: dict[int, Place] = {}
 
     def close(self) -> None:
         for fd in (self.root_fd, *self._open.values()):
             os.close(fd)
         self._open.clear()
 
-    def add(self, node_id: int, parent: int, name: str, inode: int) -> None:
-        self._places[node_id] = (parent, name, inode)
+    def add(self, node: Node, parent: Node, name: str) -> None:
+        """It is here now."""
+        self._places[node.id] = (parent, name)
 
-    def fd(self, node_id: int) -> int:
+    def forget(self) -> None:
+        """Where directories were seen in this look."""
+        self._places.clear()
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def seen(self, node: Node) -> bool:
+        return node.id in self._places
+
+    def place(self, node: Node) -> Place | None:
+        return self._places.get(node.id) or (node.places[0] if node.places else None)
+
+    def keep(self, node: Node, fd: int) -> None:
+        """`fd` is ours now, and good until the next call."""
+        if node.id in self._open:
+            os.close(self._open.pop(node.id))
+        self._open[node.id] = fd
+        if len(self._open) > _OPEN_DIRECTORIES:
+            os.close(self._open.popitem(last=False)[1])
+
+    def fd(self, node: Node) -> int:
         """Ours; good until the next call. Raises OSError when the directory is not there any more."""
-        missing = []
-        while (fd := self.root_fd if node_id == tree_records.ROOT_ID else self._open.get(node_id)) is None:
-            missing.append(node_id)
-            node_id = self._places[node_id][0]
-        for node_id in reversed(missing):
-            _, name, inode = self._places[node_id]
-            fd = self._open[node_id] = os.open(name, _DIRECTORY, dir_fd=fd)
-            if len(self._open) > _OPEN_DIRECTORIES:
-                os.close(self._open.popitem(last=False)[1])
-            if os.fstat(fd).st_ino != inode:
-                os.close(self._open.pop(node_id))
+        missing: list[tuple[Node, str]] = []
+        while (fd := self.root_fd if node.id == tree_records.ROOT_ID else self._open.get(node.id)) is None:
+            place = self.place(node)
+            if place is None or len(missing) > _DEPTH_LIMIT:
+                raise FileNotFoundError(errno.ENOENT, "the directory has no name now")
+            missing.append((node, place[1]))
+            node = place[0]
+        for node, name in reversed(missing):
+            fd = os.open(name, _DIRECTORY, dir_fd=fd)
+            self.keep(node, fd)
+            if os.fstat(fd).st_ino != node.inode:
+                os.close(self._open.pop(node.id))
                 raise FileNotFoundError(errno.ENOENT, "another directory has its name now", name)
         return fd
 
-    def path(self, parent: int, name: str) -> str:
-        """For people: where the scan saw it."""
+    def path(self, parent: Node, name: str) -> str:
+        """For people: where it was seen."""
         parts = [name]
-        while parent != tree_records.ROOT_ID:
-            parent, name, _ = self._places[parent]
+        while (place := self.place(parent)) and len(parts) < _DEPTH_LIMIT:
+            parent, name = place
             parts.append(name)
         return os.fsencode("/".join(["", *reversed(parts)])).decode(errors="backslashreplace")
 
 
-def scan(
-    directories: Directories, known: Mapping[int, Node], new_id: Callable[[], int], round_number: int, *, frozen: bool
-) -> Scan:
-    """List everything. `known`: by inode number, from the previous scan; others get nodes with a `new_id`.
+def scan(directories: Directories, known: Mapping[int, Node], new_id: Callable[[], int], *, frozen: bool) -> Scan:
+    """List everything. `known`: by inode number, from the previous look; others get nodes with a `new_id`.
 
     Raises StorageError for a mount in the tree, and, if `frozen`, for anything that changes meanwhile.
     """
     result = Scan(started_unix_ns=time.time_ns())
-    entries, found = result.entries, result.found
-    root = os.fstat(directories.root_fd)
-    device = root.st_dev
-    node = known.get(root.st_ino) or Node(tree_records.ROOT_ID, root, b"")
-    node.round, node.created = round_number, True
-    found[root.st_ino] = Found(node, root, tree_records.ROOT_ID, ".")
-    stack = [tree_records.ROOT_ID]
+    status = os.fstat(directories.root_fd)
+    root = known.get(status.st_ino) or Node(tree_records.ROOT_ID, status, b"")
+    root.created = True
+    result.found[status.st_ino] = Found(root, status, root, ".")
+    present: set[tuple[int, str]] = set()
+
+    def gone(directory: Node, name: str, exc: OSError) -> None:
+        if name and frozen:
+            raise moved(directories.path(directory, name)) from exc
+        if not name and (frozen or exc.errno not in GONE):
+            raise StorageError(f"cannot list a directory of the writable layer: {exc}") from exc
+
+    for entry in walk(directories, root, known, new_id, result.found, gone):
+        parent, name, node = entry
+        present.add((parent.id, name))
+        if parent.children.get(name) is not node:
+            result.added.append(entry)
+    for node in known.values():
+        for name, child in node.children.items():
+            if (node.id, name) not in present:
+                result.removed.append((node, name, child))
+    replaced = ((parent, name, parent.children[name]) for parent, name, _ in result.added if name in parent.children)
+    result.removed.extend(replaced)
+    return result
+
+
+def walk(
+    directories: Directories,
+    top: Node,
+    known: Mapping[int, Node],
+    new_id: Callable[[], int],
+    found: dict[int, Found],
+    gone: Callable[[Node, str, OSError], None],
+) -> Iterator[Entry]:
+    """All names below `top`, parents before their children; adds to `found`. Raises StorageError for a mount.
+
+    `gone` is told of a name that was there a moment ago, or has become another one's, and of a directory (name "") that cannot be listed.
+    """
+    device = os.fstat(directories.root_fd).st_dev
+    stack = [top]
     while stack:
         directory = stack.pop()
         try:
@@ -157,34 +226,36 @@ def scan(
                     name = entry.name
                     try:
                         status = entry.stat(follow_symlinks=False)
-                        if status.st_dev != device:
-                            path = directories.path(directory, name)
-                            raise StorageError(f"{path} in the writable layer is a mount", hint="unmount it first")
-                        inode = status.st_ino
-                        seen = found.get(inode)
+                        refuse_mount(directories, directory, name, status, device)
+                        seen = found.get(status.st_ino)
                         if seen is None:
-                            node = _node(fd, name, status, known.get(inode), new_id)
-                            node.round = round_number
-                            found[inode] = Found(node, status, directory, name)
-                            if node.kind == stat.S_IFDIR:
-                                directories.add(node.id, directory, name, inode)
-                                stack.append(node.id)
-                        elif seen.node.kind != stat.S_IFMT(status.st_mode) or seen.node.kind == stat.S_IFDIR:
-                            # A directory that moved while we looked, or a number that was used again.
-                            raise FileNotFoundError(errno.ENOENT, "moved", name)
+                            node = node_of(fd, name, status, known.get(status.st_ino), new_id)
+                        elif seen.node.kind != stat.S_IFMT(status.st_mode):
+                            raise FileNotFoundError(errno.ENOENT, "its number was used again", name)
                         else:
                             node = seen.node
-                        entries[directory, name] = node
+                        if node.kind == stat.S_IFDIR:
+                            if directories.seen(node):
+                                raise FileNotFoundError(errno.ENOENT, "moved while we looked", name)
+                            directories.add(node, directory, name)
+                            stack.append(node)
+                        if seen is None or node.kind == stat.S_IFDIR:
+                            found[status.st_ino] = Found(node, status, directory, name)
                     except FileNotFoundError as exc:
-                        if frozen:
-                            raise moved(directories.path(directory, name)) from exc
+                        gone(directory, name, exc)
+                    else:
+                        yield directory, name, node
         except OSError as exc:
-            if frozen or exc.errno not in GONE:
-                raise StorageError(f"cannot list a directory of the writable layer: {exc}") from exc
-    return result
+            gone(directory, "", exc)
 
 
-def _node(fd: int, name: str, status: os.stat_result, old: Node | None, new_id: Callable[[], int]) -> Node:
+def refuse_mount(directories: Directories, parent: Node, name: str, status: os.stat_result, device: int) -> None:
+    if status.st_dev != device:
+        path = directories.path(parent, name)
+        raise StorageError(f"{path} in the writable layer is a mount", hint="unmount it first")
+
+
+def node_of(fd: int, name: str, status: os.stat_result, old: Node | None, new_id: Callable[[], int]) -> Node:
     """The node that the inode had, if it can be that inode still: kernels use a number again as soon as it is free."""
     kind = stat.S_IFMT(status.st_mode)
     link = b""

@@ -36,6 +36,8 @@ from agent.transfer.writer import Writer
 Command = dict[str, Any]
 Facts = Mapping[str, Any]
 _REPORT_EVERY_S = 0.2
+MAX_TREE_ROUNDS = 5
+SMALL_ROUND_BYTES = 1 << 20  # the freeze can do that much
 
 
 class Sender:
@@ -47,6 +49,8 @@ class Sender:
         self._writer: Writer | None = None
         self._answers: Answers | None = None
         self._trees: dict[int, TreeSource] = {}
+        self._watch = False  # let the kernel say what changes in them
+        self._ahead: set[int] = set()  # trees that were sent while CRIU dumped
         self._bandwidth = Bandwidth()
         self._precopy: Precopy | None = None
         self._kept = PageIndex()  # what the target has of an earlier move
@@ -62,6 +66,7 @@ class Sender:
             "layers": self._layers,
             "precopy": self._precopy_rounds,
             "look": self._last_look,
+            "files": self._files_ahead,
             "final": self._final,
             "keep": self._keep,
         }
@@ -86,6 +91,8 @@ class Sender:
         return explained
 
     def close(self) -> None:
+        for tree in self._trees.values():
+            tree.close()
         if self._precopy:
             self._precopy.close()
         if self._tunnel:
@@ -154,17 +161,37 @@ class Sender:
     def _precopy_rounds(self, command: Command, progress: Progress) -> Facts:
         """Send what can be sent while the container runs: its writable layer, its log, its memory in rounds."""
         writer, before = self._stream("precopy"), self._stream().sent_bytes
-        for number, root in enumerate(command["roots"]):
-            self._send_tree(number, root, (), progress, last=False)
+        self._watch = command["watch"]
+        self._tree_rounds(command["roots"], progress)
         self._send_logs(Path(command["logs"]))
         writer.send_json(Kind.ROUND, {})
         self._answer()
         layer_bytes = writer.sent_bytes - before
+
+        def after_round(facts: Mapping[str, Any]) -> None:
+            """Files go along with the rounds of memory, where that costs no look at all of them; not in the time that was measured."""
+            progress(facts)
+            for number, tree in self._trees.items():
+                if tree.watched:
+                    self._send_tree(number, command["roots"][number], progress)
+
         self._precopy = self._memory(Path(command["freezer"]), command["tracker"])
         plan = throttle.Plan(**command["throttle"]) if command["throttle"] else None
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
-        memory = rounds.run(confirm=self._answer, progress=progress)
+        memory = rounds.run(confirm=self._answer, progress=after_round)
         return {"layer_bytes": layer_bytes, "memory": memory}
+
+    def _tree_rounds(self, roots: list[Any], progress: Progress) -> None:
+        """All files; then, where the kernel says what has changed, again while each round has less to send than the one before."""
+        writer, sent = self._stream(), 0
+        for number_of_round in range(MAX_TREE_ROUNDS):
+            before = writer.sent_bytes
+            for number, root in enumerate(roots):
+                if number_of_round == 0 or self._trees[number].watched:
+                    self._send_tree(number, root, progress)
+            before, sent = sent, writer.sent_bytes - before
+            if sent < SMALL_ROUND_BYTES or (number_of_round and sent > before / 2):
+                break
 
     # ------------------------------------------------------------ while frozen
 
@@ -173,6 +200,18 @@ class Sender:
         del command, progress
         if self._precopy:
             self._precopy.last_look()
+        return {}
+
+    def _files_ahead(self, command: Command, progress: Progress) -> Facts:
+        """CRIU dumps tasks that stand still: their files are as they stay, but for what CRIU adds, which the watch names. Trees that
+        would have to be looked at whole once more wait for final.
+        """
+        self._stream("writable_layer")
+        for number, root in enumerate(command["roots"]):
+            tree = self._trees.get(number)
+            if tree is not None and tree.watched:
+                self._send_tree(number, root, progress, held=command["held"][number], still=True)
+                self._ahead.add(number)
         return {}
 
     def _final(self, command: Command, progress: Progress) -> Facts:
@@ -192,8 +231,8 @@ class Sender:
         page_count = self._send_memory(images_dir, command["pids"])
         part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
-            always = [(int(device), int(inode)) for device, inode in command["always"][number]]
-            self._send_tree(number, root, always, progress, last=True)
+            held = None if number in self._ahead else command["held"][number]
+            self._send_tree(number, root, progress, held=held, last=True)
             if number == 0:
                 self._send_logs(Path(command["logs"]))
                 part("writable_layer", "volumes")
@@ -268,16 +307,18 @@ class Sender:
         self,
         number: int,
         root: str | dict[str, Any],
-        always: list[tuple[int, int]] | tuple[()],
         progress: Progress,
         *,
-        last: bool,
+        held: Mapping[str, list[list[int]]] | None = None,
+        still: bool = False,
+        last: bool = False,
     ) -> None:
+        """One round. `held`: inside.Held of the tasks that stand still."""
         if number not in self._trees:
-            self._trees[number] = TreeSource(self._root(root))
+            self._trees[number] = TreeSource(self._root(root), watch=self._watch)
         tree = self._trees[number]
         report = _Reporter(progress, f"mount {number}" if number else "writable layer", 0)
-        for frame in tree.delta(always=always, last=last):
+        for frame in tree.delta(*_held(held), still=still, last=last):
             self._stream().send(Kind.TREE, frame, task=number)
             report.add(len(frame))
 
@@ -304,6 +345,13 @@ class Sender:
         assert self._answers is not None and self._tunnel is not None
         tunnel = self._tunnel
         return self._answers.next(lambda: tunnel.failure("the stream ended").message)
+
+
+def _held(found: Mapping[str, list[list[int]]] | None) -> list[list[tuple[int, int]]]:
+    """Of Held as JSON carries it: `unseen`, `open`."""
+    return (
+        [[(int(device), int(inode)) for device, inode in found[name]] for name in ("unseen", "open")] if found else []
+    )
 
 
 class _Reporter:

@@ -42,7 +42,7 @@ Mapped = Callable[..., set[str]]
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> Iterator[Mapped]:
-    """mapped(NAME...): the names in the upper directory that mapped_shared() finds, while a task maps NAME...; a name
+    """mapped(NAME...): the names in the upper directory that held_in_layer() finds, while a task maps NAME...; a name
     "a|b" is linked to b and removed after that.
     """
     processes: list[subprocess.Popen[bytes]] = []
@@ -56,7 +56,7 @@ def mapped(tmp_path: Path) -> Iterator[Mapped]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"mapped\n"
         upper = tmp_path / "upper"
-        found = inside.mapped_shared([process.pid], upper)
+        found = inside.held_in_layer([process.pid], upper).unseen
         statuses = {path: path.lstat() for path in upper.rglob("*")}
         return {p.name for p, status in statuses.items() if (status.st_dev, status.st_ino) in found}
 

@@ -15,17 +15,20 @@ from tests.system.tree_move import NOT_RACY_S, Move, act, operation
 pytestmark = pytest.mark.system
 
 
+@pytest.mark.parametrize("watch", [True, False], ids=["watched", "scanned"])
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rounds=st.lists(st.tuples(st.lists(operation, max_size=14), st.booleans()), min_size=1, max_size=4),
     first=st.lists(operation, max_size=25),
 )
 def test_after_the_last_round_the_trees_are_equal(
-    first: list[tuple[str, int, int, int]], rounds: list[tuple[list[tuple[str, int, int, int]], bool]]
+    first: list[tuple[str, int, int, int]],
+    rounds: list[tuple[list[tuple[str, int, int, int]], bool]],
+    watch: bool,
 ) -> None:
     """Whatever happened between the rounds, the target is the source, by a comparison that shares no code with the product."""
     with tempfile.TemporaryDirectory(prefix="hstor-") as base:
-        move = Move(Path(base))
+        move = Move(Path(base), watch=watch)
         try:
             for step in first:
                 act(move.upper, *step)
@@ -42,4 +45,4 @@ def test_after_the_last_round_the_trees_are_equal(
             move.finish()
             assert move.differences() == []
         finally:
-            move.target.close()
+            move.close()

@@ -20,11 +20,11 @@ from tests.system.tree_move import NOT_RACY_S, Move, act, populate, punch
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture
-def move(tmp_path: Path) -> Iterator[Move]:
-    made = Move(tmp_path)
+@pytest.fixture(params=[True, False], ids=["watched", "scanned"])
+def move(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Move]:
+    made = Move(tmp_path, watch=request.param)
     yield made
-    made.target.close()
+    made.close()
 
 
 def test_one_of_everything(move: Move) -> None:

@@ -141,6 +141,7 @@ def test_the_writable_layer(target: Target, sender: Sender, tmp_path: Path) -> N
         "tracker": "",
         "goal": {},
         "throttle": None,
+        "watch": False,
     }
     with pytest.raises(TransferError, match=ROOM.format("layer/upper", "the writable layer")):
         sender.handlers()["precopy"](command, lambda _facts: None)

@@ -40,18 +40,23 @@ def punch(path: Path, offset: int, length: int) -> None:
 class Move:
     """A source and a target directory, and the rounds between them."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, watch: bool = False) -> None:
         self.upper, self.copy = base / "source" / "upper", base / "target" / "upper"
         self.upper.mkdir(parents=True)
         self.copy.mkdir(parents=True)
-        self.source, self.target = TreeSource(self.upper), TreeTarget(self.copy)
+        self.source, self.target = TreeSource(self.upper, watch=watch), TreeTarget(self.copy)
+        assert self.source.watched == watch, "fanotify of a whole file system is refused here"
+
+    def close(self) -> None:
+        self.source.close()
+        self.target.close()
 
     def round(
         self, *, always: set[tuple[int, int]] | frozenset[tuple[int, int]] = frozenset(), last: bool = False
     ) -> int:
         """Bytes sent."""
         total = 0
-        for frame in self.source.delta(always, last):
+        for frame in self.source.delta(always, last=last):
             assert len(frame) <= 1 << 20
             total += len(frame)
             self.target.apply(frame)
