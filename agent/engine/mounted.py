@@ -76,7 +76,7 @@ def missing(mounts: Iterable[Mount]) -> list[str]:
 def plan(
     spec: ContainerSpec, volume: Callable[[str], tuple[Path, Path]], staging: Path, *, fresh: bool
 ) -> dict[str, Any]:
-    """`volume`: of a name the path of its files and that of its marker of filling; `staging`: where a restore finds the binds;
+    """`volume`: of a name the path of its files and that of its marker of filling; `staging`: where a restore finds the binds and tmpfs;
     `fresh`: the container never ran.
     """
     found: dict[str, Any] = {"staging": str(staging)}

@@ -6,9 +6,10 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.engine.spec import ContainerSpec, Network
 from agent.linux import mounts, openat2
@@ -148,6 +149,14 @@ class Held:
 
     unseen: list[tuple[int, int]]
     open: list[tuple[int, int]]
+
+
+def held_in_trees(pids: Iterable[int], roots: Sequence[object]) -> list[dict[str, Any]]:
+    """For each of the trees that go with a container, its writable layer first, as the sender takes it. The tasks stand still."""
+    found = [held_in_layer(pids, Path(str(roots[0])))]
+    if len(roots) > 1:
+        found += [held_in_volumes(pids)] * (len(roots) - 1)
+    return [asdict(each) for each in found]
 
 
 def held_in_volumes(pids: Iterable[int]) -> Held:

@@ -10,7 +10,6 @@ import base64
 import dataclasses
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,15 +21,16 @@ from typing import Any
 
 from agent import atomic
 from agent.config import AgentConfig
-from agent.criu import fixup, images, log, mount_flags, options
+from agent.criu import fixup, images, mount_flags, options
 from agent.engine import init, link, mounted, network, throttle
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, State
 from agent.engine.volumes import Volume
-from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, TransferError, WrongState
+from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import inside, stage
+from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
@@ -46,11 +46,6 @@ DUMP_LIMIT_S = 120.0
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
 Progress = Callable[[Mapping[str, Any]], None]
-# "restore: setup-namespaces: ...": the monitor names the notification that it answered with a refusal. And what CRIU's helpers say
-# of a CRIU that was killed is not why.
-_OUR_REFUSAL = re.compile(
-    r"(dump|restore): (pre-dump|network-lock|post-dump|setup-namespaces|post-restore|pre-resume|CRIU died)"
-)
 _log = logging.getLogger(__name__)
 
 
@@ -331,7 +326,7 @@ class Source:
             held: list[dict[str, Any]] = []
 
             def send_files() -> None:
-                held.extend(self._held_files(container_id, roots))
+                held.extend(inside.held_in_trees(self._engine.cgroup(container_id).procs(), roots))
                 sender.request("files", roots=roots, held=held)
 
             with ThreadPoolExecutor(1) as meanwhile:  # what CRIU itself does to the files meanwhile, final finds
@@ -342,13 +337,6 @@ class Source:
         except MonitorError as exc:
             self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
             raise criu_error("dump", move.images / "dump.log", exc) from exc
-
-    def _held_files(self, container_id: str, roots: list[Any]) -> list[dict[str, Any]]:
-        pids = self._engine.cgroup(container_id).procs()
-        found = [inside.held_in_layer(pids, Path(roots[0]))]
-        if len(roots) > 1:
-            found += [inside.held_in_volumes(pids)] * (len(roots) - 1)
-        return [dataclasses.asdict(each) for each in found]
 
     # ------------------------------------------------------------ the end
 
@@ -589,15 +577,6 @@ def _release_throttle(move: Move) -> None:
         return  # nobody has throttled it
     except (AgentError, OSError, ValueError, TypeError) as exc:
         _log.error("migration %s: the container is still throttled: %s", move.migration_id, exc)
-
-
-def criu_error(verb: str, path: Path, exc: AgentError) -> CriuError:
-    """What CRIU's log says, else what the monitor heard; where the monitor itself refused CRIU, its reason."""
-    finding = log.first_error(path)  # complete: the monitor answers when CRIU has ended
-    if finding is None or _OUR_REFUSAL.match(exc.message):
-        return CriuError(f"{verb} failed: {exc.message}", detail=finding.context if finding else "")
-    meaning = f" ({finding.meaning})" if finding.meaning else ""
-    return CriuError(f"{verb} failed: {finding.error}{meaning}", hint=finding.remedy, detail=finding.context)
 
 
 def _precopied(answer: Mapping[str, Any]) -> int:

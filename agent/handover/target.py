@@ -33,10 +33,10 @@ from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import stage
+from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
-from agent.handover.source import criu_error
 from agent.handover.turns import Turns
 from agent.linux import process
 from agent.setup.criu import CriuInstall

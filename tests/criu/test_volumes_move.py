@@ -114,7 +114,9 @@ def test_all_mounts_move_there_and_back(fleet: MovingLab, conf: Path) -> None:
             (seen,) = fleet.client.inspect_volume("moving")
             assert (seen.host, seen.used_by, seen.migration_id) == (there, ("mounted",), "")
         fleet.client.stop("mounted", timeout_s=0)
+        (volume(fleet, there, "moving") / "data/mounts.json").unlink()  # the next life counts from 1
         fleet.client.start("mounted")
+        wait_for(lambda: (volume(fleet, there, "moving") / "data/mounts.json").exists())
         assert later(fleet, there)["root"] == errno.EROFS
     assert fleet.client.volumes() == []
 
