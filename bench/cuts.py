@@ -39,6 +39,7 @@ class CutLab(KillLab):
     """As where processes are killed, but a link goes down."""
 
     end_limit_s = 300.0
+    clean_limit_s = 80.0  # sshd ends sessions whose other end was cut off after a minute (agent/setup/sshd.py)
     _healed = threading.Event()
 
     def cut(self, phase: Phase, side: str, cut: str) -> Outcome:

@@ -39,6 +39,7 @@ PREFIX = layout.prefix_from({"MIGRATE_LAB": os.environ.get("BENCH_LAB") or "mben
 SHAPES = Path(__file__).with_name("shapes.py")
 FILES = "srv"  # where shapes.py writes
 FLOOR_MOVES = 3
+_READY_S = 180.0  # 100,000 files take a while
 _BEFORE_S, _AFTER_S = 0.5, 1.5  # how long the client runs before a move begins and after it has ended
 _ENGINE = ("host1", "host2", "controller")
 _FAILURES = (CheckFailed, MigrateError, OSError, subprocess.SubprocessError)
@@ -58,7 +59,7 @@ class Subject:
     @contextlib.contextmanager
     def filled(self, rate: float) -> Iterator[None]:
         """Everything is in it; client and writer stand by."""
-        self._outside.wait_for_server()
+        self._outside.wait_for_server(_READY_S)
         half = 2 if self._case.dirty_mb_s else 1  # the other half is the writer's
         self._cold_mb = self._case.size_mb // half
         if self._cold_mb:

@@ -62,7 +62,7 @@ class Outcome:
 class KillLab:
     """web1 with its data and its one client, kept or made anew from cell to cell."""
 
-    end_limit_s = END_LIMIT_S
+    end_limit_s, clean_limit_s = END_LIMIT_S, CLEAN_LIMIT_S
     client_may_be_lost = False  # if it is told so
 
     def __init__(self, lab: Lab, fleet: Client, *, image: str = "redis", size_mb: int = 16, mode: str = "auto") -> None:
@@ -245,7 +245,7 @@ class KillLab:
             left[:] = [line for line in left if not _HARMLESS.search(line)]
             return not left
 
-        _wait(clean, CLEAN_LIMIT_S)
+        _wait(clean, self.clean_limit_s)
         return left
 
     # ------------------------------------------------------------ from cell to cell

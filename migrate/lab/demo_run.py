@@ -123,13 +123,13 @@ class Outside:
     def __init__(self, lab: Lab, address: str, port: int) -> None:
         self._lab, self._address, self._port = lab, address, port
 
-    def wait_for_server(self) -> None:
-        """Until something listens. Raises CheckFailed after 20 s."""
-        deadline = time.monotonic() + _SERVER_TIMEOUT_S
+    def wait_for_server(self, timeout_s: float = _SERVER_TIMEOUT_S) -> None:
+        """Until something listens. Raises CheckFailed when nothing does."""
+        deadline = time.monotonic() + timeout_s
         ping = f"import socket; socket.create_connection(({self._address!r}, {self._port}), timeout=1)"
         while subprocess.run(self._command("-c", ping), capture_output=True, check=False).returncode:
             if time.monotonic() > deadline:
-                raise CheckFailed(f"nothing answers on {self._address}:{self._port} after {_SERVER_TIMEOUT_S:.0f} s")
+                raise CheckFailed(f"nothing answers on {self._address}:{self._port} after {timeout_s:.0f} s")
             time.sleep(0.1)
 
     def data(self, verb: str, size_mb: int, seed: str) -> Mapping[str, Any]:
