@@ -17,6 +17,9 @@ from pygal.style import CleanStyle
 from bench import results, table
 from bench.results import Result
 
+# It is for pygal's map plug-ins, and Python 3.11 warns of a finder of the old kind at each import after it.
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- bench.charts: begin -->", "<!-- bench.charts: end -->"
 Bars = dict[str, list[float | None]]  # by way of moving, a figure a case
