@@ -118,7 +118,7 @@ def case(way: str, seed: int, statistics: Statistics) -> None:
                 count = total_bytes(wanted[task]) // PAGE
                 statistics.pages += count
                 statistics.ahead += count - total_bytes(precopy.lacking(pid, wanted[task])) // PAGE
-                precopy.send_rest(task, pid, wanted[task])
+                precopy.send_frozen(task, pid, precopy.lacking(pid, wanted[task]))
         finally:
             precopy.close()
             target.end()

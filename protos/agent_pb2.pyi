@@ -870,12 +870,14 @@ class PrecopyRequest(_message.Message):
     def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., max_downtime_s: _Optional[float] = ..., max_rounds: _Optional[int] = ...) -> None: ...
 
 class FreezeRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch")
+    __slots__ = ("migration_id", "epoch", "postcopy")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    POSTCOPY_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    postcopy: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., postcopy: bool = ...) -> None: ...
 
 class FreezeEvent(_message.Message):
     __slots__ = ("progress", "result")
@@ -886,7 +888,7 @@ class FreezeEvent(_message.Message):
     def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., result: _Optional[_Union[FreezeResult, _Mapping]] = ...) -> None: ...
 
 class FreezeResult(_message.Message):
-    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest", "travelled")
+    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest", "travelled", "later_bytes")
     class SentBytesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -907,13 +909,41 @@ class FreezeResult(_message.Message):
     CRIU_STATS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRAVELLED_FIELD_NUMBER: _ClassVar[int]
+    LATER_BYTES_FIELD_NUMBER: _ClassVar[int]
     marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
     sent_bytes: _containers.ScalarMap[str, int]
     memory_pages: int
     criu_stats: _containers.ScalarMap[str, float]
     digest: str
     travelled: _types_pb2.Travelled
-    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ...) -> None: ...
+    later_bytes: int
+    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., later_bytes: _Optional[int] = ...) -> None: ...
+
+class SendRestRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "complete")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    complete: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., complete: bool = ...) -> None: ...
+
+class ReopenRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
+
+class ReopenResponse(_message.Message):
+    __slots__ = ("needed",)
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    needed: bool
+    def __init__(self, needed: bool = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes")
@@ -1006,14 +1036,23 @@ class WhereRequest(_message.Message):
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
     def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
 
+class MissingMemory(_message.Message):
+    __slots__ = ("task", "bytes")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    bytes: int
+    def __init__(self, task: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class WhereResponse(_message.Message):
-    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers")
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "missing", "blockers")
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     present: bool
     state: _types_pb2.ContainerState
@@ -1021,5 +1060,6 @@ class WhereResponse(_message.Message):
     migration_id: str
     role: str
     committed: bool
+    missing: _containers.RepeatedCompositeFieldContainer[MissingMemory]
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
-    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ...) -> None: ...
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., missing: _Optional[_Iterable[_Union[MissingMemory, _Mapping]]] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ...) -> None: ...

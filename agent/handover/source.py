@@ -31,6 +31,7 @@ from agent.errors import AgentError, CriuError, NotFound, StaleEpoch, TransferEr
 from agent.handover import inside, stage
 from agent.handover.ended import EndedMoves
 from agent.handover.record import Move, MoveRecord
+from agent.handover.rest import RestOfMemory
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import tree_bytes
@@ -72,6 +73,7 @@ class Frozen:
     memory_pages: int
     digest: str
     travelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    later_bytes: int = 0
     criu_stats: dict[str, float] = field(default_factory=dict)
 
 
@@ -100,6 +102,7 @@ class Source:
             str, dict[str, Any]
         ] = {}  # of a sender, by what it was asked: a repeated call gets it again
         self._guard = threading.Lock()
+        self._rest = RestOfMemory()
 
     # ------------------------------------------------------------ before the freeze
 
@@ -222,22 +225,32 @@ class Source:
 
     # ------------------------------------------------------------ the freeze
 
-    def freeze(self, migration_id: str, epoch: int, progress: Progress) -> Frozen:
-        """Dump, hold frozen, send the rest; returns when the target has confirmed it. Any error leaves the undo to finish()."""
+    def freeze(self, migration_id: str, epoch: int, progress: Progress, *, postcopy: bool = False) -> Frozen:
+        """Dump, hold frozen, send the rest; returns when the target has confirmed it. Any error leaves the undo to finish().
+
+        `postcopy`: memory that the target lacks stays here; it begins to go as soon as this has returned.
+        """
         with self._turns.call(migration_id, "Freeze"):
             record = self._begun(migration_id, epoch)
             move = self._move(migration_id)
             if (before := move.answered("freeze")) is not None:
                 return Frozen(**before)
+            if postcopy and not record.lazy:
+                raise WrongState(
+                    "this host cannot leave memory behind: its kernel has no userfaultfd",
+                    hint="migrate move without --mode postcopy",
+                )
             try:
-                frozen = self._freeze(move, record, progress)
+                frozen = self._freeze(move, record, progress, postcopy=postcopy)
             except TransferError:
                 self._ended.refuse(migration_id, ROLE)  # then that is the reason
                 raise
             move.remember("freeze", dataclasses.asdict(frozen))
+            if frozen.later_bytes:
+                self._rest.begin(migration_id, self._sender(migration_id))
             return frozen
 
-    def _freeze(self, move: Move, record: MoveRecord, progress: Progress) -> Frozen:
+    def _freeze(self, move: Move, record: MoveRecord, progress: Progress, *, postcopy: bool) -> Frozen:
         sender = self._sender(move.migration_id)
         criu = self._criu()
         directory = self._engine.store.directory(record.container_id)
@@ -253,6 +266,7 @@ class Source:
             roots=roots,
             always=[inside.mapped_shared(pids, Path(roots[0])), *([mapped] * (len(roots) - 1))],
             logs=str(directory),
+            postcopy=postcopy,
         )
         return Frozen(
             marks=[*marks, *answer["marks"]],
@@ -260,6 +274,7 @@ class Source:
             travelled=answer["travelled"],
             memory_pages=int(answer["memory_pages"]),
             digest=str(answer["digest"]),
+            later_bytes=int(answer["later_bytes"]),
             criu_stats=images.stats(images.load(criu.pycriu_path), move.images / "stats-dump"),
         )
 
@@ -299,6 +314,28 @@ class Source:
         except MonitorError as exc:
             self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
             raise criu_error("dump", move.images / "dump.log", exc) from exc
+
+    def send_rest(self, migration_id: str, epoch: int, progress: Progress, *, complete: bool = False) -> dict[str, Any]:
+        """Post-copy: until the target has confirmed what Freeze kept back. Raises TransferError when the tunnel breaks: PrepareTunnel,
+        OpenTunnel and this once more go on with what is missing then. `complete`: the target lacks nothing, whatever we have heard.
+        """
+        with self._turns.call(migration_id, "SendRest"):
+            record = self._begun(migration_id, epoch)
+            move = self._move(migration_id)
+            if (before := move.answered("rest")) is not None:
+                return before
+            if move.answered("freeze") is None:
+                raise WrongState(f"container {record.container_id} was not frozen for migration {migration_id}")
+            pids = self._engine.cgroup(record.container_id).procs()
+            try:
+                sent = {"pages": 0, "bytes": 0, "asked": 0}
+                if not complete:
+                    sent = self._rest.wait(migration_id, self._sender(migration_id), pids, progress)
+            except TransferError:
+                self._close_sender(migration_id)  # the next one begins with what the target says it lacks
+                raise
+            move.remember("rest", sent)
+            return sent
 
     # ------------------------------------------------------------ the end
 
@@ -355,6 +392,7 @@ class Source:
     def _clear(self, migration_id: str) -> None:
         move = self._move(migration_id)
         self._close_sender(migration_id)
+        self._rest.forget(migration_id)
         stage.unmount(move)
         move.forget()
 
@@ -375,6 +413,13 @@ class Source:
         if status.migration_id != migration_id or status.role != ROLE:
             raise WrongState(
                 f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
+            )
+        move = self._move(migration_id)
+        frozen = move.answered("freeze") if move.exists else None
+        if frozen and frozen["later_bytes"] and move.answered("rest") is None:
+            raise WrongState(
+                f"container {container_id} still needs memory that is only here: it is not killed",
+                hint=f"migrate resume {migration_id}",
             )
         # Without tasks nothing runs: somebody has killed them while they stood still, and only their monitor and its CRIU are left.
         if status.state in (State.RUNNING, State.LOST) and self._engine.cgroup(container_id).populated():

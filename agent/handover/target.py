@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ from agent.linux import process
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
 from agent.storage.images import Image, ImageStore
+from agent.transfer import later
 from agent.transfer.commands import TransferProcess
 
 ROLE = "target"
 RESTORE_LIMIT_S = 110.0
 TUNNEL_LIMIT_S = 900.0
+CONFIRM_LIMIT_S = 30.0  # for the source to hear of the last page, and to close
 FILL_LIMIT_S = 600.0
 
 _log = logging.getLogger(__name__)
@@ -186,11 +189,37 @@ class Target:
         criu_images.load(self._criu().pycriu_path)  # the first time takes a fifth of a second
         monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
 
+    def reopen(self, migration_id: str, epoch: int) -> bool:
+        """Post-copy: the tunnel broke; expect another one, for what the running container still lacks. False: it lacks nothing."""
+        with self._turns.call(migration_id, "Reopen"):
+            move = self._move(migration_id)
+            if not self._lacks_memory(move):
+                return False
+            self._stop_receiver(move.require(epoch))
+            self._listen(move)
+            return True
+
+    def missing(self, container_id: str) -> dict[int, int]:
+        """Post-copy: bytes by task that a container which runs here already still lacks, for they are on the source."""
+        found: dict[int, int] = {}
+        for move in Move.all(self._config.moves_dir):
+            record = move.read()
+            if (record.role, record.container_id, record.committed) == (ROLE, container_id, True):
+                for task, pairs in (later.still_missing(move.images) or {}).items():
+                    found[task] = sum(end - start for start, end in pairs)
+        return found
+
+    @staticmethod
+    def _lacks_memory(move: Move) -> bool:
+        return move.exists and move.read().committed and bool(later.still_missing(move.images))
+
     def _listen(self, move: Move) -> None:
         """Expect the tunnel; its receiver starts when it comes."""
         migration_id = move.migration_id
         with self._guard:
-            if migration_id in self._waiting or migration_id in self._receivers or move.received.exists():
+            if migration_id in self._waiting or migration_id in self._receivers:
+                return
+            if move.received.exists() and not self._lacks_memory(move):
                 return
             waiting = self._waiting[migration_id] = self._door.expect(migration_id)
         threading.Thread(target=self._receive, args=(move, waiting), daemon=True).start()
@@ -208,7 +237,8 @@ class Target:
             waiting.close()
         try:
             with self._turns.call(migration_id, "the arrival of the tunnel"):
-                self._ended.refuse(migration_id, ROLE)
+                if not self._lacks_memory(move):
+                    self._ended.refuse(migration_id, ROLE)
                 self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
         except (AgentError, OSError) as exc:
             _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
@@ -234,6 +264,7 @@ class Target:
             "received": str(move.received),
             "pycriu_path": str(self._criu().pycriu_path),
             "lazy": record.lazy,
+            "again": record.committed,
         }
         path = move.directory / "receiver.json"
         path.write_text(json.dumps(plan))
@@ -446,7 +477,7 @@ class Target:
         """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""
         record = move.read()
         deadline = time.monotonic() + FILL_LIMIT_S
-        while record.lazy and time.monotonic() < deadline:
+        while record.lazy and (time.monotonic() < deadline or later.still_missing(move.images)):
             try:
                 status = self._engine.roles.monitor(record.container_id).request("status").fields
             except AgentError:
@@ -457,6 +488,10 @@ class Target:
                 _log.error("container %s: %s", record.container_id, status["error"])
                 return  # the memory is kept: it is the only copy
             time.sleep(0.05)
+        record = move.read()  # a tunnel that was opened again has another receiver
+        deadline = time.monotonic() + CONFIRM_LIMIT_S
+        while any(move.memory.glob("*.later")) and self._receives(record) and time.monotonic() < deadline:
+            time.sleep(0.05)  # it has yet to tell the source that the last page is here
         self._stop_receiver(record)
         stage.unmount(move)
         move.forget()
@@ -492,12 +527,20 @@ class Target:
             receiver = self._receivers.pop(record.migration_id, None)
         if receiver:
             receiver.close()
-        elif record.receiver_pid:
-            try:
-                if process.start_ticks(record.receiver_pid) == record.receiver_ticks:
-                    os.kill(record.receiver_pid, signal.SIGTERM)
-            except OSError:
-                return  # it has ended
+        elif self._receives(record):
+            with suppress(OSError):  # it has ended
+                os.kill(record.receiver_pid, signal.SIGTERM)
+
+    def _receives(self, record: MoveRecord) -> bool:
+        """Whether this move's receiver is alive, be it ours or that of the agent before us."""
+        with self._guard:
+            receiver = self._receivers.get(record.migration_id)
+        if receiver:
+            return receiver.running
+        try:
+            return bool(record.receiver_pid) and process.start_ticks(record.receiver_pid) == record.receiver_ticks
+        except OSError:
+            return False
 
     # ------------------------------------------------------------ parts
 

@@ -89,7 +89,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:
         def work(report: Progress) -> Any:
-            return self._source.freeze(request.migration_id, request.epoch, report)
+            return self._source.freeze(request.migration_id, request.epoch, report, postcopy=request.postcopy)
 
         for last, facts in _streamed(work):
             if not last:
@@ -103,8 +103,21 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
                     criu_stats=facts.criu_stats,
                     digest=facts.digest,
                     travelled=types_pb2.Travelled(**facts.travelled),
+                    later_bytes=facts.later_bytes,
                 )
             )
+
+    def SendRest(self, request: pb.SendRestRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
+        def work(report: Progress) -> dict[str, Any]:
+            sent = self._source.send_rest(request.migration_id, request.epoch, report, complete=request.complete)
+            return {
+                "text": f"{sent['pages']} pages, {sent['asked']} of them waited for",
+                "done_bytes": sent["bytes"],
+                "facts": sent,
+            }
+
+        for _, facts in _streamed(work):
+            yield _progress("rest", facts)
 
     # ------------------------------------------------------------ target
 
@@ -125,6 +138,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         return pb.RestoreResponse(
             pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
         )
+
+    def Reopen(self, request: pb.ReopenRequest, context: grpc.ServicerContext) -> pb.ReopenResponse:
+        return pb.ReopenResponse(needed=self._target.reopen(request.migration_id, request.epoch))
 
     # ------------------------------------------------------------ both
 
@@ -154,6 +170,10 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             epoch=status.epoch,
             migration_id=status.migration_id,
             role=status.role,
+            missing=[
+                pb.MissingMemory(task=task, bytes=size)
+                for task, size in self._target.missing(request.container_id).items()
+            ],
         )
 
 

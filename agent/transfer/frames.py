@@ -13,6 +13,8 @@ what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, 
     (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
     Ranges are pairs of u64, start and end.)
 
+Post-copy (later.py): LATER has ranges of `task` that come after DONE; HERE says that `size` bytes at `address` have.
+
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
 After a no it reads nothing more.
 """
@@ -23,6 +25,7 @@ import array
 import enum
 import json
 import os
+import select
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,6 +60,8 @@ class Kind(enum.IntEnum):
     ROUND = 9
     DONE = 10
     RUNS = 11
+    LATER = 20
+    HERE = 21
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,10 @@ class Answers:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pending = b""
+
+    def ready(self) -> bool:
+        """Whether next() would return, or raise, at once."""
+        return b"\n" in self._pending or bool(select.select([self._fd], [], [], 0)[0])
 
     def next(self, why_gone: Callable[[], str] = lambda: "") -> dict[str, Any]:
         """Wait for one line. Raises TransferError with the target's own words when it says no, or with `why_gone()` at the end."""

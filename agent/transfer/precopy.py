@@ -88,10 +88,6 @@ class Precopy:
                 self._clean.pop(pid, None)  # gone, or not to be seen any more: nothing of it is clean
         self.close()
 
-    def send_rest(self, task: int, pid: int, wanted: Ranges) -> int:
-        """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
-        return self._sender(task, pid).send(self.lacking(pid, wanted), exact=True)[0]
-
     def lacking(self, pid: int, wanted: Ranges) -> Ranges:
         """After the last look: what of `wanted` the target has not, or not as it is."""
         return subtract(wanted, self._clean.get(pid, NOTHING))
@@ -100,6 +96,10 @@ class Precopy:
     def skipped(self) -> Counter[str]:
         """Bytes of memory that were not sent, by reason; of every round."""
         return sum((sender.skipped for sender in self._senders.values()), self._gone)
+
+    def send_frozen(self, task: int, pid: int, wanted: Ranges) -> int:
+        """Frozen: send all of `wanted`. Returns pages sent; zero pages are not."""
+        return self._sender(task, pid).send(wanted, exact=True)[0]
 
     def close(self) -> None:
         for tracker in self._trackers.values():

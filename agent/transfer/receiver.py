@@ -23,6 +23,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
+from agent.transfer import later
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -30,7 +31,7 @@ from agent.transfer.memory_store import MemoryStore
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Where things go. All paths are absolute; `roots`: of the trees, the writable layer's first; `lazy`: memory is for the filler, else
-    for CRIU's own restore; `host`: us, for people.
+    for CRIU's own restore; `again`: the container runs here already and lacks memory (post-copy); `host`: us, for people.
     """
 
     host: str
@@ -43,6 +44,7 @@ class Plan:
     received: str
     pycriu_path: str
     lazy: bool
+    again: bool
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -62,6 +64,7 @@ class Receiver:
         )  # now: it takes a fifth of a second, and DONE comes in the freeze
         self._layer: LayerWriter | None = None
         self._file: int = -1
+        self._later = later.Arrivals(Path(plan.memory_dir), Path(plan.images_dir), tx_fd)
 
     def run(self) -> None:
         """Until the stream ends. An error is told to the source, which ends the move."""
@@ -86,6 +89,7 @@ class Receiver:
             if self._file >= 0:
                 os.close(self._file)
             self._memory.close()
+            self._later.close()
 
     def _no_room(self, frame: Frame) -> StorageError:
         plan = self._plan
@@ -131,6 +135,11 @@ class Receiver:
             say(self._tx, {"ok": True})
         elif frame.kind == Kind.DONE:
             self._done(frame.json())
+        elif frame.kind == Kind.LATER:
+            # An older version must not show where a zero page comes later.
+            self._memory.zero(frame.task, self._later.keep_back(frame))
+        elif frame.kind == Kind.HERE:
+            self._later.here(frame)
 
     def _tree(self, number: int) -> TreeTarget:
         if number >= len(self._trees):
@@ -145,7 +154,7 @@ class Receiver:
             )
         if said.get("migration") != self._plan.migration:
             raise TransferError("the stream belongs to another move")
-        say(self._tx, {"ok": True})
+        say(self._tx, {"ok": True, "missing": list(self._later.begin().items()) if self._plan.again else []})
 
     def _take_layer(self, frame: Frame) -> None:
         if self._layer is None:  # the first frame names it
@@ -190,6 +199,7 @@ class Receiver:
             "memory_bytes": memory_bytes,
             "received_bytes": self._reader.received_bytes,
         }
+        self._later.begin()
         atomic.write(Path(self._plan.received), json.dumps(received))
         say(self._tx, {"ok": True, "digest": self._reader.digest})
 

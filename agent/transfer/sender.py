@@ -21,7 +21,7 @@ from agent.linux import openat2
 from agent.memory.ranges import ranges
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import codec_choice, commands, pages, ssh
+from agent.transfer import codec_choice, commands, later, pages, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
@@ -44,7 +44,9 @@ class Sender:
         self._trees: dict[int, TreeSource] = {}
         self._bandwidth = Bandwidth()
         self._precopy: Precopy | None = None
+        self._kept_back: dict[int, later.Pairs] = {}  # by task: what the target lacks while the container runs there
         self._pycriu: Any = None
+        self._pids: list[int] = []  # of the frozen tasks
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
@@ -55,6 +57,7 @@ class Sender:
             "precopy": self._precopy_rounds,
             "look": self._last_look,
             "final": self._final,
+            "rest": self._rest_of_memory,
         }
         return {name: self._explained(handler) for name, handler in handlers.items()}
 
@@ -108,7 +111,7 @@ class Sender:
         self._answers = Answers(self._tunnel.rx_fd)
         began = time.monotonic()
         self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"]})
-        self._answer()
+        self._kept_back = {int(task): pairs for task, pairs in self._answer()["missing"]}
         return {
             "connect_s": self._tunnel.connect_s,
             "round_trip_s": time.monotonic() - began,
@@ -174,7 +177,7 @@ class Sender:
             if path.suffix in (".img", ".json", ".bin"):
                 self._send_file(path)
         part("images", "memory")
-        page_count = self._send_memory(images_dir, command["pids"])
+        page_count = self._send_memory(images_dir, command["pids"], keep_back=command["postcopy"])
         part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
             always = [(int(device), int(inode)) for device, inode in command["always"][number]]
@@ -200,9 +203,11 @@ class Sender:
             },
             "memory_pages": page_count,
             "digest": answer["digest"],
+            "later_bytes": later.Rest(self._kept_back).missing_bytes,
         }
 
-    def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
+    def _send_memory(self, images_dir: Path, pids: list[int], *, keep_back: bool) -> int:
+        self._pids = pids
         here = pages.tasks_by_inner_pid(pids)
         if self._precopy is None:
             self._precopy = Precopy(self._stream(), Path("/"), "")  # nothing was sent ahead
@@ -214,8 +219,25 @@ class Sender:
                 continue
             if page_map.task not in here:
                 raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
-            page_count += precopy.send_rest(page_map.task, here[page_map.task], wanted)
+            rest = precopy.lacking(here[page_map.task], wanted)
+            if keep_back:
+                self._kept_back[page_map.task] = later.keep_back(self._stream(), page_map.task, rest)
+            else:
+                page_count += precopy.send_frozen(page_map.task, here[page_map.task], rest)
         return page_count
+
+    def _rest_of_memory(self, command: Command, progress: Progress) -> Facts:
+        """Post-copy: what was kept back, or what the target said it lacks when this tunnel was opened."""
+        here = pages.tasks_by_inner_pid(command["pids"] or self._pids)
+        precopy = self._precopy or Precopy(self._stream(), Path("/"), "")
+
+        def send(task: int, start: int, end: int) -> int:
+            if task not in here:
+                raise TransferError(f"task {task}, whose memory the target lacks, is not here any more")
+            return precopy.send_frozen(task, here[task], ranges([(start, end)]))
+
+        assert self._answers is not None
+        return later.send_rest(later.Rest(self._kept_back), self._stream(), self._answers, send, progress)
 
     def _send_logs(self, directory: Path) -> None:
         """What the container has said so far; of a log that was sent before, only what was added."""

@@ -23,6 +23,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("migrations", "migrations", "list moves; show one with its timeline"),
             ("watch", "migrations", "follow a move from its beginning"),
             ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),
+            ("resume", "migrations", "go on with a move that waits for a host or for memory"),
             ("repair", "migrations", "finish or undo what a crash or an error left of a move"),
         ),
     ),

@@ -74,6 +74,14 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     watch.add_argument("id", metavar="ID", help="id of the move, or its beginning")
     watch.add_argument("--format", choices=("text", "json"), default="text")
+    resume = command(
+        subparsers,
+        "resume",
+        help="go on with a move that waits for a host, or for memory that is still on the source (post-copy)",
+        examples="migrate migrations --active\nmigrate resume 4f2a",
+    )
+    resume.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    resume.add_argument("--format", choices=("text", "json"), default="text")
     repair = command(
         subparsers,
         "repair",
@@ -106,13 +114,15 @@ def run(args: argparse.Namespace) -> int:
             state, text = client.cancel(args.id)
             print(text or state)
             return 0
-        if args.command in ("repair", "watch"):
+        if args.command in ("repair", "resume", "watch"):
             from migrate.cli.follow import Following
 
-            repairing = args.command == "repair"
-            moving = (
-                client.repair(args.id, dry_run=args.dry_run, keep=args.keep) if repairing else client.watch(args.id)
-            )
+            if args.command == "repair":
+                moving = client.repair(args.id, dry_run=args.dry_run, keep=args.keep)
+            elif args.command == "resume" and client.migration(args.id).state == "needs-attention":
+                moving = client.repair(args.id)
+            else:  # one that waits tries again by itself, a few seconds apart
+                moving = client.watch(args.id)
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
         if args.action == "set":
             print(client.set_migration(args.id, bandwidth=args.bandwidth))

@@ -31,10 +31,12 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the move's record")
     parser.add_argument(
         "--mode",
-        choices=("auto", "precopy", "stop-and-copy"),
+        choices=("auto", "precopy", "stop-and-copy", "postcopy"),
         default="auto",
         help="precopy sends memory while the container runs on; stop-and-copy sends all of it while it stands still; "
-        "auto (default) chooses by what both hosts can do",
+        "postcopy lets it run on the target before all of its memory is there: the shortest stop for a container that writes "
+        "faster than the link, but if the source is lost in that time so is the container; auto (default) chooses by what both "
+        "hosts can do",
     )
     parser.add_argument(
         "--max-downtime",

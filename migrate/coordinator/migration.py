@@ -27,10 +27,11 @@ BEFORE: tuple[Step[Move], ...] = (
 
 AFTER: tuple[Action[Move], ...] = (
     steps.Resume(),  # target: link up, thaw, announce the address
+    steps.Rest(),  # source: the memory that post-copy kept back; nothing in the other modes
     steps.Release(),  # source: the frozen tasks die, nothing is left
 )
 
-MODES = ("auto", "precopy", "stop-and-copy")
+MODES = ("auto", "precopy", "stop-and-copy", steps.POSTCOPY)
 
 
 def pivot(move: Move, db: sqlite3.Connection) -> None:

@@ -62,6 +62,7 @@ class Move:
     epoch: int
     max_downtime_s: float
     transfer: Callable[[], TransferOptions] = field(repr=False)
+    mode: str
     agents: Agents
     signer: Signer
     journal: Journal

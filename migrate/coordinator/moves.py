@@ -305,6 +305,7 @@ class MoveRunner:
             epoch=move.epoch,
             max_downtime_s=move.max_downtime_s,
             transfer=lambda: self._store.migration(move.id).transfer,
+            mode=move.mode,
             agents=self._agents,
             signer=self._signer,
             journal=Journal(self._store.database, move.id, on_append=feed.wake),
@@ -437,7 +438,8 @@ class MoveRunner:
             context.journal.decide(JournalEvent.ABORTING, lambda _db: None, facts)
 
     def _look(self, move: Migration, *, ask_s: float) -> Seen:
-        entries = self._journal(move.id).entries()
+        journal = self._journal(move.id)
+        entries = journal.entries()
         give_up = time.monotonic() + ask_s
         sightings: dict[str, Sighting | None] = {}
         for host in (move.source, move.target):
@@ -445,11 +447,12 @@ class MoveRunner:
                 self._wait(ASK_AGAIN_S)
             sightings[host] = sighting
         return Seen(
-            direction=self._journal(move.id).direction(),
+            direction=journal.direction(),
             done={entry.step for entry in entries if entry.event is JournalEvent.DONE},
             undone={entry.step for entry in entries if entry.event is JournalEvent.UNDONE},
             source=sightings[move.source],
             target=sightings[move.target],
+            kept_back=bool(journal.results().get("freeze", {}).get("later_bytes")),
         )
 
     def _sight(self, move: Migration, host: str) -> Sighting | None:

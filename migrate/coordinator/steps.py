@@ -18,6 +18,7 @@ from migrate.errors import MigrateError, NeedsAttention, StepError, Unreachable
 from migrate.saga.journal import SAGA, Event, Facts, Results
 from protos import agent_pb2, types_pb2
 
+POSTCOPY = "postcopy"
 SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
 UNDO_LOOK_S = 5.0  # of the first call of an undo: the source stays frozen for as long as the target does not answer it
@@ -62,6 +63,11 @@ class Reserve:
             volumes=seen.volumes,
         )
         accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
+        if move.mode == POSTCOPY and accepted.restore_mode != "lazy":
+            raise StepError(
+                f"{move.target} cannot run a container before all of its memory is there: its kernel has no userfaultfd",
+                hint="migrate move without --mode postcopy",
+            )
         return {
             "missing_layers": list(accepted.missing_layers),
             "restore_mode": accepted.restore_mode,
@@ -78,29 +84,33 @@ class Tunnel:
     name = "tunnel"
 
     def do(self, move: Move, done: Results) -> Facts:
-        key = move.call(
-            move.source,
-            "PrepareTunnel",
-            agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
-            timeout_s=SHORT_S,
-        ).public_key
-        target = move.agents.address(move.target)
-        request = agent_pb2.OpenTunnelRequest(
-            migration_id=move.id,
-            epoch=move.epoch,
-            container_id=move.container_id,
-            certificate=move.signer.sign_bulk(key, move.id, move.agents.address(move.source).address),
-            address=target.address,
-            port=target.port,
-            user=target.user,
-            host_keys=target.host_keys,
-            transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer())),
-        )
-        opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
-        return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
+        return _open_tunnel(move)
 
     def undo(self, move: Move) -> None:
         _run_on_at_source(move)
+
+
+def _open_tunnel(move: Move) -> Facts:
+    key = move.call(
+        move.source,
+        "PrepareTunnel",
+        agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
+        timeout_s=SHORT_S,
+    ).public_key
+    target = move.agents.address(move.target)
+    request = agent_pb2.OpenTunnelRequest(
+        migration_id=move.id,
+        epoch=move.epoch,
+        container_id=move.container_id,
+        certificate=move.signer.sign_bulk(key, move.id, move.agents.address(move.source).address),
+        address=target.address,
+        port=target.port,
+        user=target.user,
+        host_keys=target.host_keys,
+        transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer())),
+    )
+    opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
+    return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
 
 
 class Layers:
@@ -132,7 +142,10 @@ class Precopy:
 
     def do(self, move: Move, done: Results) -> Facts:
         request = agent_pb2.PrecopyRequest(
-            migration_id=move.id, epoch=move.epoch, max_downtime_s=move.max_downtime_s, max_rounds=MAX_ROUNDS
+            migration_id=move.id,
+            epoch=move.epoch,
+            max_downtime_s=move.max_downtime_s,
+            max_rounds=1 if move.mode == POSTCOPY else MAX_ROUNDS,
         )
         facts: dict[str, float] = {}
         text, rounds = "", []
@@ -154,7 +167,7 @@ class Freeze:
     name = "freeze"
 
     def do(self, move: Move, done: Results) -> Facts:
-        request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch)
+        request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch, postcopy=move.mode == POSTCOPY)
         result = None
         for event in move.stream(move.source, "Freeze", request, timeout_s=_deadline_s(move, _container_bytes(done))):
             if event.HasField("progress"):
@@ -174,6 +187,7 @@ class Freeze:
                 "codec_bytes": dict(result.travelled.codec_bytes),
                 "skipped_bytes": dict(result.travelled.skipped_bytes),
             },
+            "later_bytes": result.later_bytes,
         }
 
     def undo(self, move: Move) -> None:
@@ -221,6 +235,79 @@ class Resume:
                 hint=f"the container is still frozen on {move.source}; to let it run on there: "
                 f"migrate repair {move.id} --keep source",
             ) from exc
+
+
+class Rest:
+    """Post-copy: the memory that the freeze kept back follows, while the container runs on the target."""
+
+    name = "rest"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        later_bytes = int(done["freeze"].get("later_bytes", 0))
+        if not later_bytes:
+            return {}
+        try:
+            sent = self._send(move, later_bytes)
+        except Unreachable as exc:
+            raise Unreachable(f"{exc.message}; {self._lacking(move)}", hint=self._hint(move)) from exc
+        except MigrateError:  # the tunnel broke, or the source's agent is another one: both go on from what is missing
+            if not move.call(move.target, "Reopen", _reopen(move), timeout_s=SHORT_S).needed:
+                return self._nothing_missing(move, later_bytes)
+            if where(move, move.source).state not in _HAS_TASKS:
+                return self._lost(move, later_bytes)
+            _open_tunnel(move)
+            sent = self._send(move, later_bytes)
+        return {"later_bytes": later_bytes, **sent}
+
+    def _nothing_missing(self, move: Move, later_bytes: int) -> Facts:
+        """The target has all of it, or the container has ended there: the source must only hear of it."""
+        if where(move, move.source).state in _HAS_TASKS:
+            self._send(move, later_bytes, complete=True)
+        return {"later_bytes": later_bytes, "text": f"{move.target} needs no more of its memory"}
+
+    def _lost(self, move: Move, later_bytes: int) -> Facts:
+        """The source's tasks are gone, and memory with them. Said once; a repair after that ends the move."""
+        lacking = self._lacking(move)
+        failed = move.journal.last(self.name, Event.FAILED)
+        if failed is None or dict(failed.data["error"]).get("code") != NeedsAttention.code:
+            raise NeedsAttention(
+                f"{move.source} has lost {move.container} before all of its memory had followed: {lacking}",
+                hint=f"what touches that memory waits for ever; to end the move: migrate repair {move.id}, "
+                f"then: migrate rm -f {move.container}",
+            )
+        return {"later_bytes": later_bytes, "text": f"lost: {lacking}"}
+
+    def _send(self, move: Move, later_bytes: int, *, complete: bool = False) -> Facts:
+        request = agent_pb2.SendRestRequest(migration_id=move.id, epoch=move.epoch, complete=complete)
+        facts: dict[str, float] = {}
+        for progress in move.stream(move.source, "SendRest", request, timeout_s=_deadline_s(move, later_bytes)):
+            facts = dict(progress.facts)
+            move.pass_on(progress)
+        return facts
+
+    def _lacking(self, move: Move) -> str:
+        """What is lost if the source does not come back."""
+        try:
+            missing = where(move, move.target).missing
+        except MigrateError:
+            return f"{move.target} does not say what {move.container} lacks"
+        total = sum(each.bytes for each in missing)
+        tasks = ", ".join(f"{each.bytes / 1e6:.1f} MB of task {each.task}" for each in missing)
+        return (
+            f"{total / 1e6:.1f} MB of {move.container}'s memory are only there: {tasks}"
+            if missing
+            else "nothing is missing"
+        )
+
+    def _hint(self, move: Move) -> str:
+        return (
+            f"it waits for that memory where it needs it, and goes on by itself when {move.source} is back: migrate resume {move.id}; "
+            f"if {move.source} is lost for good, so is that memory, and {move.container} with it"
+        )
+
+
+def _reopen(move: Move) -> agent_pb2.ReopenRequest:
+    return agent_pb2.ReopenRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id)
 
 
 class Release:
@@ -292,6 +379,8 @@ def _refuse_without_a_copy_at_source(move: Move) -> None:
     decision = move.journal.last(SAGA, Event.ABORTING)
     if decision is not None and decision.data.get("keep") == "source":
         return
+    if move.journal.results().get(Freeze.name, {}).get("later_bytes"):
+        return  # post-copy: without the source's memory the target's copy is none
     there = where(move, move.source)
     if there.state not in _HAS_TASKS:
         raise NeedsAttention(

@@ -39,7 +39,18 @@ def test_a_move_yields_its_journal_and_progress_and_ends_with_the_record(fleet: 
     moving = fleet.client.move("web1", to="host2", reason="test")
     events = list(moving)
     steps = [event.step for event in events if isinstance(event, Step) and event.event == "done"]
-    assert steps == ["precheck", "reserve", "tunnel", "layers", "precopy", "freeze", "restore", "resume", "release"]
+    assert steps == [
+        "precheck",
+        "reserve",
+        "tunnel",
+        "layers",
+        "precopy",
+        "freeze",
+        "restore",
+        "resume",
+        "rest",
+        "release",
+    ]
     assert any(isinstance(event, Progress) and event.text == "round 2" for event in events)
     record = moving.record
     assert record is not None

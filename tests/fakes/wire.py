@@ -153,7 +153,7 @@ class Wire:
             raise rpc_errors.from_detail(rpc_errors.to_detail(exc)) from exc
 
 
-STREAMS = ("SendLayers", "Precopy", "Freeze")
+STREAMS = ("SendLayers", "Precopy", "Freeze", "SendRest")
 
 
 class _Stub:

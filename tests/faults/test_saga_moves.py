@@ -27,7 +27,7 @@ from tests.fakes.wire import KINDS, Wire
 pytestmark = pytest.mark.faults
 
 QUICK = Patience(undo_limit_s=0.02, first_s=0.001, longest_s=0.004, ask_s=0.0)
-ORDER = MoveOrder(container="web1", to="host2", request_id="once")
+MODES = ("auto", steps.POSTCOPY)
 
 
 class PowerCut(Interrupted):
@@ -37,7 +37,8 @@ class PowerCut(Interrupted):
 class Fleet:
     """Two hosts, one container, and a coordinator that can be started again and again."""
 
-    def __init__(self, directory: Path, fault: tuple[int, str] | None = None) -> None:
+    def __init__(self, directory: Path, fault: tuple[int, str] | None = None, *, mode: str = "auto") -> None:
+        self.order = MoveOrder(container="web1", to="host2", request_id="once", mode=mode)
         self.directory = Path(tempfile.mkdtemp(dir=directory))
         shutil.copy(directory / "template.db", self.directory / "fleet.db")
         self.store = Store(self.directory / "fleet.db")
@@ -63,7 +64,7 @@ class Fleet:
         self.wire.on_instant = lambda _n: None
 
     def start(self, at: dict[int, Callable[[], None]] | None = None) -> None:
-        self.live(lambda runner: runner.start(ORDER), at)
+        self.live(lambda runner: runner.start(self.order), at)
 
     def recover(self, at: dict[int, Callable[[], None]] | None = None) -> None:
         self.live(lambda runner: runner.recover(), at)
@@ -113,10 +114,15 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def length(directory: Path) -> tuple[int, int]:
+def length(directory: Path, mode: str) -> tuple[int, int]:
     """(instants, calls) of a move without faults."""
-    fleet = Fleet(directory)
+    fleet = Fleet(directory, mode=mode)
     fleet.start()
     assert fleet.check() is MoveState.SUCCEEDED
     fleet.close()
@@ -134,18 +140,18 @@ def test_a_move_without_faults_succeeds_and_late_calls_change_nothing(directory:
 
 @pytest.mark.parametrize("kind", ["none", *KINDS])
 def test_coordinator_killed_at_every_instant_while_any_call_fails(
-    directory: Path, length: tuple[int, int], kind: str
+    directory: Path, mode: str, length: tuple[int, int], kind: str
 ) -> None:
     """Whatever dies and whatever gets lost, exactly one host ends up running the container: the owner."""
-    assert MoveState.SUCCEEDED in killed(directory, length, kind)
+    assert MoveState.SUCCEEDED in killed(directory, mode, length, kind)
 
 
-def killed(directory: Path, length: tuple[int, int], kind: str) -> set[MoveState]:
+def killed(directory: Path, mode: str, length: tuple[int, int], kind: str) -> set[MoveState]:
     instants, calls = length
     ends = set()
     for call in range(1, calls + 1) if kind != "none" else (0,):
         for crash in (None, *range(1, instants + 1)):
-            fleet = Fleet(directory, (call, kind) if call else None)
+            fleet = Fleet(directory, (call, kind) if call else None, mode=mode)
             fleet.start({crash: power_cut} if crash else None)
             fleet.recover()
             if kind in ("late", "again later"):
@@ -158,12 +164,12 @@ def killed(directory: Path, length: tuple[int, int], kind: str) -> set[MoveState
     return ends
 
 
-def test_coordinator_killed_twice(directory: Path, length: tuple[int, int]) -> None:
+def test_coordinator_killed_twice(directory: Path, mode: str, length: tuple[int, int]) -> None:
     """The second life may die too, at any third instant, going forward or undoing."""
     instants, _ = length
     for first in range(1, instants + 1):
         for second in range(1 + first % 3, instants + 6, 3):
-            fleet = Fleet(directory, (instants // 4 + first % 5, "reply lost"))
+            fleet = Fleet(directory, (instants // 4 + first % 5, "reply lost"), mode=mode)
             fleet.start({first: power_cut})
             fleet.recover({second: power_cut})
             fleet.recover()
@@ -171,13 +177,13 @@ def test_coordinator_killed_twice(directory: Path, length: tuple[int, int]) -> N
             fleet.close()
 
 
-def test_cancelled_at_every_instant(directory: Path, length: tuple[int, int]) -> None:
+def test_cancelled_at_every_instant(directory: Path, mode: str, length: tuple[int, int]) -> None:
     """A cancellation that was accepted ends in "cancelled" on the source; one that came too late says so."""
     instants, _ = length
     ends = set()
     for when in range(1, instants + 1):
         for crash in (None, when + 1, when + 4):
-            fleet = Fleet(directory)
+            fleet = Fleet(directory, mode=mode)
             answers = []
 
             def cancel(fleet: Fleet = fleet, answers: list[str] = answers) -> None:
@@ -194,14 +200,16 @@ def test_cancelled_at_every_instant(directory: Path, length: tuple[int, int]) ->
 
 @pytest.mark.parametrize("host", ["host1", "host2"])
 @pytest.mark.parametrize("besides", ["nothing", "power cut at once", "power cut later", "cancelled"])
-def test_a_host_reboots_at_any_instant(directory: Path, length: tuple[int, int], host: str, besides: str) -> None:
+def test_a_host_reboots_at_any_instant(
+    directory: Path, mode: str, length: tuple[int, int], host: str, besides: str
+) -> None:
     """Never two copies, never a copy of the past, never the only copy killed; what was lost is said, with a remedy."""
-    rebooted(directory, length[0], host, besides)
+    rebooted(directory, mode, length[0], host, besides)
 
 
-def rebooted(directory: Path, instants: int, host: str, besides: str) -> None:
+def rebooted(directory: Path, mode: str, instants: int, host: str, besides: str) -> None:
     for when in range(1, instants + 1):
-        fleet = Fleet(directory)
+        fleet = Fleet(directory, mode=mode)
 
         def reboot(fleet: Fleet = fleet) -> None:
             fleet.world.agents[host].reboot()
@@ -248,12 +256,12 @@ def test_calls_of_an_old_move_find_the_container_back_home(directory: Path) -> N
     fleet.close()
 
 
-def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, length: tuple[int, int]) -> None:
+def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, mode: str, length: tuple[int, int]) -> None:
     """Cut off at any instant and back later: past the pivot the move waits, before it `repair` finishes the undo."""
     instants, _ = length
     for when in range(1, instants + 1):
         for host in ("host1", "host2"):
-            fleet = Fleet(directory)
+            fleet = Fleet(directory, mode=mode)
             states: list[MoveState] = []
 
             def back(fleet: Fleet = fleet, states: list[MoveState] = states) -> None:
@@ -262,7 +270,7 @@ def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, length: 
 
             timer = threading.Timer(0.06, back)
             fleet.live(
-                lambda runner, timer=timer: (runner.start(ORDER), timer.start()),
+                lambda runner, timer=timer, fleet=fleet: (runner.start(fleet.order), timer.start()),
                 {when: lambda fleet=fleet, host=host: fleet.wire.unreachable.add(host)},  # type: ignore[misc]
             )
             timer.join()
@@ -313,7 +321,7 @@ def test_an_agent_that_forgets_finished_moves_is_found(
 
     monkeypatch.setattr(fakes.FakeAgent, "Finish", forgetful)
     with pytest.raises(AssertionError):
-        killed(directory, length, "late")
+        killed(directory, "auto", length, "late")
 
 
 def test_a_rollback_that_does_not_look_at_the_source_is_found(
@@ -322,7 +330,7 @@ def test_a_rollback_that_does_not_look_at_the_source_is_found(
     """Discarding the target's copy without asking the source kills the only copy."""
     monkeypatch.setattr(steps, "_refuse_without_a_copy_at_source", lambda _move: None)
     with pytest.raises(AssertionError, match="only copy was killed"):
-        rebooted(directory, length[0], "host1", "cancelled")
+        rebooted(directory, "auto", length[0], "host1", "cancelled")
 
 
 def test_a_release_before_the_resume_is_found(
@@ -331,7 +339,7 @@ def test_a_release_before_the_resume_is_found(
     """While the target's copy has not run, the source's may be the one that is needed."""
     monkeypatch.setattr(migration, "AFTER", migration.AFTER[::-1])
     with pytest.raises(AssertionError):
-        rebooted(directory, length[0], "host2", "nothing")
+        rebooted(directory, "auto", length[0], "host2", "nothing")
 
 
 def test_an_agent_without_epochs_is_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,3 +354,19 @@ def test_an_agent_without_epochs_is_found(directory: Path, monkeypatch: pytest.M
     with pytest.raises(AssertionError):
         fleet.late_calls_change_nothing()
     fleet.close()
+
+
+def test_a_source_that_goes_before_all_memory_has_followed_is_found(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Post-copy: until the target has said that it lacks nothing, the frozen tasks are the only place of some pages."""
+    monkeypatch.setattr(migration, "AFTER", (migration.AFTER[0], migration.AFTER[2]))
+    finish = fakes.FakeAgent._finish_source
+
+    def hasty(self: fakes.FakeAgent, request: object, move: fakes.FakeMove) -> None:
+        move.rest_sent = True
+        finish(self, request, move)
+
+    monkeypatch.setattr(fakes.FakeAgent, "_finish_source", hasty)
+    with pytest.raises(AssertionError, match="memory that host2 lacks"):
+        killed(directory, steps.POSTCOPY, (0, 0), "none")

@@ -7,7 +7,9 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ _API, _REGISTER, _MISSING = 0xC018AA3F, 0xC020AA00, 1
 PAGES = 12
 
 _mprotect = libc.declare("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_memcpy = libc.declare("memcpy", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, restype=ctypes.c_void_p)
 _munmap = libc.declare("munmap", ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -73,3 +76,56 @@ def test_pages_that_are_gone_are_left_out(task: Task, area: int) -> None:
     task.close()  # from here a page that was not filled reads as zero, instead of waiting for ever
     left = [page for page in range(PAGES) if page not in hole]
     assert [ctypes.string_at(area + page * PAGE, 1)[0] for page in left] == [page + 1 for page in left]
+
+
+def test_a_page_that_is_away_is_asked_for_and_brought(area: int, task: Task) -> None:
+    """Post-copy: a thread that touches a page still on the source waits; the page is asked for, and given when it has arrived."""
+    asked: list[int] = []
+    away = Space([Missing(area + 4 * PAGE, area + PAGES * PAGE, area)])
+    here = Space([Missing(area, area + 4 * PAGE, area)])
+    post = Task(task.uffd, task.memory, here, away, asked.append)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.append(_read(area + 9 * PAGE)), daemon=True)
+    reader.start()
+    _events_until(post, lambda: bool(asked))
+    assert asked == [9 * PAGE]
+    assert not seen
+    post.arrived(8 * PAGE, PAGES * PAGE)
+    reader.join(5.0)
+    assert seen == [10]
+    assert not post.complete
+    post.arrived(4 * PAGE, 8 * PAGE)
+    while (piece := post.space.first(PAGES * PAGE)) is not None:
+        assert post.fill(piece)
+    assert post.complete
+    post.close()
+    assert first_bytes(area) == list(range(1, PAGES + 1))
+
+
+def test_who_waits_is_asked_for_again_when_another_receiver_comes(area: int, task: Task) -> None:
+    asked: list[int] = []
+    post = Task(task.uffd, task.memory, Space([]), Space([Missing(area, area + PAGES * PAGE, area)]), asked.append)
+    reader = threading.Thread(target=lambda: _read(area + 2 * PAGE), daemon=True)
+    reader.start()
+    _events_until(post, lambda: bool(asked))
+    post.ask_again()
+    assert asked == [2 * PAGE, 2 * PAGE]
+    post.arrived(0, PAGES * PAGE)
+    reader.join(5.0)
+    assert not reader.is_alive()
+    post.close()
+
+
+def _read(address: int) -> int:
+    """The byte there, by a call without the interpreter's lock: this thread waits for its page, and another one brings it."""
+    byte = ctypes.create_string_buffer(1)
+    _memcpy(ctypes.addressof(byte), address, 1)
+    return byte.raw[0]
+
+
+def _events_until(task: Task, done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5.0
+    while not done():
+        assert time.monotonic() < until, "no fault was reported"
+        task.events()
+        time.sleep(0.005)

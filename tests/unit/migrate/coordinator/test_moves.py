@@ -113,7 +113,7 @@ def test_stop_and_copy_has_no_precopy(fleet: Fleet) -> None:
     """All other steps are the same."""
     record = fleet.end(fleet.runner.start(MoveOrder(container="web1", to="host2", mode="stop-and-copy")))
     assert [row.step for row in record.journal if row.event == "done"] == [
-        "precheck", "reserve", "tunnel", "layers", "freeze", "restore", "resume", "release",
+        "precheck", "reserve", "tunnel", "layers", "freeze", "restore", "resume", "rest", "release",
     ]  # fmt: skip
 
 
