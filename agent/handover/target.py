@@ -255,11 +255,7 @@ class Target:
             "images_dir": str(move.images),
             "memory_dir": str(move.memory),
             "logs_dir": str(move.logs),
-            "roots": [
-                str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
-                *(str(path) for path in self._volume_paths(record.container_id)),
-                *(str(path) for path in self._scratch(move, self._engine.store.spec(record.container_id))),
-            ],
+            "roots": [] if record.committed else self._tree_roots(move, record.container_id),
             "store": str(self._config.images_dir),
             "received": str(move.received),
             "pycriu_path": str(self._criu().pycriu_path),
@@ -521,6 +517,14 @@ class Target:
         """Of those that come with it, in the order of its mounts."""
         volumes = self._engine.volumes.of(self._engine.store.spec(container_id))
         return [self._engine.volumes.path(each) for each in volumes if not each.shared]
+
+    def _tree_roots(self, move: Move, container_id: str) -> list[str]:
+        """Of the trees that come: the writable layer, volumes, tmpfs. Not again when the container runs here: then only memory comes."""
+        return [
+            str(self._engine.store.directory(container_id) / "layer" / "upper"),
+            *(str(path) for path in self._volume_paths(container_id)),
+            *(str(path) for path in self._scratch(move, self._engine.store.spec(container_id))),
+        ]
 
     def _stop_receiver(self, record: MoveRecord) -> None:
         with self._guard:

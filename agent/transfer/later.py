@@ -173,11 +173,14 @@ def read_missing(filler: socket.socket) -> dict[int, Pairs]:
 
 
 def still_missing(images_dir: Path) -> dict[int, Pairs] | None:
-    """Asked by the agent: what a running container lacks; None when nobody fills it any more, for all has come or it has ended."""
+    """Asked by the agent: what a running container lacks; None when nobody fills it any more, for all has come or it has ended.
+
+    Raises OSError when somebody does, and does not answer: that is not "nothing".
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as filler:
         filler.settimeout(FILLER_ANSWERS_S)
         try:
             filler.connect(os.fspath(images_dir / later.SOCKET))
-            return read_missing(filler)
-        except OSError:
+        except (FileNotFoundError, ConnectionRefusedError):
             return None
+        return read_missing(filler)
