@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.linux import mounts, namespaces, openat2
+from agent.linux import mounts, namespaces, openat2, process
 
 ATTRIBUTES = {
     "ro": mounts.MOUNT_ATTR_RDONLY,
@@ -37,7 +37,7 @@ def of_tasks(init: int, pids: Iterable[int]) -> dict[str, Flags]:
         try:
             namespace = os.readlink(_namespace(pid))  # noqa: PTH115
             if namespace not in seen:
-                found[_inner_pid(pid)] = of_task(pid)
+                found[str(process.inner_pid(pid))] = of_task(pid)
                 seen.add(namespace)
         except (FileNotFoundError, ProcessLookupError):
             continue  # a zombie has none
@@ -83,7 +83,7 @@ def put_back(init: int, before: dict[str, Flags], pids: Iterable[int]) -> list[s
     """
     outer = {INIT: init}
     if before.keys() - outer.keys():
-        outer |= {_inner_pid(pid): pid for pid in pids}
+        outer |= {str(process.inner_pid(pid)): pid for pid in pids}
     said = []
     for inner, flags in before.items():
         if inner not in outer:
@@ -125,10 +125,3 @@ def _above(parents: dict[int, int], number: int) -> Iterator[int]:
 
 def _namespace(pid: int) -> str:
     return f"/proc/{pid}/ns/mnt"
-
-
-def _inner_pid(pid: int) -> str:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return line.split()[-1]
-    raise ProcessLookupError(pid)

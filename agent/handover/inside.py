@@ -200,10 +200,11 @@ def _held_by(pid: int) -> Iterator[tuple[Path, os.stat_result, bool]]:
     asynchronous = False
     for line in _read(Path(f"/proc/{pid}/maps")).splitlines():
         fields = line.split(None, 5)
-        if len(fields) < 6 or fields[1][3] != "s" or not fields[5].startswith("/"):
-            asynchronous = asynchronous or (len(fields) == 6 and fields[5].startswith("/[aio]"))
+        if len(fields) < 6 or not fields[5].startswith("/"):
             continue
         asynchronous = asynchronous or fields[5].startswith("/[aio]")
+        if fields[1][3] != "s":
+            continue
         first, _, last = fields[0].partition("-")
         yield from _writable(Path(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}"), silent=True)
     for name, target in _descriptors(pid):

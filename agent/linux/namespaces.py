@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from agent.linux import libc
@@ -41,26 +41,24 @@ def setns(fd: int, nstype: int = 0) -> None:
     _setns(fd, nstype)
 
 
-@contextmanager
-def network_of(pid: int) -> Iterator[None]:
+def network_of(pid: int) -> AbstractContextManager[None]:
     """In the network namespace of the process `pid` for the length of the block: sockets that are opened there stay there."""
-    with open(f"/proc/{pid}/ns/net", "rb") as there, open("/proc/self/ns/net", "rb") as here:
-        setns(there.fileno(), CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            setns(here.fileno(), CLONE_NEWNET)
+    return _inside(pid, "net", CLONE_NEWNET)
+
+
+def mounts_of(pid: int) -> AbstractContextManager[None]:
+    """In the mount namespace of the process `pid` for the length of the block. The working directory is "/" in it and after it."""
+    return _inside(pid, "mnt", CLONE_NEWNS)
 
 
 @contextmanager
-def mounts_of(pid: int) -> Iterator[None]:
-    """In the mount namespace of the process `pid` for the length of the block. The working directory is "/" in it and after it."""
-    with open(f"/proc/{pid}/ns/mnt", "rb") as there, open("/proc/self/ns/mnt", "rb") as here:
-        setns(there.fileno(), CLONE_NEWNS)
+def _inside(pid: int, name: str, kind: int) -> Iterator[None]:
+    with open(f"/proc/{pid}/ns/{name}", "rb") as there, open(f"/proc/self/ns/{name}", "rb") as here:
+        setns(there.fileno(), kind)
         try:
             yield
         finally:
-            setns(here.fileno(), CLONE_NEWNS)
+            setns(here.fileno(), kind)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a process may do and who looks after it: prctl, capabilities, pidfds, another process's memory."""
+"""What a process may do and who looks after it: prctl, capabilities, pidfds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import select
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent.linux import libc
@@ -23,7 +23,6 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
-IOV_MAX = 1024
 
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
@@ -45,17 +44,9 @@ class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
 _prctl = libc.declare("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _capset = libc.declare("capset", libc.Buffer, libc.Buffer)
 _pidfd_getfd = libc.declare_syscall("pidfd_getfd", 438, ctypes.c_int, ctypes.c_int, ctypes.c_uint)
-_process_vm_readv = libc.declare(
-    "process_vm_readv", ctypes.c_int, libc.Buffer, ctypes.c_ulong, libc.Buffer, ctypes.c_ulong, ctypes.c_ulong,
-    restype=ctypes.c_ssize_t,
-)  # fmt: skip
 
 
 def set_child_subreaper() -> None:
@@ -168,17 +159,12 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     return _pidfd_getfd(pidfd, fd, 0)
 
 
-def process_vm_readv(pid: int, local: memoryview | bytearray, remote: Sequence[tuple[int, int]]) -> int:
-    """Read the ranges (address, bytes) of `pid`'s memory one after the other into `local`; returns the bytes read.
-
-    At most IOV_MAX ranges. Short where a range is not mapped: what is before it has been read. EFAULT when nothing
-    could be.
-    """
-    room = len(local) if isinstance(local, bytearray) else local.nbytes
-    target = (ctypes.c_char * room).from_buffer(local)
-    ours = _IoVec(ctypes.addressof(target), room)
-    theirs = (_IoVec * len(remote))(*(_IoVec(address, length) for address, length in remote))
-    return _process_vm_readv(pid, ctypes.byref(ours), 1, theirs, len(remote), 0)
+def inner_pid(pid: int) -> int:
+    """Its number in the innermost pid namespace that it is in. Raises OSError when it is gone."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    raise ProcessLookupError(pid)
 
 
 def _in_bounding(number: int) -> bool:

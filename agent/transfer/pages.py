@@ -6,14 +6,13 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from agent.linux import process_memory
+from agent.linux import process, process_memory
 from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, total_bytes, union
 from agent.transfer import codecs, page_digest
 from agent.transfer.delta import Shadow, TaskShadow
@@ -274,11 +273,6 @@ def tasks_by_inner_pid(pids: Iterable[int]) -> dict[int, int]:
     """{pid inside the container: pid on this host} of host pids; those that have gone are left out."""
     found: dict[int, int] = {}
     for pid in pids:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            continue
-        line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
-        if line:
-            found[int(line.split()[-1])] = pid
+        with suppress(OSError):
+            found[process.inner_pid(pid)] = pid
     return found

@@ -129,8 +129,10 @@ class Sender:
         index = self._answers.read_exactly(int(self._answer()["kept_bytes"]))
         if index:
             self._kept = PageIndex.unpacked(index, places=False)
-            for counts in (self._writer.sent.raw, self._writer.sent.wire, self._writer.sent.codecs):
-                counts["none" if counts is self._writer.sent.codecs else "kept_index"] += len(index)
+            sent = self._writer.sent
+            sent.raw["kept_index"] += len(index)
+            sent.wire["kept_index"] += len(index)
+            sent.codecs["none"] += len(index)
         self._deltas = command["compress"] != "none"  # who wants nothing packed does not want to pay for this either
         if command["keep_bytes"]:
             self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
@@ -228,7 +230,8 @@ class Sender:
             if path.suffix in (".img", ".json", ".bin"):
                 self._send_file(path)
         part("images", "memory")
-        page_count = self._send_memory(images_dir, command["pids"])
+        precopy = self._precopy = self._precopy or self._memory(Path("/"), "")  # or nothing was sent ahead
+        page_count = self._send_memory(precopy, images_dir, command["pids"])
         part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
             held = None if number in self._ahead else command["held"][number]
@@ -246,7 +249,7 @@ class Sender:
             if not (lacking := answer.get("lacking")):
                 break
             writer.label = "memory"
-            page_count += self._precopy.send_again(lacking) if self._precopy else 0
+            page_count += precopy.send_again(lacking)
         marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
         writer.flush()  # what is in the books of the last frame
         return {
@@ -255,7 +258,7 @@ class Sender:
             "travelled": {
                 "raw_bytes": dict(writer.sent.raw),
                 "codec_bytes": dict(writer.sent.codecs),
-                "skipped_bytes": dict(self._precopy.skipped) if self._precopy else {},
+                "skipped_bytes": dict(precopy.skipped),
             },
             "memory_pages": page_count,
             "digest": answer["digest"],
@@ -269,11 +272,8 @@ class Sender:
     def _memory(self, freezer: Path, way: str) -> Precopy:
         return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas)
 
-    def _send_memory(self, images_dir: Path, pids: list[int]) -> int:
+    def _send_memory(self, precopy: Precopy, images_dir: Path, pids: list[int]) -> int:
         here = pages.tasks_by_inner_pid(pids)
-        if self._precopy is None:
-            self._precopy = self._memory(Path("/"), "")  # nothing was sent ahead
-        precopy = self._precopy
         page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):
             wanted = ranges((run.start, run.end) for run in page_map.left_behind())

@@ -1,5 +1,3 @@
-import ctypes
-import errno
 import os
 import signal
 import time
@@ -22,30 +20,6 @@ def test_unknown_capability_is_a_value_error() -> None:
     """A name that does not exist is refused by name."""
     with pytest.raises(ValueError, match="CAP_FLY"):
         process.capability_number("CAP_FLY")
-
-
-def test_process_vm_readv_reads_scattered_ranges_in_order() -> None:
-    """Several ranges arrive one after the other in one buffer."""
-    memory = ctypes.create_string_buffer(b"abcdefghij")
-    address = ctypes.addressof(memory)
-    room = bytearray(5)
-    assert process.process_vm_readv(os.getpid(), room, [(address + 7, 3), (address, 2)]) == 5
-    assert bytes(room) == b"hijab"
-
-
-def test_process_vm_readv_into_a_part_of_a_buffer() -> None:
-    """A memoryview slice is written where it lies."""
-    memory = ctypes.create_string_buffer(b"xyz")
-    room = bytearray(6)
-    assert process.process_vm_readv(os.getpid(), memoryview(room)[2:5], [(ctypes.addressof(memory), 3)]) == 3
-    assert bytes(room) == b"\0\0xyz\0"
-
-
-def test_process_vm_readv_of_an_unmapped_address_is_efault() -> None:
-    """Where nothing can be read the errno is EFAULT."""
-    with pytest.raises(OSError) as caught:
-        process.process_vm_readv(os.getpid(), bytearray(8), [(4096, 8)])
-    assert caught.value.errno == errno.EFAULT
 
 
 def test_pidfd_getfd_is_the_same_open_file() -> None:
