@@ -1,8 +1,6 @@
 """`python -m migrate`: the same as the command `migrate`."""
 
-import sys
-
-from migrate.cli.main import main
+from migrate.cli.main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

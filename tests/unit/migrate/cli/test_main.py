@@ -110,6 +110,46 @@ def test_the_named_coordinator_is_the_one_asked(tmp_path: Path, capsys: pytest.C
     assert f"no coordinator at {tmp_path}/here.sock" in capsys.readouterr().err
 
 
+STUCK = """
+import sys, threading
+from migrate.cli import main as cli
+
+class Call:  # as one of gRPC's whose lock a thread had when it was killed
+    def __init__(self):
+        self.itself = self
+        self.lock = threading.Lock()
+        self.lock.acquire()
+    def __del__(self):
+        self.lock.acquire()
+
+def main():
+    sys.last = Call()
+    print("done")
+    return 7
+
+cli.main = main
+cli.command()
+"""
+
+
+def test_the_process_ends_when_the_command_has() -> None:
+    """With its status and all that it printed, whatever a destructor waits for."""
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "done\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--help"], 0), (["ps", "--help"], 0), (["ps", "--nonsense"], 2), (["mvoe"], 2)]
+)
+def test_exit_statuses_of_the_process(words: list[str], status: int) -> None:
+    """Also of what argparse ends; its text is there in full."""
+    done = subprocess.run(
+        [sys.executable, "-m", "migrate", *words], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == status
+    assert (done.stdout if status == 0 else done.stderr).endswith("\n")
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     """`migrate --help | head -1` prints no traceback."""
     code = "import sys; from migrate.cli.main import main; sys.exit(main(['completion', 'bash']))"
