@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +44,19 @@ if "hidden" in sys.argv:
 print("mounted", flush=True)
 sys.stdin.readline()
 """
+PUT_BACK = """
+import json, os, sys
+from agent.criu import mount_flags
+from agent.errors import AgentError
+here = os.stat("/proc/self/ns/mnt").st_ino
+try:
+    answer = {"said": mount_flags.put_back(*json.load(sys.stdin))}
+except (AgentError, OSError) as exc:
+    answer = {"error": str(exc)}
+assert os.stat("/proc/self/ns/mnt").st_ino == here, "left behind"
+print(json.dumps(answer))
+"""
+ROOT = Path(__file__).resolve().parents[2]
 Mounted = Callable[..., int]
 
 
@@ -73,27 +85,17 @@ def mounted(tmp_path: Path) -> Iterator[Mounted]:
 
 
 def put_back(pid: int, before: dict[str, mount_flags.Flags], *others: int) -> list[str]:
-    """In a process of one thread, as a monitor is; what it raises is raised here."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            here = Path("/proc/self/ns/mnt").stat().st_ino
-            said = "\n".join(mount_flags.put_back(pid, before, (pid, *others)))
-            os.write(
-                writer, b"0" + said.encode() if Path("/proc/self/ns/mnt").stat().st_ino == here else b"1left behind"
-            )
-        except (AgentError, OSError) as exc:
-            os.write(writer, f"1{exc}".encode())
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)  # nothing of pytest runs on in it
-    os.close(writer)
-    with os.fdopen(reader) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    if text[0] == "1":
-        raise AgentError(text[1:])
-    return text[1:].splitlines()
+    """In a process of one thread, as a monitor is; what it raises is raised here. A fork of this one would have gRPC's threads as well."""
+    request = json.dumps([pid, before, [pid, *others]])
+    child = subprocess.run(
+        [sys.executable, "-c", PUT_BACK], input=request, capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert child.returncode == 0, child.stderr
+    answer = json.loads(child.stdout)
+    if "error" in answer:
+        raise AgentError(answer["error"])
+    said: list[str] = answer["said"]
+    return said
 
 
 def test_lost_flags_are_put_back(mounted: Mounted) -> None:
