@@ -31,6 +31,7 @@ _WRITTEN = fanotify.MODIFY | fanotify.CLOSE_WRITE
 _READ_BYTES = 1 << 20
 _PAUSE_S = 0.05  # the queue merges what is equal: a busy file is one event when it is read less often
 _CACHED_HANDLES = 1 << 16
+_BEING_MADE_S = 0.05
 _GONE = (errno.ESTALE, errno.ENOENT)
 _log = logging.getLogger(__name__)
 
@@ -79,23 +80,19 @@ class TreeWatch:
             names, self._names = self._names, {}
             written, self._written = self._written, set()
             changed, self._changed = self._changed, set()
-        noted = Noted(lost=lost)
         if lost:
-            return noted
-        for handle, inner in names.items():
-            inode = self._directory(handle)
-            if inode:
-                noted.names.setdefault(inode, set()).update(map(os.fsdecode, inner))
-                noted.handles.setdefault(inode, []).append(handle)
-        noted.written = self._numbers(written)
-        noted.changed = self._numbers(changed - written)
-        return noted
+            return Noted(lost=True)
+        try:
+            return self._resolve(names, written, changed)
+        except OSError as exc:  # not "it is gone": what it names may have changed, and cannot be found by it
+            _log.warning("a handle does not open, so all is looked at: %s", exc)
+            return Noted(lost=True)
 
     def open_directory(self, noted: Noted, inode: int, flags: int) -> int:
         """A descriptor of that directory. Raises FileNotFoundError when it is gone."""
         for handle in noted.handles[inode]:
             try:
-                fd = fanotify.open_handle(self._mount_fd, handle, flags)
+                fd = self._open(handle, flags)
             except OSError as exc:
                 if exc.errno in (*_GONE, errno.ENOTDIR):
                     continue
@@ -148,6 +145,30 @@ class TreeWatch:
 
     # ------------------------------------------------------------ handles
 
+    def _resolve(self, names: dict[bytes, set[bytes]], written: set[bytes], changed: set[bytes]) -> Noted:
+        noted = Noted()
+        for handle, inner in names.items():
+            inode = self._directory(handle)
+            if inode:
+                noted.names.setdefault(inode, set()).update(map(os.fsdecode, inner))
+                noted.handles.setdefault(inode, []).append(handle)
+        noted.written = self._numbers(written)
+        noted.changed = self._numbers(changed - written)
+        return noted
+
+    def _open(self, handle: bytes, flags: int) -> int:
+        """A descriptor of what the handle names. An inode whose number is being given to a new file at this moment is "no memory" to the
+        kernel (iget_locked() has one answer for both): an instant later it is a stale handle, for the new one has another generation.
+        """
+        deadline = time.monotonic() + _BEING_MADE_S
+        while True:
+            try:
+                return fanotify.open_handle(self._mount_fd, handle, flags)
+            except OSError as exc:
+                if exc.errno != errno.ENOMEM or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.001)
+
     def _directory(self, handle: bytes) -> int:
         """Its inode number, 0 when it is gone and was never asked for."""
         inode = self._inodes.get(handle)
@@ -164,7 +185,7 @@ class TreeWatch:
 
     def _number(self, handle: bytes) -> int:
         try:
-            fd = fanotify.open_handle(self._mount_fd, handle, os.O_PATH | os.O_CLOEXEC)
+            fd = self._open(handle, os.O_PATH | os.O_CLOEXEC)
         except OSError as exc:
             if exc.errno in _GONE:
                 return 0

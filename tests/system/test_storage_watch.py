@@ -15,6 +15,7 @@ import pytest
 from agent.handover import inside
 from agent.storage import tree_scan
 from agent.storage.tree import TreeSource, TreeTarget
+from agent.storage.tree_watch import TreeWatch
 from tests.system import strict_tree
 from tests.system.tree_move import Move
 
@@ -201,3 +202,33 @@ def test_directories_that_change_places(move: Move) -> None:
     (move.upper / "q/one").rename(move.upper / "b/c/a/one")
     move.finish()
     assert move.differences() == []
+
+
+_SHORT_LIVED = """
+import os, sys
+print("ready", flush=True)
+for number in range(300_000):
+    name = f"{sys.argv[1]}/{os.getpid()}-{number % 50}"
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    os.unlink(name)
+"""
+
+
+def test_inodes_that_are_given_away_again_while_they_are_looked_up(tmp_path: Path) -> None:
+    """The kernel says "no memory" of a handle whose inode becomes another file's at that moment: one that is gone, no more."""
+    argv = [sys.executable, "-c", _SHORT_LIVED, str(tmp_path)]
+    programs = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    watch = TreeWatch(directory)
+    try:
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+        noted = [watch.take() for _ in range(100)]
+        assert any(tmp_path.stat().st_ino in one.names for one in noted)
+    finally:
+        watch.close()
+        os.close(directory)
+        for program in programs:
+            program.kill()
+            program.communicate()
