@@ -35,6 +35,7 @@ from agent.engine import (
     mounted,
     network,
     plan,
+    predecessor,
     reaper,
     restarts,
     rlimits,
@@ -380,6 +381,7 @@ class Engine:
         Once, before anything else.
         """
         remove_trials(self._config.cgroup_parent)
+        predecessor.await_monitors(Cgroup(self._config.cgroup_parent, "monitors"))
         self._supervisor.pool.start()
         self.filters.prepare()
         for entry in self._config.containers_dir.iterdir():

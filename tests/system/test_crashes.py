@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,3 +157,53 @@ def test_an_agent_that_dies_in_the_middle(host: EngineHost, verb: str) -> None:
             raise
         finally:
             engine.close()
+
+
+# argv: the host's directory, the spec. Prints the pids of its idle monitors, stopped, and dies with its order on the way to one.
+_ORDERS_AND_DIES = """
+import os, signal, sys, threading, time
+from pathlib import Path
+root, directory, spec = sys.argv[1:]
+sys.path.insert(0, root)
+from agent.engine.cgroup import Cgroup
+from agent.engine.spec import ContainerSpec
+from agent.linux import process
+from tests.system.engine_host import EngineHost
+
+host = EngineHost(Path(directory))
+engine = host.engine()
+pool = engine._supervisor.pool
+while len(pool._idle) < pool._size:
+    time.sleep(0.01)
+monitors = [idle.process.pid for idle in pool._idle]
+for pid in monitors:
+    os.kill(pid, signal.SIGSTOP)
+print(*monitors, flush=True)
+threading.Thread(target=engine.start, args=[ContainerSpec.from_json(spec).id], daemon=True).start()
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_monitor_that_has_its_order_and_not_yet_read_it(host: EngineHost) -> None:
+    """The next agent waits for it: it would mount the root, for nobody, after the agent has looked."""
+    spec = prepare(host, "start")
+    argv = [sys.executable, "-c", _ORDERS_AND_DIES, str(ROOT), str(host.directory), spec.to_json()]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+    def go_on() -> None:
+        for pid in done.stdout.split():
+            os.kill(int(pid), signal.SIGCONT)
+
+    timer = threading.Timer(1.0, go_on)
+    timer.start()
+    engine = next_agent(host)
+    try:
+        timer.join()
+        time.sleep(0.5)  # for a monitor that comes too late
+        assert in_order(host, engine, spec) == State.CREATED
+        bring_to_its_end(engine, spec, "start", State.CREATED)
+        assert in_order(host, engine, spec) == "none"
+    finally:
+        engine.close()
