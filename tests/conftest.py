@@ -8,6 +8,7 @@ is not a capability that is really missing here, fails the run.
 
 from __future__ import annotations
 
+import faulthandler
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from agent.setup import probe
 from agent.setup.capability import Capability
 
+END_S = 60.0
 TIERS = ("unit", "contract", "faults", "system", "criu")
 _SYSTEM_NEEDS = (
     "privileges", "programs", "user-namespaces", "overlayfs", "idmapped-mounts", "network", "cgroup", "cgroup-freezer",
@@ -52,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Recorder(config), "tiers")
     if unknown := set(_required(config)) - set(TIERS):
         raise pytest.UsageError(f"--require-tiers: no tier is called {', '.join(sorted(unknown))}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that a failed test left waiting would keep the interpreter from ending, for ever: say where it is, and fail."""
+    faulthandler.dump_traceback_later(END_S, exit=True)
 
 
 @pytest.hookimpl(tryfirst=True)
