@@ -15,16 +15,14 @@ import errno
 import functools
 import logging
 import math
-import os
 import shutil
 import signal as signals
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
 from agent.engine import (
-    adoption,
     disk,
     health,
     hostfiles,
@@ -32,6 +30,7 @@ from agent.engine import (
     limits,
     local,
     logs,
+    lost,
     mounted,
     network,
     plan,
@@ -60,7 +59,6 @@ from agent.engine.supervise import KILL_LIMIT_S, Live, Supervisor
 from agent.engine.visits import SETTLE_S, Visits
 from agent.engine.volumes import Volumes
 from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
-from agent.linux import process
 
 LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
 
@@ -80,7 +78,8 @@ class Engine:
         self.visits = Visits()
         self._cgroups = functools.lru_cache(1024)(functools.partial(Cgroup, config.cgroup_parent))
         self.ports = Ports(config, self._is_ending)
-        self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._lost)
+        self._supervisor = Supervisor(config, self.store, self.ports, self.after_end, self._monitor_gone)
+        self.lost = lost.Lost(self, self._supervisor)
         self.filters = Filters(config.seccomp_dir)
         self.volumes = Volumes(config.volumes_dir, self.store.specs)
         self.roles = Roles(self, self._supervisor)
@@ -236,13 +235,10 @@ class Engine:
                 if number in (signals.SIGKILL, signal_number(status.spec.stop_signal)):
                     self._thaw_to_end(container_id)
             elif number == signals.SIGKILL:
-                self._kill_lost(status.spec)
+                self.lost.kill(status.spec)
                 self.after_end(container_id)
             else:
-                raise WrongState(
-                    f"container {status.spec.name} has lost its monitor: it can only be killed",
-                    hint=f"migrate kill --signal KILL {status.spec.name}",
-                )
+                raise lost.only_to_be_killed(status.spec, "signal")
 
     def remove(self, container_id: str, force: bool = False, *, volumes: bool = False) -> None:
         """Delete the container with its writable layer and log; with `force`, kill it first; with `volumes`, its anonymous
@@ -255,7 +251,7 @@ class Engine:
                 live = self._supervisor.get(container_id)
                 if live is None:
                     if status.state == State.LOST:
-                        self._kill_lost(status.spec)
+                        self.lost.kill(status.spec)
                     else:
                         self._supervisor.settle_unseen(container_id)
                     self.delete(container_id, volumes=volumes)
@@ -409,7 +405,7 @@ class Engine:
         if live is None:
             self._supervisor.settle(container_id)
             self.after_end(container_id)
-            self.adopt(container_id)
+            self.lost.adopt(container_id)
             return
         monitor_state = live.ask("status")["state"]
         if monitor_state in ("idle", "creating", "created"):  # the agent died between create and start
@@ -494,53 +490,10 @@ class Engine:
             self.delete(container_id, volumes=True, at_exit=live is not None)
             self.note("destroy", status.spec)
 
-    def _lost(self, container_id: str, live: Live) -> None:
-        self.adopt(container_id, live.outputs)
+    def _monitor_gone(self, container_id: str, live: Live) -> None:
+        self.lost.adopt(container_id, live.outputs)
         if self._supervisor.settle_if_dying(container_id):
             self.after_end(container_id, live)
-
-    def adopt(self, container_id: str, outputs: Sequence[int] = ()) -> None:
-        """A container whose monitor was killed gets another. Not during a move: whoever ends that asks again. Where it
-        cannot be, it stays lost: its tasks run on, and it can only be killed. `outputs`: stay the caller's.
-        """
-        try:
-            status = self.inspect(container_id)
-        except NotFound:
-            return  # it has just removed itself
-        if status.state != State.LOST or status.migration_id:
-            return
-        spec, record = status.spec, self.store.record(container_id)
-        opened: Sequence[int] = ()
-        try:
-            if process.start_ticks(record.pid) != record.start_ticks:
-                raise WrongState(f"its init, pid {record.pid}, has ended")
-            if not outputs:
-                outputs = opened = adoption.reopen_outputs(record.pid)
-            if spec.tty and not outputs:
-                raise WrongState("its terminal went with its monitor")
-            live = self._supervisor.spawn(container_id)
-            assert live.client is not None
-            live.client.request("adopt", fds=outputs, plan=self.plan(spec), pid=record.pid)
-            live.hold_outputs()
-            log.warning("container %s has a new monitor; it ran on meanwhile", container_id)
-        except (AgentError, OSError) as exc:
-            log.error("container %s gets no new monitor: %s", container_id, exc)
-            self._supervisor.give_up(container_id)
-        finally:
-            for fd in opened:
-                os.close(fd)
-
-    def _kill_lost(self, spec: ContainerSpec) -> None:
-        if not self.end_tasks(spec):
-            tasks = self.cgroup(spec.id).procs()
-            raise AgentError(f"container {spec.name} survives SIGKILL for {KILL_LIMIT_S:g} s: {tasks}")
-        self._supervisor.settle(spec.id)
-
-    def end_tasks(self, spec: ContainerSpec) -> bool:
-        """Kill them; whether none is left."""
-        cgroup = self.cgroup(spec.id)
-        cgroup.kill()
-        return cgroup.wait_empty(KILL_LIMIT_S)
 
     def delete(self, container_id: str, *, volumes: bool = False, at_exit: bool = False) -> None:
         """`volumes`: the anonymous ones too; `at_exit`: its link goes by itself, see Supervisor.settle()."""
@@ -568,10 +521,7 @@ class Engine:
             status = self._refuse(verb, container_id, why_not)
             live = self._supervisor.get(container_id)
             if live is None and status.state == State.LOST:
-                raise WrongState(
-                    f"cannot {verb} container {status.spec.name}: its monitor is dead",
-                    hint=f"kill it: migrate kill --signal KILL {status.spec.name}",
-                )
+                raise lost.only_to_be_killed(status.spec, verb)
             return live
 
     def _refuse(self, verb: str, container_id: str, why_not: Callable[[ContainerStatus], str]) -> ContainerStatus:

@@ -70,7 +70,7 @@ class Roles:
             record = dataclasses.replace(record, migration_id="", role="", epoch=epoch)
             self._engine.store.write_record(container_id, record)
             self._engine.after_end(container_id)  # or it would have removed itself during the move
-            self._engine.adopt(container_id)  # or its monitor would have been replaced
+            self._engine.lost.adopt(container_id)  # or its monitor would have been replaced
             with contextlib.suppress(NotFound):  # it has just removed itself
                 status = self._engine.inspect(container_id)
                 if status.state == State.RUNNING:

@@ -74,9 +74,8 @@ class Starting:
             # After a failed execve the monitor writes the exit status and ends by itself.
             self._supervisor.drop(spec.id, discard=not by_program)
             if not by_program:
-                self._engine.end_tasks(
-                    spec
-                )  # a monitor that was killed has left them; nobody knows that they were let go
+                # A monitor that was killed has left them; nobody knows that they were let go.
+                self._engine.lost.end_tasks(spec)
                 store.write_record(spec.id, dataclasses.replace(self._before, pid=0))
             self._supervisor.settle(spec.id)
             for attachment in attachments:
