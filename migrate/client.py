@@ -24,6 +24,7 @@ import grpc
 from migrate import records, wire
 from migrate.client_builds import BuildCalls, Building
 from migrate.client_files import FileCalls
+from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
 from migrate.client_volumes import VolumeCalls
@@ -31,7 +32,7 @@ from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc import errors as rpc_errors
-from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, types_pb2
+from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, fleet_pb2_grpc, types_pb2
 
 if TYPE_CHECKING:
     from migrate.records import Event, Host, LogLine, Migration, Output, Version
@@ -52,7 +53,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
+class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, VolumeCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -65,6 +66,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, LifecycleCalls, VolumeCalls):
         self._lifecycle = coordinator_pb2_grpc.FleetLifecycleStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._files = coordinator_pb2_grpc.FleetFilesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._volumes = coordinator_pb2_grpc.FleetVolumesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._hosts = fleet_pb2_grpc.FleetHostsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:

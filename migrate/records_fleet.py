@@ -93,6 +93,10 @@ class Host(Json):
     error: str
     containers: int
     facts: Facts | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cordoned: bool = False  # it takes no new containers and no moves
+    cordon_reason: str = ""
+    cordoned_unix_ns: int = 0
 
 
 class ImageDefaults(Json):

@@ -138,6 +138,10 @@ def host(status: coordinator_pb2.HostStatus) -> records.Host:
         reachable=status.reachable,
         error=status.error,
         containers=status.containers,
+        labels=dict(status.labels),
+        cordoned=status.cordoned,
+        cordon_reason=status.cordon_reason,
+        cordoned_unix_ns=status.cordoned_unix_ns,
         facts=None
         if not status.HasField("facts")
         else records.Facts(

@@ -29,7 +29,14 @@ class HostsRequest(_message.Message):
     def __init__(self, facts: bool = ...) -> None: ...
 
 class HostStatus(_message.Message):
-    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers")
+    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers", "labels", "cordoned", "cordon_reason", "cordoned_unix_ns")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +44,10 @@ class HostStatus(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_FIELD_NUMBER: _ClassVar[int]
+    CORDON_REASON_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     port: int
@@ -44,7 +55,11 @@ class HostStatus(_message.Message):
     error: str
     facts: _agent_pb2.HostFacts
     containers: int
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    cordoned: bool
+    cordon_reason: str
+    cordoned_unix_ns: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cordoned_unix_ns: _Optional[int] = ...) -> None: ...
 
 class HostsResponse(_message.Message):
     __slots__ = ("hosts",)

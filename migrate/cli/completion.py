@@ -54,6 +54,7 @@ KINDS = {
     "image": "images",
     "images": "images",
     "host": "hosts",
+    "hosts": "hosts",
     "to": "hosts",
     "id": "migrations",
 }

@@ -202,20 +202,21 @@ class AgentPool:
         self._connect = connect
         self._patience = patience
         self._lock = threading.Lock()
-        self._agents: dict[str, tuple[Host, Agent]] = {}
+        self._agents: dict[str, tuple[HostAddress, Agent]] = {}
         self._closed = False
 
     def agent(self, name: str) -> Agent:
         """Raises NotFound for a host that the fleet does not have."""
         host = self._find(name)
+        way = _address(host)  # not the whole record: a new label must not cut off the calls under way
         with self._lock:
             if self._closed:
                 raise Unreachable("the coordinator is going down")
             known = self._agents.get(name)
-            if known is not None and known[0] == host:
+            if known is not None and known[0] == way:
                 return known[1]
             agent = Agent(name, self._connect(host), patience=self._patience)
-            self._agents[name] = (host, agent)
+            self._agents[name] = (way, agent)
         if known is not None:
             known[1].close()
         return agent
@@ -229,8 +230,7 @@ class AgentPool:
 
     def address(self, host: str) -> HostAddress:
         """How other hosts reach this one's sshd."""
-        known = self._find(host)
-        return HostAddress(address=known.address, port=known.port, user=known.user, host_keys=known.host_keys)
+        return _address(self._find(host))
 
     def close(self) -> None:
         """Ends every tunnel, and with them all calls under way."""
@@ -240,3 +240,7 @@ class AgentPool:
             self._agents.clear()
         for agent in agents:
             agent.close()
+
+
+def _address(host: Host) -> HostAddress:
+    return HostAddress(address=host.address, port=host.port, user=host.user, host_keys=host.host_keys)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from migrate.coordinator.store import Container, ContainerId, Desired, Fleet, Store, check_free
+from migrate.coordinator.store import Container, ContainerId, Desired, Fleet, Store, check_free, refuse_cordoned
 from migrate.errors import AlreadyExists, InvalidArgument, WrongState
 
 IDS_COUNT = 65536
@@ -70,11 +70,12 @@ def create(
 
     `make_spec` gets the allocation and returns the spec's JSON; it runs inside the transaction and must not use the
     store. `name`, `address` (with or without a prefix length) and `mac` are checked instead of chosen when given.
-    Raises AlreadyExists (taken), InvalidArgument, NotFound (owner), WrongState (nothing left).
+    Raises AlreadyExists (taken), InvalidArgument, NotFound (owner), WrongState (nothing left, or the owner is cordoned).
     """
     store.host(owner)
     fleet = store.fleet()
     with store.database.transaction() as db:
+        refuse_cordoned(db, owner)
         chosen = _name(db, name)
         ip = _address(db, fleet, [host.address for host in store.hosts()], address, store.reserved)
         hardware = _mac(db, ip, mac)

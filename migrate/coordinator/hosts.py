@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.store import Host, Store
-from migrate.errors import MigrateError
+from migrate.coordinator.store import Cordon, Host, Store
+from migrate.errors import InvalidArgument, MigrateError
 from protos import agent_pb2, coordinator_pb2
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ class Answer(Generic[T]):
 
 # A table of all hosts must not wait long for the one that is down; an agent that is just being restarted answers then.
 LIST_RETRIES = 1
+LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 
 
 def ask_all(pool: AgentPool, hosts: Iterable[str], question: Callable[[Agent], T]) -> list[Answer[T]]:
@@ -62,9 +65,11 @@ def put_configured(store: Store, hosts: Iterable[Host]) -> list[str]:
     return kept
 
 
-def statuses(store: Store, pool: AgentPool, *, facts: bool) -> list[coordinator_pb2.HostStatus]:
-    """Every host by name. Each is asked either way: reachable means that its agent has just answered."""
-    hosts = store.hosts()
+def statuses(
+    store: Store, pool: AgentPool, *, facts: bool, only: Iterable[str] | None = None
+) -> list[coordinator_pb2.HostStatus]:
+    """Every host, or `only` those, by name. Each is asked either way: reachable means that its agent has just answered."""
+    hosts = store.hosts() if only is None else [store.host(name) for name in only]
     request = agent_pb2.FactsRequest()
     owned = {host.name: len(store.containers(host.name)) for host in hosts}
     answers = ask_all(pool, owned, lambda agent: agent.call("Host", "Facts", request, retries=LIST_RETRIES))
@@ -77,8 +82,34 @@ def statuses(store: Store, pool: AgentPool, *, facts: bool) -> list[coordinator_
             reachable=answer.error is None,
             error=answer.error.message if answer.error else "",
             containers=owned[host.name],
+            labels=host.labels,
+            cordoned=host.cordon is not None,
+            cordon_reason=host.cordon.reason if host.cordon else "",
+            cordoned_unix_ns=host.cordon.unix_ns if host.cordon else 0,
         )
         if facts and answer.value is not None:
             status.facts.CopyFrom(answer.value)
         result.append(status)
     return result
+
+
+def cordon(store: Store, name: str, reason: str) -> None:
+    """No new containers or moves from now on. Idempotent: the first reason and time stay unless another reason is given."""
+    known = store.host(name).cordon
+    if known is None or (reason and reason != known.reason):
+        store.set_cordon(name, Cordon(reason=reason, unix_ns=known.unix_ns if known else time.time_ns()))
+
+
+def uncordon(store: Store, name: str) -> None:
+    """It takes containers and moves again. Idempotent."""
+    store.set_cordon(store.host(name).name, None)
+
+
+def label(store: Store, name: str, labels: Mapping[str, str], remove: Iterable[str]) -> None:
+    """Raises InvalidArgument for what is no key."""
+    for key in (*labels, *remove):
+        if not LABEL_KEY.fullmatch(key):
+            raise InvalidArgument(
+                f"{key!r} is no key of a label", hint="letters, digits and ._/- such as disk or zone/rack"
+            )
+    store.set_labels(store.host(name).name, labels, remove)

@@ -18,6 +18,7 @@ from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.config import CoordinatorConfig
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.files import FilesService
+from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.service import FleetService
@@ -28,7 +29,7 @@ from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from migrate.tunnel.control import ControlTunnel
 from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
-from protos import coordinator_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc
 
 # A thread serves one call; logs that are followed, waits and terminals hold theirs. Threads are made when needed.
 MAX_CALLS = 256
@@ -68,6 +69,8 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(lifecycle, self._server)  # type: ignore[no-untyped-call]  # generated
         volumes = VolumesService(self.store, self.pool)
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(volumes, self._server)  # type: ignore[no-untyped-call]  # generated
+        fleet_hosts = HostsService(self.store, self.pool)
+        fleet_pb2_grpc.add_FleetHostsServicer_to_server(fleet_hosts, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 

@@ -12,6 +12,7 @@ import enum
 import json
 import sqlite3
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NewType
@@ -71,6 +72,10 @@ SCHEMA = (
     ),
     ("alter table migrations add column transfer text not null default '{}'",),
     ("alter table migrations add column precopy text not null default '{}'",),
+    (
+        "alter table hosts add column labels text not null default '{}'",
+        "alter table hosts add column cordon text",  # JSON of Cordon; null = it is not
+    ),
 )
 
 
@@ -106,14 +111,24 @@ class Fleet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cordon:
+    """A host that takes no new containers and no moves; what runs on it goes on. `reason` as the operator gave it."""
+
+    reason: str
+    unix_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Host:
-    """`host_keys`: the pinned public keys of its sshd, "ssh-ed25519 AAAA..."."""
+    """`host_keys`: the pinned public keys of its sshd, "ssh-ed25519 AAAA...". `put_host` leaves labels and cordon alone."""
 
     name: str
     address: str
     port: int = 22
     user: str = "migrate"
     host_keys: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cordon: Cordon | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +227,8 @@ class Store:
         row = (host.name, host.address, host.port, host.user, json.dumps(host.host_keys), time.time_ns())
         with self.database.transaction() as db:
             db.execute(
-                "insert into hosts values(?,?,?,?,?,?) on conflict(name) do update set address=excluded.address,"
+                "insert into hosts(name, address, port, user, host_keys, added_unix_ns) values(?,?,?,?,?,?)"
+                " on conflict(name) do update set address=excluded.address,"
                 " port=excluded.port, user=excluded.user, host_keys=excluded.host_keys",
                 row,
             )
@@ -241,6 +257,19 @@ class Store:
 
     def hosts(self) -> list[Host]:
         return [_host(row) for row in self._all("select * from hosts order by name")]
+
+    def set_cordon(self, name: str, cordon: Cordon | None) -> None:
+        """None: it takes containers and moves again."""
+        text = None if cordon is None else json.dumps(dataclasses.asdict(cordon))
+        with self.database.transaction() as db:
+            db.execute("update hosts set cordon=? where name=?", (text, name))
+
+    def set_labels(self, name: str, labels: Mapping[str, str], remove: Iterable[str] = ()) -> None:
+        """Add or change `labels`, take `remove` away; others stay."""
+        with self.database.transaction() as db:
+            row = db.execute("select labels from hosts where name=?", (name,)).fetchone()
+            kept = {key: value for key, value in json.loads(row["labels"]).items() if key not in set(remove)}
+            db.execute("update hosts set labels=? where name=?", (json.dumps({**kept, **labels}), name))
 
     # ------------------------------------------------------------ containers
 
@@ -313,6 +342,7 @@ class Store:
             query = "select 1 from containers where id=? and owner=? and epoch=?"
             if not db.execute(query, (migration.container_id, migration.source, migration.epoch)).fetchone():
                 raise WrongState(f"{migration.container} is no longer on {migration.source}", hint="try again")
+            refuse_cordoned(db, migration.target)
             db.execute(
                 "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
                 " max_downtime_s, request_id, started_unix_ns, transfer, precopy)"
@@ -391,6 +421,18 @@ def change_owner(db: sqlite3.Connection, container_id: ContainerId, *, source: s
         raise WrongState(f"container {container_id} is not owned by {source} at epoch {epoch}")
 
 
+def refuse_cordoned(db: sqlite3.Connection, host: str) -> None:
+    """Raises WrongState where `host` takes nothing new. In the transaction that would give it something."""
+    row = db.execute("select cordon from hosts where name=?", (host,)).fetchone()
+    if row is not None and row["cordon"] is not None:
+        reason = Cordon(**json.loads(row["cordon"])).reason
+        raise WrongState(
+            f"{host} is cordoned{f' ({reason})' if reason else ''}: it takes no new containers and no moves",
+            hint=f"choose another host, or: migrate host uncordon {host}",
+            code="cordoned.wrong_state",
+        )
+
+
 def check_free(db: sqlite3.Connection, column: str, value: str) -> None:
     """Raises AlreadyExists when some container has `value` in `column`."""
     for row in db.execute("select * from containers"):
@@ -407,6 +449,8 @@ def _host(row: sqlite3.Row) -> Host:
         port=row["port"],
         user=row["user"],
         host_keys=tuple(json.loads(row["host_keys"])),
+        labels=json.loads(row["labels"]),
+        cordon=None if row["cordon"] is None else Cordon(**json.loads(row["cordon"])),
     )
 
 

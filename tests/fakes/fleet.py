@@ -14,6 +14,7 @@ from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.files import FilesService
+from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.service import FleetService
@@ -22,7 +23,7 @@ from migrate.coordinator.volumes import VolumesService
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
-from protos import coordinator_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
 from tests.fakes.host import FakeHost
@@ -37,10 +38,10 @@ class FakeSigner:
 
 
 class FakeFleet:
-    """A fleet of two hosts with its coordinator's service, and a client."""
+    """A fleet with its coordinator's service, and a client."""
 
-    def __init__(self, directory: Path) -> None:
-        self.world = World("host1", "host2")
+    def __init__(self, directory: Path, *names: str) -> None:
+        self.world = World(*(names or ("host1", "host2")))
         self.hosts = {name: FakeHost(name, directory).serve(agent) for name, agent in self.world.agents.items()}
         self.store = Store(directory / "coordinator.db")
         self.store.set_fleet(Fleet(name="test"))
@@ -58,6 +59,7 @@ class FakeFleet:
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(FilesService(containers), self._server)
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(LifecycleService(containers), self._server)
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(VolumesService(self.store, self.pool), self._server)
+        fleet_pb2_grpc.add_FleetHostsServicer_to_server(HostsService(self.store, self.pool), self._server)
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"
