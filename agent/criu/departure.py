@@ -89,6 +89,7 @@ class Departure:
                 inherit={},
                 on_notify=self._notified,
                 on_end=self._criu_ended,
+                environment=self._plan["environment"],
             )
             self._criu.request(base64.b64decode(self._plan["request"]))
         except OSError:

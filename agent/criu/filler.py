@@ -4,9 +4,10 @@
 
 CRIU connects to WORK_DIR/lazy-pages.socket and sends, for each task, its pid (int32), then one byte with the task's userfaultfd;
 a negative pid is a zombie; at the end of the restore it sends 0x52535446 (criu/uffd.c). MEMORY_DIR/PID.mem is a sparse file in which the
-page of address A lies at offset A (a hole is a zero page), MEMORY_DIR/PID.ranges lists what is lazy: little-endian u64 pairs
-start, end. CRIU's own daemon needs the pages in the order of its page map, which is known only once the tasks are frozen; ours
-takes pages that arrived at any time before.
+page of address A lies at offset A, MEMORY_DIR/PID.ranges lists what is lazy: little-endian u64 pairs start, end.
+A hole in the file is left a hole in the process: what reads there gets a zero page, as in memory that was never written.
+CRIU's own daemon needs the pages in the order of its page map, which is known only once the tasks are frozen; ours takes pages that
+arrived at any time before.
 
 Faults are served first, then the rest is filled from low to high addresses. Fork, mremap, munmap and MADV_DONTNEED of the
 process arrive as events on the same descriptor; the kernel refuses copies (EAGAIN) until they have been read. Exit status 0: all is filled.
@@ -57,13 +58,26 @@ class Memory:
         self._view = memoryview(self._buffer)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
 
+    def data(self, piece: Missing) -> Missing | None:
+        """The first part of `piece` that has contents; None if it has none."""
+        if piece.offset >= self._size:
+            return None
+        try:
+            first = os.lseek(self._fd, piece.offset, os.SEEK_DATA) + piece.shift
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return None
+            raise
+        if first >= piece.end:
+            return None
+        start = max(piece.start, first - first % PAGE)
+        end = os.lseek(self._fd, start - piece.shift, os.SEEK_HOLE) + piece.shift
+        return Missing(start, min(piece.end, end + -end % PAGE), piece.shift)
+
     def load(self, piece: Missing) -> tuple[int, int]:
-        """(address in our memory, bytes) of the beginning of `piece`; past the end of the file: (0, its size). A hole reads as zeros."""
-        offset, length = piece.offset, piece.end - piece.start
-        if offset >= self._size:
-            return 0, length
-        length = min(length, self._size - offset, FILL_CHUNK)
-        done = 0
+        """(address in our memory, bytes) of the beginning of `piece`, which has contents."""
+        length = min(piece.end - piece.start, FILL_CHUNK)
+        offset, done = piece.offset, 0
         while done < length:
             got = os.preadv(self._fd, [self._view[done:length]], offset + done)
             if not got:
@@ -102,16 +116,16 @@ class Task:
                 self.space.drop(first, second)  # a later fault in it gets a zero page, as the process expects
 
     def _fault(self, address: int) -> None:
-        piece = self.space.around(address, FAULT_WINDOW)
-        if piece is None:
+        page = self.space.around(address, PAGE)
+        if page is None or self.memory.data(page) is None:
+            self.space.drop(address, address + PAGE)
             self._zero(Missing(address, address + PAGE))
-        elif not self._fill_at(piece, address):
-            self._wake(Missing(address, address + PAGE))
-
-    def _fill_at(self, piece: Missing, address: int) -> bool:
-        """Fill `piece`; False when the page at `address` was there already, so that its waiter must be woken by hand."""
+            return
+        piece = self.space.around(address, FAULT_WINDOW)
+        assert piece is not None
         self.fill(piece)
-        return self.space.around(address, PAGE) is not None
+        if self.space.around(address, PAGE) is None:  # by us, or it was there already: nobody waits for nothing
+            self._wake(Missing(address, address + PAGE))
 
     def fill(self, piece: Missing) -> bool:
         """Copy `piece` into the process, as far as the kernel lets us; False when it says: read your events first.
@@ -119,15 +133,23 @@ class Task:
         One copy must stay within one mapping (else ENOENT), and `piece` may reach over several that touch: a thread's stack and what lies
         above it. So what is refused is tried again by halves, and only a single page that is refused is one that is not there.
         """
+        while piece.start < piece.end and not self.gone:
+            part = self.memory.data(piece)
+            self.space.drop(piece.start, part.start if part else piece.end)
+            if part is None:
+                return True
+            if not self._copy(part):
+                return False
+            piece = Missing(part.end, piece.end, piece.shift)
+        return True
+
+    def _copy(self, piece: Missing) -> bool:
+        """fill() of a part that has contents."""
         most = piece.end - piece.start
         while piece.start < piece.end and not self.gone:
             source, length = self.memory.load(Missing(piece.start, min(piece.end, piece.start + most), piece.shift))
-            if source:
-                request = bytearray(struct.pack("<QQQQq", piece.start, source, length, 0, 0))
-                done, code = self._ioctl(UFFDIO_COPY, request, 32)
-            else:
-                request = bytearray(struct.pack("<QQQq", piece.start, length, 0, 0))
-                done, code = self._ioctl(UFFDIO_ZEROPAGE, request, 24)
+            request = bytearray(struct.pack("<QQQQq", piece.start, source, length, 0, 0))
+            done, code = self._ioctl(UFFDIO_COPY, request, 32)
             if code == errno.EEXIST:
                 self._wake(Missing(piece.start, piece.start + PAGE))
                 done = PAGE

@@ -17,6 +17,8 @@ from typing import Any
 PAGE = 4096
 LAZY, PRESENT = 2, 4
 _COMMON_MAGIC = (0x54564319).to_bytes(4, "little")  # criu/include/magic.h: followed by the image's own
+# mmap(2)'s flags of an area that CRIU restores lazily (criu/include/vma.h): private and anonymous, not locked, no huge pages
+_LAZY_FLAGS, _LAZY_MASK = 0x22, 0x22 | 0x2000 | 0x40000
 _PAGEMAP = re.compile(r"pagemap-(\d+)\.img")
 
 
@@ -67,14 +69,28 @@ def page_maps(pycriu: Any, images_dir: Path) -> Iterator[PageMap]:
         yield PageMap(task, pages_id, tuple(_run(entry(record)) for record in entries))
 
 
+def lazy_areas(images_dir: Path, task: int) -> list[tuple[int, int]]:
+    """(start, end) of the areas of a task that CRIU restores lazily. pycriu must have been loaded."""
+    (record,) = _records(images_dir / f"mm-{task}.img")
+    areas = importlib.import_module("pycriu.images.mm_pb2").mm_entry.FromString(record).vmas
+    return [(area.start, area.end) for area in areas if area.flags & _LAZY_MASK == _LAZY_FLAGS]
+
+
 def complete(pycriu: Any, images_dir: Path, page_map: PageMap) -> None:
-    """Rewrite the page map of a task whose lazy pages now lie in pages-ID.img, in order: they become PRESENT."""
+    """Rewrite the page map of a task whose lazy pages now lie in pages-ID.img, in the order of `page_map.runs`: they become PRESENT."""
     path = images_dir / f"pagemap-{page_map.task}.img"
     with path.open("rb") as file:
         image = pycriu.load(file)
-    for entry in image["entries"][1:]:
+    head, *entries = image["entries"]
+    listed = {int(entry["vaddr"]): entry for entry in entries}
+    count = "compat_nr_pages" if any("compat_nr_pages" in entry for entry in entries) else "nr_pages"
+    image["entries"] = [head]
+    for run in page_map.runs:
+        entry = listed.get(run.start) or {"vaddr": run.start, "flags": LAZY}
+        entry[count] = run.pages
         if entry.get("flags", PRESENT) & LAZY:
             entry["flags"] |= PRESENT
+        image["entries"].append(entry)
     with path.open("wb") as file:
         pycriu.dump(image, file)
 

@@ -30,8 +30,12 @@ class Swrk:
         inherit: Mapping[int, int],
         on_notify: Callable[[str, int, list[int]], None],
         on_end: Callable[[rpc.Response | None], None],
+        environment: Mapping[str, str] = {},
     ) -> None:
-        """CRIU starts, and waits for `request`. `inherit`: number in CRIU -> our descriptor. Raises OSError when it cannot be started."""
+        """CRIU starts, and waits for `request`. `inherit`: number in CRIU -> our descriptor; `environment`: more than PATH and LANG.
+
+        Raises OSError when it cannot be started.
+        """
         self._loop, self._on_notify, self._on_end = loop, on_notify, on_end
         self._response: rpc.Response | None = None
         self._open = True
@@ -40,10 +44,10 @@ class Swrk:
         try:
             for number, fd in numbers.items():
                 os.dup2(fd, number, inheritable=True)
-            environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+            variables = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ} | dict(environment)
             # The monitor ignores what would end it, and ignored signals are inherited: CRIU ends its helpers by SIGTERM.
             self.pid = os.posix_spawnp(
-                binary, [binary, "swrk", str(RPC_FD)], environment, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
+                binary, [binary, "swrk", str(RPC_FD)], variables, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
             )
         finally:
             theirs.close()

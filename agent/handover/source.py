@@ -271,7 +271,6 @@ class Source:
             "final",
             progress,
             images_dir=str(move.images),
-            pids=pids,
             roots=roots,
             held=held,
             logs=str(directory),
@@ -307,8 +306,12 @@ class Source:
             skeleton=record.lazy,
             carry_network=network.may_change(spec),
         )
+        listing = move.directory / "withheld.areas"
+        listing.unlink(missing_ok=True)  # of a try before this one
+        preload = {"LD_PRELOAD": str(criu.withheld), "MIGRATE_WITHHELD": str(listing)} if criu.withheld else {}
         plan = {
             "binary": str(criu.binary),
+            "environment": preload if record.lazy else {},
             "request": base64.b64encode(request).decode(),
             "neighbours": str(move.images / "neighbours.json"),
             "stdin": str(move.images / "stdin.bin"),
@@ -317,23 +320,31 @@ class Source:
         try:
             self._ended.refuse(record.migration_id, ROLE)  # Finish may have come since; if it comes now, it rolls back
             monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
-            sender = self._sender(record.migration_id)
-            sender.request("look")
+            sender, pids = self._sender(record.migration_id), self._engine.cgroup(container_id).procs()
+            looked = sender.request(
+                "look", images_dir=str(move.images), pids=pids, withheld=str(listing) if plan["environment"] else ""
+            )
             self._ended.refuse(record.migration_id, ROLE)
             # Now: the tasks stand still, and no mount changes any more.
             handover["mounts"] = self._mount_flags(container_id, int(status["pid"]))
             (move.images / "handover.json").write_text(json.dumps(handover))
             held: list[dict[str, Any]] = []
+            marks: list[dict[str, Any]] = list(looked["marks"])
 
-            def send_files() -> None:
-                held.extend(inside.held_in_trees(self._engine.cgroup(container_id).procs(), roots))
+            def send_meanwhile() -> None:
+                marks.extend(sender.request("rest")["marks"])
+                held.extend(inside.held_in_trees(pids, roots))
                 sender.request("files", roots=roots, held=held)
 
             with ThreadPoolExecutor(1) as meanwhile:  # what CRIU itself does to the files meanwhile, final finds
-                ahead = meanwhile.submit(send_files)
-                marks = list(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
+                ahead = meanwhile.submit(send_meanwhile)
+                try:
+                    marks.extend(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
+                except BaseException:
+                    sender.interrupt()
+                    raise
                 ahead.result()
-            return marks, held
+            return sorted(marks, key=lambda mark: int(mark["unix_ns"])), held
         except MonitorError as exc:
             self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
             raise criu_error("dump", move.images / "dump.log", exc) from exc

@@ -17,10 +17,10 @@ _SWAPPED, PRESENT = 1 << 62, 1 << 63  # Documentation/admin-guide/mm/pagemap.rst
 _ENTRIES = 1 << 17  # 512 MiB of address space a read
 
 
-def private_anonymous(pid: int) -> Iterator[tuple[int, int]]:
+def private_anonymous(pid: int, *, executable: bool = True) -> Iterator[tuple[int, int]]:
     """(start, end) of every private area without a file, writable or not: what was written may be write-protected by now.
 
-    Nothing for a process that is gone or has no memory (a zombie).
+    `executable`: those too. Nothing for a process that is gone or has no memory (a zombie).
     """
     try:
         text = Path(f"/proc/{pid}/maps").read_text()
@@ -28,6 +28,8 @@ def private_anonymous(pid: int) -> Iterator[tuple[int, int]]:
         return
     for line in text.splitlines():
         fields = line.split(None, 5)
+        if not executable and fields[1][2] == "x":
+            continue
         if fields[1][3] == "p" and fields[4] == "0" and (len(fields) < 6 or fields[5] not in _KERNEL_OWNED):
             start, end = fields[0].split("-")
             yield int(start, 16), int(end, 16)

@@ -61,16 +61,20 @@ def cut(of: Ranges, size: int) -> Iterator[Ranges]:
 
 def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:
     """Cut both at all their bounds; the pieces that `keep` wants, joined."""
-    bounds = np.unique(np.concatenate((a.ravel(), b.ravel())))
-    if len(bounds) < 2:
+    bounds = np.concatenate((a.ravel(), b.ravel()))
+    order = np.argsort(bounds, kind="stable")  # two sorted runs: merged in linear time
+    bounds = bounds[order]
+    inside = keep(_inside(order < a.size), _inside(order >= a.size))  # from each bound to the next
+    inside[:-1] &= bounds[1:] > bounds[:-1]
+    wanted = np.flatnonzero(inside[:-1])
+    starts, ends = bounds[wanted], bounds[wanted + 1]
+    if not len(starts):
         return NOTHING
-    starts = bounds[:-1]
-    wanted = keep(_covers(a, starts), _covers(b, starts))
-    return ranges(np.stack((starts[wanted], bounds[1:][wanted]), axis=1))
+    first = np.concatenate(([True], starts[1:] != ends[:-1]))
+    return np.stack((starts[first], ends[np.concatenate((first[1:], [True]))]), axis=1)
 
 
-def _covers(of: Ranges, at: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    begun = np.searchsorted(of[:, 0], at, side="right")
-    ended = np.searchsorted(of[:, 1], at, side="right")
-    covered: NDArray[np.bool_] = begun > ended
-    return covered
+def _inside(own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """After each bound: whether an odd number of a set's own bounds, which are starts and ends in turn, has been passed."""
+    odd: NDArray[np.bool_] = np.cumsum(own) & 1 == 1
+    return odd

@@ -2,7 +2,7 @@
 
 One userfaultfd(2) is injected into the process (its mm is the one that is watched), fetched with pidfd_getfd and closed there; the rest is
 ioctls of ours. UFFD_USER_MODE_ONLY: a container's process may not have more, and asynchronous write protection needs no more.
-Closing our descriptor ends it all: no area carries a mark of it, which CRIU insists on.
+Closing our descriptor ends it all: no area carries a mark of it then. CRIU dumps a process that is still watched (docs/window.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.linux import libc, process, ptrace
+from agent.linux import process, ptrace
+from agent.memory import pagemap_scan
 from agent.memory.areas import private_anonymous, takes_writes_from_devices
 from agent.memory.ranges import NOTHING, Ranges, ranges
 from agent.memory.tracker import CannotWatch, Look
@@ -29,23 +30,9 @@ _FEATURE_WP_UNPOPULATED, _FEATURE_WP_ASYNC = 1 << 13, 1 << 15
 _REGISTER_MODE_WP = 2
 
 # linux/fs.h
-_PAGEMAP_SCAN = 0xC0606610
 _WP_MATCHING, _CHECK_WPASYNC = 1, 2
 _PAGE_IS_WRITTEN, _PAGE_IS_PRESENT, _PAGE_IS_SWAPPED = 2, 8, 16
 _REGIONS = 8192
-
-
-_SCAN_FIELDS = (
-    "size", "flags", "start", "end", "walk_end", "vec", "vec_len", "max_pages",
-    "category_inverted", "category_mask", "category_anyof_mask", "return_mask",
-)  # fmt: skip
-
-
-class _Scan(ctypes.Structure):  # struct pm_scan_arg
-    _fields_ = tuple((name, ctypes.c_uint64) for name in _SCAN_FIELDS)
-
-
-_ioctl = libc.declare("ioctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 class UserfaultTracker:
@@ -134,7 +121,7 @@ class UserfaultTracker:
         """Whether some userfaultfd has the area. Changes nothing."""
         request = self._request(start, end, flags=_CHECK_WPASYNC, return_mask=_PAGE_IS_WRITTEN, max_pages=1)
         try:
-            _ioctl(pagemap, _PAGEMAP_SCAN, ctypes.addressof(request))
+            pagemap_scan.ioctl(pagemap, pagemap_scan.PAGEMAP_SCAN, ctypes.addressof(request))
         except OSError as exc:
             if exc.errno == errno.EPERM:
                 return False
@@ -153,13 +140,13 @@ class UserfaultTracker:
                 category_anyof_mask=any_of,
                 return_mask=_PAGE_IS_WRITTEN,
             )
-            count = _ioctl(pagemap, _PAGEMAP_SCAN, ctypes.addressof(request))
+            count = pagemap_scan.ioctl(pagemap, pagemap_scan.PAGEMAP_SCAN, ctypes.addressof(request))
             pieces.append(self._found[:count, :2].copy())
             if request.walk_end <= start:
                 break
             start = request.walk_end
         return np.concatenate(pieces)
 
-    def _request(self, start: int, end: int, **fields: int) -> _Scan:
+    def _request(self, start: int, end: int, **fields: int) -> pagemap_scan.Scan:
         vector = {"vec": self._found.ctypes.data, "vec_len": _REGIONS}
-        return _Scan(size=ctypes.sizeof(_Scan), start=start, end=end, **vector, **fields)
+        return pagemap_scan.Scan(size=ctypes.sizeof(pagemap_scan.Scan), start=start, end=end, **vector, **fields)

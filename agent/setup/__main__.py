@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agent.errors import AgentError
-from agent.setup import criu_bundle, debian, environment
+from agent.setup import criu_bundle, debian, environment, withheld
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     steps: dict[str, Callable[[], str]] = {
         "packages": debian.ensure,
         "venv": lambda: environment.ensure(CHECKOUT, Path(sys.executable)),
-        "criu": criu_bundle.ensure,
+        "criu": lambda: "; ".join(filter(None, (criu_bundle.ensure(), withheld.ensure()))),
         "link": lambda: environment.link_command(CHECKOUT),
     }
     parser = argparse.ArgumentParser(prog="python3 -m agent.setup", description="make this machine ready for migrate")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import Unsupported
+from agent.setup import withheld
 
 BUNDLE = Path("/opt/migrate/criu")
 # A folder with one link, to the distribution's pycriu: all of dist-packages on sys.path would shadow our own packages.
@@ -30,6 +31,7 @@ class CriuInstall:
     binary: Path
     pycriu_path: Path
     version: tuple[int, ...]
+    withheld: Path | None = None  # see withheld.py
 
     @property
     def version_text(self) -> str:
@@ -51,7 +53,7 @@ def locate(configured: str = "") -> CriuInstall:
         raise Unsupported(f"CRIU {found} at {binary} is too old: kernel {release} needs {needed} or newer", hint=REMEDY)
     for folder in (binary.parent.parent / "pycriu-path", BUNDLE / "pycriu-path", SYSTEM_PYCRIU):
         if (folder / "pycriu" / "rpc_pb2.py").is_file():
-            return CriuInstall(binary=binary, pycriu_path=folder, version=version)
+            return CriuInstall(binary=binary, pycriu_path=folder, version=version, withheld=withheld.locate())
     raise Unsupported(
         f"CRIU is at {binary}, but its Python package pycriu is not linked in {SYSTEM_PYCRIU}", hint=REMEDY
     )

@@ -28,6 +28,7 @@ PACKAGES = {  # name -> what it is for
     "tini": "process 1 of containers with --init",
     "tar": "CRIU packs a container's tmpfs with it",
     "gzip": "the same",
+    "tcc": "compiles what keeps large memory out of CRIU's sight (agent/setup/withheld.py)",
 }
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _MARK = "# Made by migrate's agent/setup/debian.py while it installs packages; safe to delete."

@@ -6,9 +6,10 @@ map is known. The filler (agent/criu/filler.py) reads it as it is; a restore wit
 
 from __future__ import annotations
 
-import array
+import dataclasses
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import xxhash
 
 from agent.criu import images
 from agent.errors import TransferError
-from agent.memory.ranges import ranges
+from agent.memory.ranges import PAGE, Ranges, ranges, subtract, total_bytes, union
 from agent.storage import rawfs
 from agent.transfer.frames import FRAME_BYTES, Frame, Kind
 from agent.transfer.kept import Kept
@@ -125,21 +126,25 @@ class MemoryStore:
         """Write down, for the filler, which ranges each task lacks. Returns bytes."""
         total = 0
         for page_map in images.page_maps(pycriu, images_dir):
-            left = page_map.left_behind()
-            bounds = array.array("Q", [address for run in left for address in (run.start, run.end)])
-            (self._directory / f"{page_map.task}.ranges").write_bytes(bounds.tobytes())
+            left = _left_behind(images_dir, page_map)
+            (self._directory / f"{page_map.task}.ranges").write_bytes(left.tobytes())
             self._file(page_map.task)
-            total += sum(run.end - run.start for run in left)
+            total += total_bytes(left)
         return total
 
     def assemble(self, pycriu: Any, images_dir: Path) -> int:
         """Complete the images so that CRIU restores without a filler: every page in pages-ID.img in its order. Returns bytes."""
         total = 0
         for page_map in images.page_maps(pycriu, images_dir):
-            if not page_map.left_behind():
+            left = _left_behind(images_dir, page_map)
+            if not len(left):
                 continue
-            total += self._assemble_task(images_dir, page_map)
-            images.complete(pycriu, images_dir, page_map)
+            kept = [run for run in page_map.runs if not run.left_behind]
+            stored = _stored(self._file(page_map.task), left)
+            lazy = [images.Run(start, (end - start) // PAGE, images.LAZY) for start, end in stored]
+            whole = dataclasses.replace(page_map, runs=tuple(sorted([*kept, *lazy], key=lambda run: run.start)))
+            total += self._assemble_task(images_dir, whole)
+            images.complete(pycriu, images_dir, whole)
         return total
 
     def close(self) -> None:
@@ -174,6 +179,46 @@ class MemoryStore:
         if task not in self._files:
             self._files[task] = os.open(self._directory / f"{task}.mem", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._files[task]
+
+
+def withheld_file(images_dir: Path, task: int) -> Path:
+    """Which areas of a task the source's CRIU was not shown (agent/memory/withheld.py): Ranges, as they are in memory."""
+    return images_dir / f"withheld-{task}.bin"
+
+
+def _left_behind(images_dir: Path, page_map: images.PageMap) -> Ranges:
+    """What is in no image, pages and whole areas. Raises TransferError where CRIU would not restore lazily what it was not shown."""
+    left = ranges((run.start, run.end) for run in page_map.left_behind())
+    path = withheld_file(images_dir, page_map.task)
+    if not path.exists():
+        return left
+    withheld = ranges(np.fromfile(path, np.uint64).reshape(-1, 2))
+    strange = subtract(withheld, ranges(images.lazy_areas(images_dir, page_map.task)))
+    present = ranges((run.start, run.end) for run in page_map.runs if not run.left_behind)
+    if len(strange):
+        raise TransferError(
+            f"{total_bytes(strange)} bytes of memory of task {page_map.task} are not in CRIU's images, "
+            "and CRIU does not restore them lazily"
+        )
+    return subtract(union(left, withheld), present)
+
+
+def _stored(memory: int, areas: Ranges) -> Iterator[tuple[int, int]]:
+    """(start, end) of what of `areas` has come: the rest reads as zeros without being restored."""
+    size = os.fstat(memory).st_size
+    for start, end in areas.tolist():
+        at = start
+        while at < min(end, size):
+            try:
+                first = os.lseek(memory, at, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:
+                    break
+                raise
+            if first >= end:
+                break
+            at = min(os.lseek(memory, first, os.SEEK_HOLE), end)
+            yield first, at
 
 
 def _copy_memory(memory: int, start: int, end: int, out: int) -> None:

@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from agent.linux import process, process_memory
-from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, total_bytes, union
+from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, subtract, total_bytes, union
 from agent.transfer import codecs, page_digest
 from agent.transfer.delta import Shadow, TaskShadow
 from agent.transfer.frames import FRAME_BYTES, Kind
@@ -34,8 +34,8 @@ class PageSender:
     """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host. `on_read(pid, addresses, words)` gets
     whole pages as they are sent, zero or not, and the address of each.
 
-    `held`: whatever the target has any version of, from before too, when the task was another process. `kept`: what the target has
-    of an earlier move. `keeper`: keeps what is read here for the next one. `shadow`: room for
+    `held`: whatever the target has any version of, from before too, when the task was another process; not where that is zeros. `kept`: what
+    the target has of an earlier move. `keeper`: keeps what is read here for the next one. `shadow`: room for
     pages that are sent again and again; None = they are always sent whole.
     """
 
@@ -84,8 +84,16 @@ class PageSender:
             os.close(memory)
         # A hole is a zero page already: only where the target has another version it must hear of it.
         self._send_zeros(intersect(_joined(zeros), self.held))
-        self.held = union(self.held, _joined(reached))
+        self.held = subtract(union(self.held, _joined(reached)), _joined(zeros))
         return sent_pages, _joined(reached)
+
+    def drop(self, gone: Ranges) -> None:
+        """The target shall hold nothing of `gone`: as in memory that was never written, it finds zeros there."""
+        dropped = intersect(gone, self.held)
+        if len(dropped):
+            self._send_zeros(dropped)
+            self.distrust(dropped)
+            self.held = subtract(self.held, dropped)
 
     def _send_read(self, slot: Slot, addresses: Addresses, zeros: list[Ranges], *, frozen: bool) -> int:
         """What was read into `slot`, page by page of `addresses`; returns pages sent."""

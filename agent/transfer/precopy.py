@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.engine.cgroup import Tasks
-from agent.memory import watching
+from agent.memory import pagemap_scan, watching
 from agent.memory.ranges import NOTHING, Ranges, cut, intersect, ranges, subtract, total_bytes, union
 from agent.memory.tracker import CannotWatch, Look, Tracker
 from agent.memory.ways import SHADOW
@@ -67,16 +67,16 @@ class Precopy:
         self._clean: dict[int, Ranges] = {}  # by pid on this host: what the target has and was not written since
         self._gone: Counter[str] = Counter()  # what PageSenders of tasks that are over have skipped
         self._looked_at = 0.0
+        self._last: dict[int, Look] = {}  # what the last look has seen and _account has not
         self.shadowed: dict[int, str] = {}  # why the kernel's way does not serve for a pid
 
     def last_look(self) -> None:
-        """The tasks stand still for good: what was written since the last round is known, and nothing of ours stays in them."""
+        """The tasks stand still for good: what was written since the last round is known."""
         for pid, tracker in self._trackers.items():
             try:
-                self._account(pid, tracker.look(last=True))
+                self._last[pid] = tracker.look(last=True)
             except OSError:
                 self._clean.pop(pid, None)  # gone, or not to be seen any more: nothing of it is clean
-        self.close()
 
     def send_rest(self, task: int, pid: int, wanted: Ranges) -> int:
         """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
@@ -101,7 +101,18 @@ class Precopy:
 
     def lacking(self, pid: int, wanted: Ranges) -> Ranges:
         """After the last look: what of `wanted` the target has not, or not as it is."""
+        if (look := self._last.pop(pid, None)) is not None:  # not in the look, which CRIU waits for
+            self._account(pid, look)
         return subtract(wanted, self._clean.get(pid, NOTHING))
+
+    def send_withheld(self, task: int, pid: int, areas: Ranges) -> int:
+        """Frozen: make the target's copy of `areas` what they are: populated pages that it lacks are sent, what it holds of others goes.
+
+        Returns pages sent. Raises OSError.
+        """
+        populated = pagemap_scan.populated(pid, areas)
+        self._sender(task, pid).drop(subtract(areas, populated))
+        return self.send_rest(task, pid, populated)
 
     @property
     def skipped(self) -> Counter[str]:

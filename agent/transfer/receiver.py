@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -188,6 +189,7 @@ class Receiver:
             return
         if said.get("tree_digests") != [tree.finish() for tree in self._trees]:
             raise TransferError("the files on the target differ from the source's: the digests differ")
+        compared_ns = time.time_ns()
         images_dir = Path(self._plan.images_dir)
         prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
         memory_bytes = prepare(self._pycriu, images_dir)
@@ -198,7 +200,8 @@ class Receiver:
             "received_bytes": self._reader.received_bytes,
         }
         atomic.write(Path(self._plan.received), json.dumps(received))
-        say(self._tx, {"ok": True, "digest": self._reader.digest})
+        marks = [{"name": "compared", "unix_ns": compared_ns}, {"name": "sealed", "unix_ns": time.time_ns()}]
+        say(self._tx, {"ok": True, "digest": self._reader.digest, "marks": marks})
 
 
 def _is_full(exc: BaseException | None) -> bool:

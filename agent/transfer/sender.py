@@ -19,8 +19,9 @@ from agent.criu import images
 from agent.engine import throttle
 from agent.errors import TransferError
 from agent.linux import openat2
+from agent.memory import withheld
 from agent.memory.policy import Goal
-from agent.memory.ranges import ranges
+from agent.memory.ranges import NOTHING, Ranges, ranges, subtract
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
 from agent.transfer import codec_choice, commands, pages, ssh
@@ -28,6 +29,7 @@ from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
 from agent.transfer.kept import Keeper
+from agent.transfer.memory_store import withheld_file
 from agent.transfer.page_index import PageIndex
 from agent.transfer.precopy import Precopy
 from agent.transfer.rounds import Rounds
@@ -57,6 +59,9 @@ class Sender:
         self._keeper: Keeper | None = None
         self._deltas = True
         self._pycriu: Any = None
+        self._here: dict[int, int] = {}  # at the last look: pid inside the container -> pid on this host
+        self._withheld: dict[int, Ranges] = {}  # by pid inside: areas that CRIU is not shown
+        self._rest_pages = 0
         self._log_sizes: dict[tuple[str, int], int] = {}  # name, inode -> bytes that the target has
 
     def handlers(self) -> dict[str, commands.Handler]:
@@ -67,6 +72,7 @@ class Sender:
             "precopy": self._precopy_rounds,
             "look": self._last_look,
             "files": self._files_ahead,
+            "rest": self._rest,
             "final": self._final,
             "keep": self._keep,
         }
@@ -198,11 +204,36 @@ class Sender:
     # ------------------------------------------------------------ while frozen
 
     def _last_look(self, command: Command, progress: Progress) -> Facts:
-        """All tasks stand still and CRIU waits: see what was written last, take our hands out of them."""
+        """All tasks stand still and CRIU waits: see what was written last, say what CRIU need not see.
+
+        The trackers stay until the sender ends: to end one takes as long as its task has pages, and CRIU does not mind (docs/window.md).
+        """
+        del progress
+        precopy = self._memory_sent()
+        precopy.last_look()
+        marks = [_mark("looked")]
+        images_dir = Path(command["images_dir"])
+        listed: dict[int, Ranges] = {}
+        self._here = pages.tasks_by_inner_pid(command["pids"])
+        for task, pid in self._here.items() if command["withheld"] else ():
+            areas = withheld.look(pid)
+            if len(areas):
+                listed[pid] = self._withheld[task] = areas
+                withheld_file(images_dir, task).write_bytes(areas.tobytes())
+        if command["withheld"]:
+            Path(command["withheld"]).write_bytes(withheld.listing(listed))
+            marks.append(_mark("withheld"))
+        return {"marks": marks}
+
+    def _rest(self, command: Command, progress: Progress) -> Facts:
+        """While CRIU dumps what it is shown: send what the target lacks of the rest."""
         del command, progress
-        if self._precopy:
-            self._precopy.last_look()
-        return {}
+        precopy = self._memory_sent()
+        self._stream("memory")
+        self._rest_pages = sum(
+            precopy.send_withheld(task, self._here[task], areas) for task, areas in self._withheld.items()
+        )
+        return {"marks": [_mark("sent withheld memory")] if self._withheld else []}
 
     def _files_ahead(self, command: Command, progress: Progress) -> Facts:
         """CRIU dumps tasks that stand still: their files are as they stay, but for what CRIU adds, which the watch names. Trees that
@@ -223,15 +254,15 @@ class Sender:
         images_dir = Path(command["images_dir"])
 
         def part(name: str, following: str) -> None:
-            marks.append({"name": f"sent {name}", "unix_ns": time.time_ns()})
+            marks.append(_mark(f"sent {name}"))
             writer.label = following
 
         for path in sorted(images_dir.iterdir()):
             if path.suffix in (".img", ".json", ".bin"):
                 self._send_file(path)
         part("images", "memory")
-        precopy = self._precopy = self._precopy or self._memory(Path("/"), "")  # or nothing was sent ahead
-        page_count = self._send_memory(precopy, images_dir, command["pids"])
+        precopy = self._memory_sent()
+        page_count = self._rest_pages + self._send_memory(precopy, images_dir)
         part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
             held = None if number in self._ahead else command["held"][number]
@@ -242,6 +273,7 @@ class Sender:
         if len(command["roots"]) > 1:
             part("volumes", "volumes")
         digests = [tree.digest() for _, tree in sorted(self._trees.items())]
+        marks.append(_mark("digested"))
         while True:
             writer.label = "images"
             writer.send(Kind.DONE, lambda digest: json.dumps({"digest": digest, "tree_digests": digests}).encode())
@@ -250,7 +282,7 @@ class Sender:
                 break
             writer.label = "memory"
             page_count += precopy.send_again(lacking)
-        marks.append({"name": "confirmed", "unix_ns": time.time_ns()})
+        marks += [*answer["marks"], _mark("confirmed")]
         writer.flush()  # what is in the books of the last frame
         return {
             "marks": marks,
@@ -272,17 +304,23 @@ class Sender:
     def _memory(self, freezer: Path, way: str) -> Precopy:
         return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas)
 
-    def _send_memory(self, precopy: Precopy, images_dir: Path, pids: list[int]) -> int:
-        here = pages.tasks_by_inner_pid(pids)
+    def _send_memory(self, precopy: Precopy, images_dir: Path) -> int:
+        """What CRIU was shown and has left behind."""
         page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):
-            wanted = ranges((run.start, run.end) for run in page_map.left_behind())
+            left = ranges((run.start, run.end) for run in page_map.left_behind())
+            wanted = subtract(left, self._withheld.get(page_map.task, NOTHING))
             if not len(wanted):
                 continue
-            if page_map.task not in here:
+            if page_map.task not in self._here:
                 raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
-            page_count += precopy.send_rest(page_map.task, here[page_map.task], wanted)
+            page_count += precopy.send_rest(page_map.task, self._here[page_map.task], wanted)
         return page_count
+
+    def _memory_sent(self) -> Precopy:
+        if self._precopy is None:
+            self._precopy = self._memory(Path("/"), "")  # nothing was sent ahead
+        return self._precopy
 
     def _send_logs(self, directory: Path) -> None:
         """What the container has said so far; of a log that was sent before, only what was added."""
@@ -352,6 +390,10 @@ def _held(found: Mapping[str, list[list[int]]] | None) -> list[list[tuple[int, i
     return (
         [[(int(device), int(inode)) for device, inode in found[name]] for name in ("unseen", "open")] if found else []
     )
+
+
+def _mark(name: str) -> dict[str, Any]:
+    return {"name": name, "unix_ns": time.time_ns()}
 
 
 class _Reporter:

@@ -73,3 +73,25 @@ def test_pages_that_are_gone_are_left_out(task: Task, area: int) -> None:
     task.close()  # from here a page that was not filled reads as zero, instead of waiting for ever
     left = [page for page in range(PAGES) if page not in hole]
     assert [ctypes.string_at(area + page * PAGE, 1)[0] for page in left] == [page + 1 for page in left]
+
+
+def test_hole_of_the_file_stays_a_hole(area: int, tmp_path: Path) -> None:
+    """What has no contents is not filled, so that memory which was never written takes none; read there, it is zeros."""
+    uffd = ctypes.CDLL(None, use_errno=True).syscall(_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+    fcntl.ioctl(uffd, _API, bytearray(struct.pack("<QQQ", 0xAA, 0, 0)))
+    fcntl.ioctl(uffd, _REGISTER, bytearray(struct.pack("<QQQQ", area, PAGES * PAGE, _MISSING, 0)))
+    path = tmp_path / "1.mem"
+    with path.open("wb") as file:
+        for page in (2, 3, 9):
+            file.seek(page * PAGE)
+            file.write(bytes([page]) * PAGE)
+    whole = Missing(area, area + PAGES * PAGE, area)
+    filled = Task(uffd, Memory(path), Space([whole]))
+    assert filled.fill(whole)
+    assert not filled.space
+    with Path("/proc/self/pagemap").open("rb") as pagemap:
+        pagemap.seek(area // PAGE * 8)
+        there = [bool(entry >> 63) for (entry,) in struct.iter_unpack("<Q", pagemap.read(PAGES * 8))]
+    assert [page for page in range(PAGES) if there[page]] == [2, 3, 9]
+    filled.close()
+    assert first_bytes(area) == [page if page in (2, 3, 9) else 0 for page in range(PAGES)]

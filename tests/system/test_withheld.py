@@ -1,0 +1,126 @@
+"""What keeps memory out of CRIU's sight: the library as it is compiled here, loaded as CRIU loads it, and which areas it is told."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.memory import pagemap_scan
+from agent.memory import withheld as areas_of
+from agent.memory.ranges import PAGE, ranges
+from agent.setup import withheld
+
+pytestmark = [pytest.mark.system, pytest.mark.needs("userfaultfd-wp")]
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = 64
+# Scans its own memory the way CRIU does, through whichever ioctl the loader gives it: before there is a list, and with one for process
+# OFFSET from its own pid.
+PROGRAM = f"""
+import ctypes, json, mmap, os, struct, sys
+sys.path.insert(0, {str(ROOT)!r})
+from agent.memory import pagemap_scan
+from agent.memory.ranges import ranges
+memory = mmap.mmap(-1, {PAGES} * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(b"x" * len(memory))
+at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+def seen():
+    found = pagemap_scan.populated(os.getpid(), ranges([(at, at + {PAGES} * 4096)]))
+    return [[(start - at) // 4096, (end - at) // 4096] for start, end in found.tolist()]
+before = seen()
+with open(os.environ["MIGRATE_WITHHELD"], "wb") as file:
+    for first, last in json.loads(sys.argv[1]):
+        file.write(struct.pack("=QQQ", os.getpid() + int(sys.argv[2]), at + first * 4096, at + last * 4096))
+print(json.dumps([before, seen()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("withheld")
+    assert "compiled" in withheld.ensure(directory)
+    assert withheld.ensure(directory) == ""
+    found = withheld.locate(directory)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("listed", "seen"),
+    [
+        ([], [[0, PAGES]]),
+        ([[0, PAGES]], []),
+        ([[0, 10]], [[10, PAGES]]),
+        ([[10, 20], [50, PAGES]], [[0, 10], [20, 50]]),
+        ([[0, 1], [1, 2], [30, 31]], [[2, 30], [31, PAGES]]),
+    ],
+)
+def test_scan_ends_where_withheld_memory_begins(
+    library: Path, tmp_path: Path, listed: list[list[int]], seen: list[list[int]]
+) -> None:
+    """A list that is written after the first scan counts; what it names is not seen, all else is."""
+    assert scanned(library, tmp_path, listed, offset=0) == [[[0, PAGES]], seen]
+
+
+def test_another_process_is_seen_whole(library: Path, tmp_path: Path) -> None:
+    """A list names processes: the same addresses in another one are not its business."""
+    assert scanned(library, tmp_path, [[0, PAGES]], offset=1) == [[[0, PAGES]], [[0, PAGES]]]
+
+
+def scanned(library: Path, tmp_path: Path, listed: list[list[int]], *, offset: int) -> list[list[list[int]]]:
+    """What PROGRAM saw before and with the list."""
+    environment = {**os.environ, "LD_PRELOAD": str(library), "MIGRATE_WITHHELD": str(tmp_path / "areas")}
+    argv = [sys.executable, "-c", PROGRAM, json.dumps(listed), str(offset)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    pieces: list[list[list[int]]] = json.loads(done.stdout)
+    return pieces
+
+
+@pytest.fixture
+def large() -> Iterator[tuple[int, mmap.mmap]]:
+    """32 MiB of this process, every second page written; and its address."""
+    memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for page in range(0, len(memory), 2 * PAGE):
+        memory[page] = 1
+    hold = ctypes.c_char.from_buffer(memory)
+    yield ctypes.addressof(hold), memory
+    del hold
+    memory.close()
+
+
+def test_large_memory_is_withheld(large: tuple[int, mmap.mmap]) -> None:
+    """All of a large area, with its holes; no small one; and what is listed is what the library reads."""
+    address, memory = large
+    areas = areas_of.look(os.getpid())
+    assert any(start <= address and address + len(memory) <= end for start, end in areas.tolist())
+    assert all(end - start >= areas_of.AREA_BYTES - PAGE for start, end in areas.tolist())
+    triples = list(struct.iter_unpack("=QQQ", areas_of.listing({os.getpid(): areas})))
+    assert triples == [(os.getpid(), start, end) for start, end in areas.tolist()]
+
+
+def test_populated_pages_are_those_that_were_written(large: tuple[int, mmap.mmap]) -> None:
+    address, memory = large
+    found = pagemap_scan.populated(os.getpid(), ranges([(address, address + len(memory))]))
+    assert found.tolist() == [[page, page + PAGE] for page in range(address, address + len(memory), 2 * PAGE)]
+
+
+def test_locked_memory_is_left_to_criu(large: tuple[int, mmap.mmap]) -> None:
+    """CRIU restores locked memory at once: nothing of such a process is withheld, until it unlocks."""
+    address, _ = large
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(PAGE)) == 0
+    try:
+        assert not len(areas_of.look(os.getpid()))
+    finally:
+        assert libc.munlock(ctypes.c_void_p(address), ctypes.c_size_t(PAGE)) == 0
+    assert len(areas_of.look(os.getpid()))
