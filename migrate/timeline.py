@@ -23,9 +23,13 @@ _WHO = {"freeze": SOURCE, "restore": TARGET, "resume": TARGET, "release": SOURCE
 _FROZEN, _ENDS = "frozen", ("announced", "running")
 _MEANING = {
     ("freeze", "frozen"): "CRIU stops the tasks, the link is cut",
-    ("freeze", "dumped"): "last look at memory, CRIU's dump",
+    ("freeze", "looked"): "what was written last is known",
+    ("freeze", "withheld"): "which memory CRIU is not shown is written down",
+    ("freeze", "sent withheld memory"): "of that memory what the target lacks",
+    ("freeze", "dumped"): "CRIU's dump",
     ("freeze", "held"): "frozen in the kernel",
-    ("freeze", "confirmed"): "the target has all of it",
+    ("freeze", "compared"): "the target has all of it, its digests are the same",
+    ("freeze", "confirmed"): "the target is ready for CRIU's restore",
     ("restore", "created"): "CRIU makes the tasks",
     ("restore", "frozen"): "the tasks are let go into the freezer",
     ("restore", "restored"): "CRIU ends",

@@ -266,7 +266,6 @@ class Source:
         directory = self._engine.store.directory(record.container_id)
         roots = self._trees(record.container_id)
         marks, held = self._dump(move, record, criu, roots)
-        pids = self._engine.cgroup(record.container_id).procs()  # no task comes or goes any more
         answer = sender.request(
             "final",
             progress,

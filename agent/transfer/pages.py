@@ -34,8 +34,8 @@ class PageSender:
     """Sends pages of one task. `task`: its pid inside the container, `pid`: on this host. `on_read(pid, addresses, words)` gets
     whole pages as they are sent, zero or not, and the address of each.
 
-    `held`: whatever the target has any version of, from before too, when the task was another process; not where that is zeros. `kept`: what
-    the target has of an earlier move. `keeper`: keeps what is read here for the next one. `shadow`: room for
+    `held`: whatever the target has any version of, from before too, when the task was another process; not where that is zeros. `kept`:
+    what the target has of an earlier move. `keeper`: keeps what is read here for the next one. `shadow`: room for
     pages that are sent again and again; None = they are always sent whole.
     """
 

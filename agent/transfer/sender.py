@@ -228,12 +228,14 @@ class Sender:
     def _rest(self, command: Command, progress: Progress) -> Facts:
         """While CRIU dumps what it is shown: send what the target lacks of the rest."""
         del command, progress
-        precopy = self._memory_sent()
+        if not self._withheld:
+            return {"marks": []}
+        precopy, begun = self._memory_sent(), _mark("begin sent withheld memory")
         self._stream("memory")
         self._rest_pages = sum(
             precopy.send_withheld(task, self._here[task], areas) for task, areas in self._withheld.items()
         )
-        return {"marks": [_mark("sent withheld memory")] if self._withheld else []}
+        return {"marks": [begun, _mark("sent withheld memory")]}
 
     def _files_ahead(self, command: Command, progress: Progress) -> Facts:
         """CRIU dumps tasks that stand still: their files are as they stay, but for what CRIU adds, which the watch names. Trees that
@@ -282,7 +284,7 @@ class Sender:
                 break
             writer.label = "memory"
             page_count += precopy.send_again(lacking)
-        marks += [*answer["marks"], _mark("confirmed")]
+        marks += [_mark("compared", ago_s=answer["sealed_s"]), _mark("confirmed")]
         writer.flush()  # what is in the books of the last frame
         return {
             "marks": marks,
@@ -392,8 +394,8 @@ def _held(found: Mapping[str, list[list[int]]] | None) -> list[list[tuple[int, i
     )
 
 
-def _mark(name: str) -> dict[str, Any]:
-    return {"name": name, "unix_ns": time.time_ns()}
+def _mark(name: str, *, ago_s: float = 0.0) -> dict[str, Any]:
+    return {"name": name, "unix_ns": time.time_ns() - int(ago_s * 1e9)}
 
 
 class _Reporter:

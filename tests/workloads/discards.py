@@ -28,8 +28,8 @@ def main() -> None:
     pages = size_mb * (1 << 20) // PAGE
     memory = mmap.mmap(-1, pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if sys.argv[3:] == ["locked"]:
-        page = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        locked = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # for as long as this name is there
+        address = ctypes.addressof(ctypes.c_char.from_buffer(locked))
         if ctypes.CDLL(None, use_errno=True).mlock(ctypes.c_void_p(address), ctypes.c_size_t(PAGE)):
             raise OSError(ctypes.get_errno(), "mlock")
     choose = random.Random(token)

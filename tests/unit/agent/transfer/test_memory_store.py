@@ -59,7 +59,7 @@ def test_images_for_a_restore_without_filler(dump: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(images, "complete", complete)
     store = MemoryStore(dump / "memory")
     for page, letter in ((1, b"a"), (2, b"b"), (12, b"d"), (13, b"e")):
-        store.write(7, page * PAGE, memoryview(letter * PAGE))
+        store.write(7, [(page * PAGE, page * PAGE + PAGE)], memoryview(letter * PAGE))
     store.assemble(None, dump)
     store.close()
     runs = [(run.start // PAGE, run.pages) for run in completed[0].runs]
