@@ -48,5 +48,5 @@ def test_killed(kills: KillLab, victim: Victim, phase: Phase, ends: str) -> None
     outcome = kills.kill(phase, victim)
     assert outcome.ran, f"no {victim} in {phase}"
     assert not outcome.wrong, f"{outcome.wrong}; {outcome.said}"
-    assert outcome.state == ends
+    assert outcome.state == ends, outcome.said
     assert outcome.where == ("host2:running" if ends == SUCCEEDED else "host1:running")
