@@ -267,12 +267,7 @@ class Source:
         roots = self._trees(record.container_id)
         marks, held = self._dump(move, record, criu, roots)
         answer = sender.request(
-            "final",
-            progress,
-            images_dir=str(move.images),
-            roots=roots,
-            held=held,
-            logs=str(directory),
+            "final", progress, images_dir=str(move.images), roots=roots, held=held, logs=str(directory)
         )
         return Frozen(
             marks=[*marks, *answer["marks"]],
