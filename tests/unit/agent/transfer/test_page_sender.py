@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 import threading
 
 import numpy as np
@@ -36,8 +37,10 @@ def test_a_zero_page_over_a_version_that_could_not_be_read_again() -> None:
     sender = PageSender(writer, 1, os.getpid(), lambda *_: None)
     assert sender.send(ranges([(at, at + PAGE)]), exact=True)[0] == 1
     gone = ranges([(at, at + PAGE)])
-    pid, sender.pid = sender.pid, os.getppid()  # nothing at that address there
-    sender.send(gone, exact=False)
+    with subprocess.Popen(["sleep", "60"]) as another:  # nothing at that address there
+        pid, sender.pid = sender.pid, another.pid
+        sender.send(gone, exact=False)
+        another.kill()
     sender.pid = pid
     memory[:4] = bytes(4)
     count, reached = sender.send(gone, exact=True)
