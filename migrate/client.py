@@ -211,7 +211,8 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         self,
         container: str,
         *,
-        to: str,
+        to: str = "",
+        constraints: Iterable[str] = (),
         reason: str = "",
         mode: str = "auto",
         max_downtime_s: float = 0.0,
@@ -224,7 +225,8 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         on_timeout: str = "abort",
         throttle: bool = False,
     ) -> Moving:
-        """Start a move and follow it. The same `request_id` twice is the same move; `dry_run` only checks.
+        """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
+        twice is the same move; `dry_run` only checks.
 
         `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = 0.3 as a wish; given, it is a limit, and where it is
         not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort" or "pause" (freeze all the same).
@@ -234,6 +236,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         request = coordinator_pb2.MoveRequest(
             container=container,
             to=to,
+            constraints=constraints,
             reason=reason,
             mode=mode,
             max_downtime_s=max_downtime_s,

@@ -1,15 +1,16 @@
-"""The client library's calls about single hosts; part of migrate.client.Client."""
+"""The client library's calls about single hosts and about placement; part of migrate.client.Client."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from migrate import wire
-from protos import fleet_pb2, fleet_pb2_grpc
+from migrate import records, wire
+from migrate.rpc import messages
+from protos import coordinator_pb2, fleet_pb2, fleet_pb2_grpc
 
 if TYPE_CHECKING:
-    from migrate.records import Host
+    from migrate.records import Host, Ranking, Run
 
 _LIMIT_S = 60.0
 
@@ -38,3 +39,13 @@ class HostCalls:
     def uncordon(self, name: str) -> Host:
         """It takes them again. Idempotent."""
         return wire.host(self._call(self._hosts.Uncordon, fleet_pb2.HostRequest(host=name), _LIMIT_S))
+
+    def place_run(self, wanted: Run, *, will_pull: bool = False) -> Ranking:
+        """Where `run` would go, and why not elsewhere; nothing is made. `will_pull`: the image may be missing there."""
+        request = fleet_pb2.PlaceRunRequest(run=wire.run_request(wanted, create_only=False), will_pull=will_pull)
+        return messages.record(records.Ranking, self._call(self._hosts.PlaceRun, request, _LIMIT_S))
+
+    def place_move(self, container: str, *, constraints: Iterable[str] = ()) -> Ranking:
+        """Where `move` without `to` would go, and why not elsewhere; nothing is moved."""
+        request = coordinator_pb2.MoveRequest(container=container, constraints=constraints)
+        return messages.record(records.Ranking, self._call(self._hosts.PlaceMove, request, _LIMIT_S))

@@ -120,6 +120,12 @@ if TYPE_CHECKING:
         Pushed as Pushed,
     )
     from migrate.records_fleet import (
+        RankedHost as RankedHost,
+    )
+    from migrate.records_fleet import (
+        Ranking as Ranking,
+    )
+    from migrate.records_fleet import (
         RegistryAccess as RegistryAccess,
     )
     from migrate.records_fleet import (

@@ -81,6 +81,8 @@ class Facts(Json):
     containers_running: int
     bridge: str
     capabilities: tuple[Capability, ...]
+    cpus: int = 0  # 0 = it does not say
+    instructions: tuple[str, ...] = ()  # of the processors, beyond their base
 
 
 class Host(Json):
@@ -97,6 +99,27 @@ class Host(Json):
     cordoned: bool = False  # it takes no new containers and no moves
     cordon_reason: str = ""
     cordoned_unix_ns: int = 0
+
+
+class RankedHost(Json):
+    """`refusals` empty: it can take the container, with `score` (0 to 1) made of `parts`."""
+
+    host: str
+    score: float
+    parts: Mapping[str, float]
+    refusals: tuple[str, ...]
+
+
+class Ranking(Json):
+    """Hosts for one container: those that can take it, best first, then those that cannot."""
+
+    container: str
+    hosts: tuple[RankedHost, ...]
+
+    @property
+    def best(self) -> str:
+        """ "" where none can take it."""
+        return next((one.host for one in self.hosts if not one.refusals), "")
 
 
 class ImageDefaults(Json):

@@ -155,6 +155,8 @@ def host(status: coordinator_pb2.HostStatus) -> records.Host:
             disk_available_bytes=facts.disk_available_bytes,
             containers_running=facts.containers_running,
             bridge=facts.bridge,
+            cpus=facts.cpus,
+            instructions=tuple(facts.instructions),
             capabilities=tuple(
                 records.Capability(name=c.name, ok=c.ok, value=c.value, remedy=c.remedy, required=c.required)
                 for c in facts.capabilities

@@ -26,7 +26,7 @@ class Capability(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ok: bool = ..., value: _Optional[str] = ..., remedy: _Optional[str] = ..., required: bool = ...) -> None: ...
 
 class HostFacts(_message.Message):
-    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge")
+    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions")
     HOST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,8 @@ class HostFacts(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     CONTAINERS_RUNNING_FIELD_NUMBER: _ClassVar[int]
     BRIDGE_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     host: str
     agent_version: str
     protocol: int
@@ -51,7 +53,9 @@ class HostFacts(_message.Message):
     capabilities: _containers.RepeatedCompositeFieldContainer[Capability]
     containers_running: int
     bridge: str
-    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ...) -> None: ...
+    cpus: int
+    instructions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("id", "limits")
@@ -997,16 +1001,18 @@ class FinishResponse(_message.Message):
     def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., left_over: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhereRequest(_message.Message):
-    __slots__ = ("container_id", "ports", "mounts", "volumes")
+    __slots__ = ("container_id", "ports", "mounts", "volumes", "devices")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     ports: _containers.RepeatedCompositeFieldContainer[_types_pb2.Port]
     mounts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mount]
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
-    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[_types_pb2.Device]
+    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[_types_pb2.Device, _Mapping]]] = ...) -> None: ...
 
 class WhereResponse(_message.Message):
     __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers")

@@ -266,7 +266,7 @@ class RemoveImageFromRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class MoveRequest(_message.Message):
-    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "precopy")
+    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "constraints", "precopy")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +275,7 @@ class MoveRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
     PRECOPY_FIELD_NUMBER: _ClassVar[int]
     container: str
     to: str
@@ -284,8 +285,9 @@ class MoveRequest(_message.Message):
     request_id: str
     dry_run: bool
     transfer: _types_pb2.TransferOptions
+    constraints: _containers.RepeatedScalarFieldContainer[str]
     precopy: _types_pb2.PrecopyOptions
-    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., constraints: _Optional[_Iterable[str]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
 
 class SetMigrationRequest(_message.Message):
     __slots__ = ("migration_id", "bandwidth")

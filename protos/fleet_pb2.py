@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from protos import coordinator_pb2 as protos_dot_coordinator__pb2
+from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/fleet.proto\x12\x0b\x63migrate.v1\x1a\x18protos/coordinator.proto\"\x1c\n\x0bHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\"\x94\x01\n\x10LabelHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x34\n\x03set\x18\x99\x02 \x03(\x0b\x32&.cmigrate.v1.LabelHostRequest.SetEntry\x12\x0f\n\x06remove\x18\x9a\x02 \x03(\t\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\rCordonRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06reason\x18\x99\x02 \x01(\t2\x89\x02\n\nFleetHosts\x12<\n\x07Inspect\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12?\n\x05Label\x12\x1d.cmigrate.v1.LabelHostRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x06\x43ordon\x12\x1a.cmigrate.v1.CordonRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x08Uncordon\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/fleet.proto\x12\x0b\x63migrate.v1\x1a\x18protos/coordinator.proto\x1a\x12protos/types.proto\"\x1c\n\x0bHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\"\x94\x01\n\x10LabelHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x34\n\x03set\x18\x99\x02 \x03(\x0b\x32&.cmigrate.v1.LabelHostRequest.SetEntry\x12\x0f\n\x06remove\x18\x9a\x02 \x03(\t\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\rCordonRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06reason\x18\x99\x02 \x01(\t\"L\n\x0fPlaceRunRequest\x12%\n\x03run\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.RunRequest\x12\x12\n\twill_pull\x18\x99\x02 \x01(\x08\"F\n\x07Ranking\x12\x12\n\tcontainer\x18\x98\x02 \x01(\t\x12\'\n\x05hosts\x18\x99\x02 \x03(\x0b\x32\x17.cmigrate.v1.RankedHost\"\xa0\x01\n\nRankedHost\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0e\n\x05score\x18\x99\x02 \x01(\x01\x12\x32\n\x05parts\x18\x9a\x02 \x03(\x0b\x32\".cmigrate.v1.RankedHost.PartsEntry\x12\x11\n\x08refusals\x18\x9b\x02 \x03(\t\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb5\x02\n\x0f\x45vacuateRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0b\n\x02to\x18\x99\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x15\n\x0cmax_parallel\x18\x9b\x02 \x01(\r\x12\x12\n\tbandwidth\x18\x9c\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\x9d\x02 \x01(\x01\x12=\n\x08selector\x18\x9e\x02 \x03(\x0b\x32*.cmigrate.v1.EvacuateRequest.SelectorEntry\x12\x10\n\x07\x64ry_run\x18\x9f\x02 \x01(\x08\x12\x0f\n\x06reason\x18\xa0\x02 \x01(\t\x12\x13\n\nrequest_id\x18\xa1\x02 \x01(\t\x12\r\n\x04skip\x18\xa2\x02 \x01(\x08\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\x11\x45vacuationRequest\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\"D\n\x12\x45vacuationsRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06\x61\x63tive\x18\x99\x02 \x01(\x08\x12\x0e\n\x05limit\x18\x9a\x02 \x01(\r\"?\n\x0e\x45vacuationList\x12-\n\x0b\x65vacuations\x18\x98\x02 \x03(\x0b\x32\x17.cmigrate.v1.Evacuation\"\xac\x01\n\x0f\x45vacuationEvent\x12(\n\x04plan\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x12,\n\x04item\x18\x99\x02 \x01(\x0b\x32\x1b.cmigrate.v1.EvacuationItemH\x00\x12\x0f\n\x04note\x18\x9a\x02 \x01(\tH\x00\x12(\n\x04\x64one\x18\x9b\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x42\x06\n\x04kind\"\x99\x03\n\nEvacuation\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\x12\r\n\x04kind\x18\x99\x02 \x01(\t\x12\r\n\x04host\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06reason\x18\x9c\x02 \x01(\t\x12\x18\n\x0fstarted_unix_ns\x18\x9d\x02 \x01(\x03\x12\x19\n\x10\x66inished_unix_ns\x18\x9e\x02 \x01(\x03\x12+\n\x05items\x18\x9f\x02 \x03(\x0b\x32\x1b.cmigrate.v1.EvacuationItem\x12\x15\n\x0cmax_parallel\x18\xa0\x02 \x01(\r\x12\x12\n\tbandwidth\x18\xa1\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\xa2\x02 \x01(\x01\x12\x14\n\x0bpredicted_s\x18\xa3\x02 \x01(\x01\x12\x0b\n\x02to\x18\xa4\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\xa5\x02 \x01(\t\x12\x38\n\x08selector\x18\xa6\x02 \x03(\x0b\x32%.cmigrate.v1.Evacuation.SelectorEntry\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x02\n\x0e\x45vacuationItem\x12\x15\n\x0c\x63ontainer_id\x18\x98\x02 \x01(\t\x12\x12\n\tcontainer\x18\x99\x02 \x01(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06source\x18\x9c\x02 \x01(\t\x12\x0f\n\x06target\x18\x9d\x02 \x01(\t\x12\x15\n\x0cmigration_id\x18\x9e\x02 \x01(\t\x12\x0e\n\x05tries\x18\x9f\x02 \x01(\r\x12\x0c\n\x03why\x18\xa0\x02 \x01(\t\x12(\n\x05\x65rror\x18\xa1\x02 \x01(\x0b\x32\x18.cmigrate.v1.ErrorDetail\x12\x14\n\x0bpredicted_s\x18\xa2\x02 \x01(\x01\x12\x1d\n\x14predicted_downtime_s\x18\xa3\x02 \x01(\x01\x12\x0f\n\x06took_s\x18\xa4\x02 \x01(\x01\x12\x13\n\ndowntime_s\x18\xa5\x02 \x01(\x01\x12\x15\n\x0cmemory_bytes\x18\xa6\x02 \x01(\x04\x32\x86\x03\n\nFleetHosts\x12<\n\x07Inspect\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12?\n\x05Label\x12\x1d.cmigrate.v1.LabelHostRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x06\x43ordon\x12\x1a.cmigrate.v1.CordonRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x08Uncordon\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12>\n\x08PlaceRun\x12\x1c.cmigrate.v1.PlaceRunRequest\x1a\x14.cmigrate.v1.Ranking\x12;\n\tPlaceMove\x12\x18.cmigrate.v1.MoveRequest\x1a\x14.cmigrate.v1.Ranking2\xc2\x03\n\x10\x46leetEvacuations\x12H\n\x08\x45vacuate\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x07Restore\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x05Watch\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12\x41\n\x06\x43\x61ncel\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuation\x12K\n\x0b\x45vacuations\x12\x1f.cmigrate.v1.EvacuationsRequest\x1a\x1b.cmigrate.v1.EvacuationList\x12\x42\n\x07Inspect\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +35,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LABELHOSTREQUEST_SETENTRY']._loaded_options = None
   _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_options = b'8\001'
-  _globals['_HOSTREQUEST']._serialized_start=61
-  _globals['_HOSTREQUEST']._serialized_end=89
-  _globals['_LABELHOSTREQUEST']._serialized_start=92
-  _globals['_LABELHOSTREQUEST']._serialized_end=240
-  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_start=198
-  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_end=240
-  _globals['_CORDONREQUEST']._serialized_start=242
-  _globals['_CORDONREQUEST']._serialized_end=289
-  _globals['_FLEETHOSTS']._serialized_start=292
-  _globals['_FLEETHOSTS']._serialized_end=557
+  _globals['_RANKEDHOST_PARTSENTRY']._loaded_options = None
+  _globals['_RANKEDHOST_PARTSENTRY']._serialized_options = b'8\001'
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._loaded_options = None
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_options = b'8\001'
+  _globals['_EVACUATION_SELECTORENTRY']._loaded_options = None
+  _globals['_EVACUATION_SELECTORENTRY']._serialized_options = b'8\001'
+  _globals['_HOSTREQUEST']._serialized_start=81
+  _globals['_HOSTREQUEST']._serialized_end=109
+  _globals['_LABELHOSTREQUEST']._serialized_start=112
+  _globals['_LABELHOSTREQUEST']._serialized_end=260
+  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_start=218
+  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_end=260
+  _globals['_CORDONREQUEST']._serialized_start=262
+  _globals['_CORDONREQUEST']._serialized_end=309
+  _globals['_PLACERUNREQUEST']._serialized_start=311
+  _globals['_PLACERUNREQUEST']._serialized_end=387
+  _globals['_RANKING']._serialized_start=389
+  _globals['_RANKING']._serialized_end=459
+  _globals['_RANKEDHOST']._serialized_start=462
+  _globals['_RANKEDHOST']._serialized_end=622
+  _globals['_RANKEDHOST_PARTSENTRY']._serialized_start=578
+  _globals['_RANKEDHOST_PARTSENTRY']._serialized_end=622
+  _globals['_EVACUATEREQUEST']._serialized_start=625
+  _globals['_EVACUATEREQUEST']._serialized_end=934
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_start=887
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_end=934
+  _globals['_EVACUATIONREQUEST']._serialized_start=936
+  _globals['_EVACUATIONREQUEST']._serialized_end=968
+  _globals['_EVACUATIONSREQUEST']._serialized_start=970
+  _globals['_EVACUATIONSREQUEST']._serialized_end=1038
+  _globals['_EVACUATIONLIST']._serialized_start=1040
+  _globals['_EVACUATIONLIST']._serialized_end=1103
+  _globals['_EVACUATIONEVENT']._serialized_start=1106
+  _globals['_EVACUATIONEVENT']._serialized_end=1278
+  _globals['_EVACUATION']._serialized_start=1281
+  _globals['_EVACUATION']._serialized_end=1690
+  _globals['_EVACUATION_SELECTORENTRY']._serialized_start=887
+  _globals['_EVACUATION_SELECTORENTRY']._serialized_end=934
+  _globals['_EVACUATIONITEM']._serialized_start=1693
+  _globals['_EVACUATIONITEM']._serialized_end=2028
+  _globals['_FLEETHOSTS']._serialized_start=2031
+  _globals['_FLEETHOSTS']._serialized_end=2421
+  _globals['_FLEETEVACUATIONS']._serialized_start=2424
+  _globals['_FLEETEVACUATIONS']._serialized_end=2874
 # @@protoc_insertion_point(module_scope)

@@ -1,9 +1,10 @@
 from protos import coordinator_pb2 as _coordinator_pb2
+from protos import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -37,3 +38,180 @@ class CordonRequest(_message.Message):
     host: str
     reason: str
     def __init__(self, host: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PlaceRunRequest(_message.Message):
+    __slots__ = ("run", "will_pull")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    WILL_PULL_FIELD_NUMBER: _ClassVar[int]
+    run: _coordinator_pb2.RunRequest
+    will_pull: bool
+    def __init__(self, run: _Optional[_Union[_coordinator_pb2.RunRequest, _Mapping]] = ..., will_pull: bool = ...) -> None: ...
+
+class Ranking(_message.Message):
+    __slots__ = ("container", "hosts")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    hosts: _containers.RepeatedCompositeFieldContainer[RankedHost]
+    def __init__(self, container: _Optional[str] = ..., hosts: _Optional[_Iterable[_Union[RankedHost, _Mapping]]] = ...) -> None: ...
+
+class RankedHost(_message.Message):
+    __slots__ = ("host", "score", "parts", "refusals")
+    class PartsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    score: float
+    parts: _containers.ScalarMap[str, float]
+    refusals: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host: _Optional[str] = ..., score: _Optional[float] = ..., parts: _Optional[_Mapping[str, float]] = ..., refusals: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EvacuateRequest(_message.Message):
+    __slots__ = ("host", "to", "action", "max_parallel", "bandwidth", "deadline_s", "selector", "dry_run", "reason", "request_id", "skip")
+    class SelectorEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    MAX_PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    to: _containers.RepeatedScalarFieldContainer[str]
+    action: str
+    max_parallel: int
+    bandwidth: int
+    deadline_s: float
+    selector: _containers.ScalarMap[str, str]
+    dry_run: bool
+    reason: str
+    request_id: str
+    skip: bool
+    def __init__(self, host: _Optional[str] = ..., to: _Optional[_Iterable[str]] = ..., action: _Optional[str] = ..., max_parallel: _Optional[int] = ..., bandwidth: _Optional[int] = ..., deadline_s: _Optional[float] = ..., selector: _Optional[_Mapping[str, str]] = ..., dry_run: bool = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., skip: bool = ...) -> None: ...
+
+class EvacuationRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class EvacuationsRequest(_message.Message):
+    __slots__ = ("host", "active", "limit")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    active: bool
+    limit: int
+    def __init__(self, host: _Optional[str] = ..., active: bool = ..., limit: _Optional[int] = ...) -> None: ...
+
+class EvacuationList(_message.Message):
+    __slots__ = ("evacuations",)
+    EVACUATIONS_FIELD_NUMBER: _ClassVar[int]
+    evacuations: _containers.RepeatedCompositeFieldContainer[Evacuation]
+    def __init__(self, evacuations: _Optional[_Iterable[_Union[Evacuation, _Mapping]]] = ...) -> None: ...
+
+class EvacuationEvent(_message.Message):
+    __slots__ = ("plan", "item", "note", "done")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    plan: Evacuation
+    item: EvacuationItem
+    note: str
+    done: Evacuation
+    def __init__(self, plan: _Optional[_Union[Evacuation, _Mapping]] = ..., item: _Optional[_Union[EvacuationItem, _Mapping]] = ..., note: _Optional[str] = ..., done: _Optional[_Union[Evacuation, _Mapping]] = ...) -> None: ...
+
+class Evacuation(_message.Message):
+    __slots__ = ("id", "kind", "host", "state", "reason", "started_unix_ns", "finished_unix_ns", "items", "max_parallel", "bandwidth", "deadline_s", "predicted_s", "to", "action", "selector")
+    class SelectorEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_S_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    host: str
+    state: str
+    reason: str
+    started_unix_ns: int
+    finished_unix_ns: int
+    items: _containers.RepeatedCompositeFieldContainer[EvacuationItem]
+    max_parallel: int
+    bandwidth: int
+    deadline_s: float
+    predicted_s: float
+    to: _containers.RepeatedScalarFieldContainer[str]
+    action: str
+    selector: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., host: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., items: _Optional[_Iterable[_Union[EvacuationItem, _Mapping]]] = ..., max_parallel: _Optional[int] = ..., bandwidth: _Optional[int] = ..., deadline_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., to: _Optional[_Iterable[str]] = ..., action: _Optional[str] = ..., selector: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class EvacuationItem(_message.Message):
+    __slots__ = ("container_id", "container", "action", "state", "source", "target", "migration_id", "tries", "why", "error", "predicted_s", "predicted_downtime_s", "took_s", "downtime_s", "memory_bytes")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    container: str
+    action: str
+    state: str
+    source: str
+    target: str
+    migration_id: str
+    tries: int
+    why: str
+    error: _types_pb2.ErrorDetail
+    predicted_s: float
+    predicted_downtime_s: float
+    took_s: float
+    downtime_s: float
+    memory_bytes: int
+    def __init__(self, container_id: _Optional[str] = ..., container: _Optional[str] = ..., action: _Optional[str] = ..., state: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., migration_id: _Optional[str] = ..., tries: _Optional[int] = ..., why: _Optional[str] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., predicted_s: _Optional[float] = ..., predicted_downtime_s: _Optional[float] = ..., took_s: _Optional[float] = ..., downtime_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...

@@ -56,6 +56,16 @@ class FleetHostsStub(object):
                 request_serializer=protos_dot_fleet__pb2.HostRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.HostStatus.FromString,
                 _registered_method=True)
+        self.PlaceRun = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/PlaceRun',
+                request_serializer=protos_dot_fleet__pb2.PlaceRunRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.Ranking.FromString,
+                _registered_method=True)
+        self.PlaceMove = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/PlaceMove',
+                request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.Ranking.FromString,
+                _registered_method=True)
 
 
 class FleetHostsServicer(object):
@@ -88,6 +98,20 @@ class FleetHostsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlaceRun(self, request, context):
+        """where `Run` would go; nothing is made
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlaceMove(self, request, context):
+        """where `Move` without `to` would go; nothing is moved
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetHostsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +134,16 @@ def add_FleetHostsServicer_to_server(servicer, server):
                     servicer.Uncordon,
                     request_deserializer=protos_dot_fleet__pb2.HostRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.HostStatus.SerializeToString,
+            ),
+            'PlaceRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceRun,
+                    request_deserializer=protos_dot_fleet__pb2.PlaceRunRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.Ranking.SerializeToString,
+            ),
+            'PlaceMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceMove,
+                    request_deserializer=protos_dot_coordinator__pb2.MoveRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.Ranking.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +255,354 @@ class FleetHosts(object):
             '/cmigrate.v1.FleetHosts/Uncordon',
             protos_dot_fleet__pb2.HostRequest.SerializeToString,
             protos_dot_coordinator__pb2.HostStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlaceRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/PlaceRun',
+            protos_dot_fleet__pb2.PlaceRunRequest.SerializeToString,
+            protos_dot_fleet__pb2.Ranking.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlaceMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/PlaceMove',
+            protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+            protos_dot_fleet__pb2.Ranking.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class FleetEvacuationsStub(object):
+    """---------------------------------------------------------------- evacuations
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Evacuate = channel.unary_stream(
+                '/cmigrate.v1.FleetEvacuations/Evacuate',
+                request_serializer=protos_dot_fleet__pb2.EvacuateRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.EvacuationEvent.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_stream(
+                '/cmigrate.v1.FleetEvacuations/Restore',
+                request_serializer=protos_dot_fleet__pb2.EvacuateRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.EvacuationEvent.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/cmigrate.v1.FleetEvacuations/Watch',
+                request_serializer=protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.EvacuationEvent.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/cmigrate.v1.FleetEvacuations/Cancel',
+                request_serializer=protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.Evacuation.FromString,
+                _registered_method=True)
+        self.Evacuations = channel.unary_unary(
+                '/cmigrate.v1.FleetEvacuations/Evacuations',
+                request_serializer=protos_dot_fleet__pb2.EvacuationsRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.EvacuationList.FromString,
+                _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/cmigrate.v1.FleetEvacuations/Inspect',
+                request_serializer=protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.Evacuation.FromString,
+                _registered_method=True)
+
+
+class FleetEvacuationsServicer(object):
+    """---------------------------------------------------------------- evacuations
+    """
+
+    def Evacuate(self, request, context):
+        """closing the stream does not stop it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """uncordon, and bring home what evacuations took away
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """begins no more moves; those under way come to their end
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Evacuations(self, request, context):
+        """newest first, without items
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inspect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FleetEvacuationsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Evacuate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Evacuate,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuateRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.EvacuationEvent.SerializeToString,
+            ),
+            'Restore': grpc.unary_stream_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuateRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.EvacuationEvent.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuationRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.EvacuationEvent.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuationRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.Evacuation.SerializeToString,
+            ),
+            'Evacuations': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evacuations,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuationsRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.EvacuationList.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=protos_dot_fleet__pb2.EvacuationRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.Evacuation.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cmigrate.v1.FleetEvacuations', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cmigrate.v1.FleetEvacuations', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class FleetEvacuations(object):
+    """---------------------------------------------------------------- evacuations
+    """
+
+    @staticmethod
+    def Evacuate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Evacuate',
+            protos_dot_fleet__pb2.EvacuateRequest.SerializeToString,
+            protos_dot_fleet__pb2.EvacuationEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Restore',
+            protos_dot_fleet__pb2.EvacuateRequest.SerializeToString,
+            protos_dot_fleet__pb2.EvacuationEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Watch',
+            protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+            protos_dot_fleet__pb2.EvacuationEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Cancel',
+            protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+            protos_dot_fleet__pb2.Evacuation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evacuations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Evacuations',
+            protos_dot_fleet__pb2.EvacuationsRequest.SerializeToString,
+            protos_dot_fleet__pb2.EvacuationList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetEvacuations/Inspect',
+            protos_dot_fleet__pb2.EvacuationRequest.SerializeToString,
+            protos_dot_fleet__pb2.Evacuation.FromString,
             options,
             channel_credentials,
             insecure,

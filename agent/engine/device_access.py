@@ -11,12 +11,12 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.engine.cgroup import Cgroup
 from agent.engine.spec import ContainerSpec, Device
-from agent.errors import InvalidArgument, Unsupported
+from agent.errors import AgentError, InvalidArgument, Unsupported
 from agent.linux import bpf
 from agent.linux.bpf import DeviceRule
 
@@ -41,6 +41,17 @@ def check(spec: ContainerSpec) -> None:
             if not path.startswith("/") or ".." in path.split("/"):
                 raise InvalidArgument(f"a device is named by an absolute path, not {path!r}", hint="--device /dev/fuse")
         rule_of(device)
+
+
+def missing(devices: Iterable[Device]) -> list[AgentError]:
+    """Why this host cannot give them; nothing is touched."""
+    found: list[AgentError] = []
+    for device in devices:
+        try:
+            rule_of(device)
+        except AgentError as exc:
+            found.append(exc)
+    return found
 
 
 def rule_of(device: Device) -> DeviceRule:

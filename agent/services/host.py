@@ -16,7 +16,7 @@ from agent.engine.state import State
 from agent.errors import Unsupported
 from agent.handover import stage
 from agent.services import convert
-from agent.setup import criu, probe
+from agent.setup import criu, probe, probe_host
 from agent.setup.capability import Capability
 from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, agent_pb2_grpc
@@ -30,6 +30,7 @@ class HostService(agent_pb2_grpc.HostServicer):
     def __init__(self, config: AgentConfig, engine: Engine, known: Sequence[Capability]) -> None:
         self._config, self._engine, self._known = config, engine, known
         self._capabilities: list[Capability] = []
+        self._instructions = probe_host.instructions()
         self._probed = threading.Event()
         threading.Thread(target=self._probe, name="probe", daemon=True).start()
 
@@ -54,6 +55,8 @@ class HostService(agent_pb2_grpc.HostServicer):
             capabilities=[convert.capability_to_proto(c) for c in self._capabilities],
             containers_running=sum(status.state == State.RUNNING for status in self._engine.list()),
             bridge=self._config.bridge,
+            cpus=len(os.sched_getaffinity(0)),
+            instructions=self._instructions,
         )
 
     def _probe(self) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 
+from agent.engine import device_access
 from agent.engine.container import Engine
-from agent.engine.spec import Mount, Port
+from agent.engine.spec import Device, Mount, Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover.source import Source
 from agent.handover.target import Target
@@ -152,6 +153,8 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         mounts = [messages.record(Mount, one) for one in request.mounts]
         lacking = self._target.why_not_mounts(mounts, convert.volumes_from_proto(request.volumes))
         blockers += [pb.Blocker(what=what, remedy=remedy) for what, remedy in lacking]
+        devices = [messages.record(Device, one) for one in request.devices]
+        blockers += [pb.Blocker(what=one.message, remedy=one.hint) for one in device_access.missing(devices)]
         try:
             status = self._engine.inspect(request.container_id)
         except NotFound:

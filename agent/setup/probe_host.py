@@ -21,6 +21,15 @@ _NEEDED_CAPABILITIES = (
     "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
 _CONTROLLERS = ("cpu", "memory", "pids")
+# Of x86-64 and aarch64, beyond what every one has. The kernel's other words say nothing that a program would execute.
+_INSTRUCTIONS = frozenset(
+    {
+        "ssse3", "sse4_1", "sse4_2", "sse4a", "popcnt", "movbe", "aes", "vaes", "pclmulqdq", "vpclmulqdq", "fma", "fma4", "xop",
+        "f16c", "abm", "bmi1", "bmi2", "adx", "rdrand", "rdseed", "sha_ni", "sha512", "gfni", "fsgsbase", "xsave", "xsavec", "tbm",
+        "clflushopt", "clwb", "movdiri", "movdir64b", "rtm", "atomics", "asimdrdm", "asimddp", "sha1", "sha2", "sha3", "pmull",
+        "crc32", "lrcpc", "bf16", "i8mm",
+    }
+)  # fmt: skip
 _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -102,14 +111,26 @@ def cgroup_mounts() -> tuple[dict[str, Path], Path | None]:
 
 
 def aes() -> Capability:
-    text = Path("/proc/cpuinfo").read_text()
-    words = next((line.split() for line in text.splitlines() if line.lower().startswith(("flags", "features"))), [])
+    words = _processor_words()
     return Capability(
         name="aes",
         ok="aes" in words,
         value="in the processor" if "aes" in words else "not in the processor",
         remedy="bulk data is encrypted in software, several times slower",
     )
+
+
+def instructions() -> list[str]:
+    """Sets of instructions that programs may use where the processors have them, by the kernel's names; sorted."""
+    words = _processor_words()
+    return sorted(word for word in words if word in _INSTRUCTIONS or word.startswith(("avx", "amx", "sve", "sme")))
+
+
+def _processor_words() -> list[str]:
+    """What the kernel says that the first processor can do."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return found.partition(":")[2].split()
 
 
 def ssh() -> Capability:

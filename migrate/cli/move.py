@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import values
+from migrate.cli import placing, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def add_parser(subparsers: Subparsers) -> None:
         help="move a running container to another host: memory, files and connections go along",
         examples="""
 migrate move web1 --to host2
+migrate move web1 --explain --dry-run
+migrate move web1 --constraint disk==ssd
 migrate move web1 --to host2 --dry-run
 migrate move db1 --to host2 --max-downtime 500 --reason "new disk in host1"
 migrate move db1 --to host2 --max-downtime 300 --timeout 2m --throttle --on-timeout pause
@@ -28,7 +30,17 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
     )
     parser.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
-    parser.add_argument("--to", required=True, metavar="HOST", help="where to")
+    parser.add_argument("--to", default="", metavar="HOST", help="where to (default: the host that suits it best)")
+    parser.add_argument(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="EXPR",
+        help="without --to: of the host's labels, such as disk==ssd, zone!=b or gpu; repeatable",
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="without --to: print how each host was judged, and why it was refused"
+    )
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the move's record")
     parser.add_argument(
         "--mode",
@@ -98,10 +110,19 @@ def run(args: argparse.Namespace) -> int:
     if args.detach and args.dry_run:
         print("error: --dry-run has nothing to detach from\nhint: leave one of them out", file=sys.stderr)
         return 2
+    if args.to and (args.constraint or args.explain):
+        print("error: --constraint and --explain are for a move without --to\nhint: leave --to out", file=sys.stderr)
+        return 2
     with Client(args.coordinator) as client:
+        to = args.to
+        if args.explain:
+            ranking = client.place_move(args.container, constraints=args.constraint)
+            print(placing.explained(ranking), file=sys.stderr if args.format == "json" else sys.stdout)
+            to = ranking.best  # what was explained is what is done; where there is none, the coordinator says so
         moving = client.move(
             args.container,
-            to=args.to,
+            to=to,
+            constraints=args.constraint,
             reason=args.reason,
             mode=args.mode,
             max_downtime_s=args.max_downtime,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, mounts, network, security, upkeep, values
+from migrate.cli import limits, mounts, network, placing, security, upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ migrate run -d --name web1 -p 8080:80 -p 127.0.0.1:5353:53/udp app
 migrate run -d --name db1 -v data:/var/lib/db -v /srv/conf:/etc/db:ro --read-only --tmpfs /run app
 migrate run -d --rm --name job1 --host host1 app /bin/job
 migrate run -d --restart unless-stopped --health-cmd "curl -f http://localhost/" --host host1 app
+migrate run -d --constraint disk==ssd --anti-affinity app=web --label app=web --explain app
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
 """
 CREATE = """
@@ -57,7 +59,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("-i", "--interactive", action="store_true", help="keep stdin open")
     add("-t", "--tty", action="store_true", help="give the main process a terminal")
     add("--name", default="", help="name, unique in the fleet (default: made up)")
-    add("--host", default="", help="host to run on (default: the only host that has the image)")
+    add("--host", default="", help="host to run on (default: the best that has the image)")
     add("-e", "--env", action="append", default=[], metavar="KEY[=VALUE]", help="environment variable; repeatable")
     add("--env-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines; repeatable")
     add("-w", "--workdir", default="", help="working directory in the container")
@@ -86,6 +88,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add(
         "--stop-timeout", type=values.duration, default=0.0, metavar="SECONDS", help="time before SIGKILL (default: 10)"
     )
+    placing.add_options(parser)
     limits.add_options(parser, fixed=True)
     security.add_options(parser)
     upkeep.add_options(parser)
@@ -123,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         **mounted,
         tty=args.tty,
         stdin_open=args.interactive,
-        labels=values.labels(args.label),
+        labels={**values.labels(args.label), **placing.labels(args)},
         address=args.ip or "",
         mac=args.mac_address or "",
         cap_add=tuple(args.cap_add),
@@ -137,6 +140,10 @@ def run(args: argparse.Namespace) -> int:
     for line in security.warnings(wanted.isolation):
         print(f"warning: {line}", file=sys.stderr)
     with Client(args.coordinator) as client, upkeep.id_file(args.cidfile) as keep:
+        if args.explain and not wanted.host:
+            ranking = client.place_run(wanted)
+            print(placing.explained(ranking), file=sys.stderr)
+            wanted = dataclasses.replace(wanted, host=ranking.best)
 
         def make(method: Callable[[Run], Container]) -> Container:
             return keep(upkeep.with_image(client, wanted, args.pull, method))

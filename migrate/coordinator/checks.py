@@ -44,12 +44,13 @@ def describe(move: Move) -> agent_pb2.Description:
 def where(
     move: Move, host: str, *, timeout_s: float = LOOK_S, coming: agent_pb2.Description | None = None
 ) -> agent_pb2.WhereResponse:
-    """What is on `host` of the container, now; and why its ports, mounts and volumes could not be there, where it is to come."""
+    """What is on `host` of the container, now; and why its ports, mounts, volumes and devices could not be there, where it is to come."""
     request = agent_pb2.WhereRequest(container_id=move.container_id)
     if coming is not None:
         request.ports.extend(coming.spec.network.ports)
         request.mounts.extend(coming.spec.mounts)
         request.volumes.extend(coming.volumes)
+        request.devices.extend(coming.spec.isolation.devices)
     seen: agent_pb2.WhereResponse = move.call(host, "Where", request, timeout_s=timeout_s)
     return seen
 

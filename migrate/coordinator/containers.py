@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from migrate.coordinator import create
+from migrate.coordinator import choose, create
 from migrate.coordinator.agents import Agent, AgentPool, Pending, Stream
 from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
 from migrate.coordinator.store import Container, Desired, Store
@@ -63,6 +63,8 @@ class FleetContainers:
             mine.append(container_id)
             self._coming.add(container_id)
 
+        if not request.host:
+            request.host = choose.for_run(self.store, self.pool, request)
         try:
             status = create.run(self.store, self.pool, request, announce)
         finally:

@@ -15,6 +15,7 @@ from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.allocate import IDS_COUNT, Allocation
 from migrate.coordinator.store import Container, Desired, Store
 from migrate.errors import InvalidArgument, MigrateError, NotFound
+from migrate.placement import labels as placement
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -28,12 +29,11 @@ def run(
     store: Store, pool: AgentPool, request: coordinator_pb2.RunRequest, announce: Callable[[str], None]
 ) -> types_pb2.ContainerStatus:
     """Create, and start unless create_only. What it returns is the agent's; the caller adds what the fleet knows.
-    `announce` gets the id before anybody can see it in the store.
+    `announce` gets the id before anybody can see it in the store. The host is chosen: migrate.coordinator.choose.
     """
     if not request.image:
         raise InvalidArgument("an image is needed", hint="migrate images")
-    host = store.host(request.host).name if request.host else mounts.home(store, pool, request.mounts)
-    host = host or images.choose_host(store, pool, request.image)
+    host = store.host(request.host).name
     agent = pool.agent(host)
     try:
         image = agent.call("Images", "Inspect", agent_pb2.InspectImageRequest(name=request.image))
@@ -99,6 +99,10 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         )
     if request.hostname and request.isolation.uts == "host":
         raise InvalidArgument("conflicting options: hostname and the UTS mode", hint="--hostname or --uts host")
+    told = {**config.labels, **request.labels}
+    placement.constraints(told.get(placement.CONSTRAINTS, ""))  # read at each move to come: wrong ones are refused now
+    for name in (placement.AFFINITY, placement.ANTI_AFFINITY):
+        placement.terms(told.get(name, ""))
     cwd = request.cwd or config.working_dir or "/"
     if not cwd.startswith("/"):
         raise InvalidArgument(f"the working directory must be absolute, not {cwd!r}", hint="-w /path")
@@ -117,7 +121,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         capabilities=capabilities.bounding_set(request.cap_add, request.cap_drop),
         stop_signal=request.stop_signal or config.stop_signal or "SIGTERM",
         stop_timeout_s=request.stop_timeout_s or DEFAULT_STOP_TIMEOUT_S,
-        labels={**config.labels, **request.labels},
+        labels=told,
         remove_on_exit=request.remove_on_exit,
         mounts=mounts.resolved(request.mounts, config.volumes),
         read_only=request.read_only,

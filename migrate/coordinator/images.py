@@ -1,4 +1,4 @@
-"""Images on the hosts: lists put together, names given and taken, and the host that a new container fits."""
+"""Images on the hosts: lists put together, names given and taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
 from migrate.coordinator.store import Store
-from migrate.errors import InvalidArgument, MigrateError, NotFound, WrongState
+from migrate.errors import MigrateError, NotFound, WrongState
 from protos import agent_pb2, types_pb2
 
 T = TypeVar("T")
@@ -136,24 +136,3 @@ def _raise_first(answers: list[Answer[T]], *, touched: bool) -> None:
 
 def _nobody_has(name: str, hosts: list[str]) -> MigrateError:
     return NotFound(f"no image {name!r} on {', '.join(hosts)}", hint="migrate images", code=NO_IMAGE)
-
-
-def choose_host(store: Store, pool: AgentPool, image: str) -> str:
-    """Where a container without --host goes: the only host, or the only one that has the image."""
-    hosts = [host.name for host in store.hosts()]
-    if len(hosts) == 1:
-        return hosts[0]
-    request = agent_pb2.InspectImageRequest(name=image)
-    answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Inspect", request, retries=LIST_RETRIES))
-    having = [answer.host for answer in answers if answer.value is not None]
-    silent = [a.host for a in answers if a.error is not None and not isinstance(a.error, NotFound)]
-    if len(having) == 1 and not silent:
-        return having[0]
-    if having:
-        also = f" (no answer from {', '.join(silent)})" if silent else ""
-        raise InvalidArgument(f"{image!r} is on {', '.join(having)}{also}: which one?", hint=f"--host {having[0]}")
-    if silent:
-        raise NotFound(
-            f"no host that answers has the image {image!r}; no answer from {', '.join(silent)}", hint="migrate hosts"
-        )
-    raise NotFound(f"no host has the image {image!r}", hint=f"migrate image import FILE {image}", code=NO_IMAGE)

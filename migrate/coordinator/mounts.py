@@ -29,15 +29,15 @@ def resolved(requested: Iterable[types_pb2.Mount], image_volumes: Iterable[str])
     return result
 
 
-def home(store: Store, pool: AgentPool, requested: Iterable[types_pb2.Mount]) -> str:
-    """The host that alone has the named volumes among the mounts; "" where they are on several hosts, or on none yet.
+def homes(store: Store, pool: AgentPool, requested: Iterable[types_pb2.Mount]) -> frozenset[str]:
+    """The hosts that have the named volumes among the mounts; none where no host has any yet, or every host will do.
 
     Raises InvalidArgument where no host has all of them that there are.
     """
     names = {mount.source for mount in requested if mount.kind == "volume" and mount.source and not mount.anonymous}
     hosts = [host.name for host in store.hosts()]
     if not names or len(hosts) == 1:
-        return ""
+        return frozenset()
     request = agent_pb2.ListVolumesRequest()
     answers = ask_all(pool, hosts, lambda agent: agent.call("Volumes", "List", request, retries=LIST_RETRIES))
     having: dict[str, set[str]] = {}
@@ -46,12 +46,12 @@ def home(store: Store, pool: AgentPool, requested: Iterable[types_pb2.Mount]) ->
             if volume.name in names and not volume.shared:
                 having.setdefault(volume.name, set()).add(answer.host)
     if not having:
-        return ""
+        return frozenset()
     common = set.intersection(*having.values())
     if not common:
         where = "; ".join(f"{name} on {', '.join(sorted(on))}" for name, on in sorted(having.items()))
         raise InvalidArgument(f"no host has all of the volumes: {where}", hint="name a host: --host")
-    return common.pop() if len(common) == 1 else ""
+    return frozenset(common)
 
 
 def _clean(path: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from migrate.coordinator import pack
+from migrate.coordinator import choose, pack
+from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.containers import Call
 from migrate.coordinator.moves import MoveOrder, MoveRunner
 from migrate.coordinator.store import PrecopyOptions, Store, TransferOptions
 from migrate.errors import PrecheckError, WrongState
+from migrate.placement.ranking import because
 from protos import coordinator_pb2, types_pb2
 
 CHECKED = "checked"  # the state in a dry run's record, which is kept nowhere
@@ -18,8 +21,9 @@ CHECKED = "checked"  # the state in a dry run's record, which is kept nowhere
 class MoveCalls:
     """Mixed into FleetService."""
 
-    def __init__(self, store: Store, runner: MoveRunner) -> None:
+    def __init__(self, store: Store, pool: AgentPool, runner: MoveRunner) -> None:
         self._store = store
+        self._pool = pool
         self._runner = runner
 
     def Move(self, request: coordinator_pb2.MoveRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
@@ -40,6 +44,9 @@ class MoveCalls:
                 throttle=request.precopy.throttle,
             ),
         )
+        if not order.to:
+            order, line = self._with_target(order, request.constraints)
+            yield coordinator_pb2.MoveEvent(progress=line)
         if request.dry_run:
             yield from self._checked(order)
             return
@@ -84,6 +91,19 @@ class MoveCalls:
 
     def Migration(self, request: coordinator_pb2.MigrationRequest, context: Call) -> coordinator_pb2.MigrationRecord:  # noqa: N802, ARG002
         return pack.record(self._runner.record(request.migration_id))
+
+    def _with_target(self, order: MoveOrder, constraints: Iterable[str]) -> tuple[MoveOrder, types_pb2.Progress]:
+        """The host that the same request has chosen before, or the best one now; and a line that says why."""
+        known = self._store.migration_of_request(order.request_id) if order.request_id else None
+        if known is not None:
+            target, text = known.target, f"{known.target}, as before"
+        else:
+            ranking = choose.rank_for_move(self._store, self._pool, order.container, constraints)
+            chosen = choose.best(ranking, order.container)
+            able = sum(not one.refusals for one in ranking)
+            target, text = chosen.host, f"{chosen.host}, {because(chosen, able - 1)}"
+        line = types_pb2.Progress(phase="placement", text=text, unix_ns=time.time_ns())
+        return dataclasses.replace(order, to=target), line
 
     def _checked(self, order: MoveOrder) -> Iterator[coordinator_pb2.MoveEvent]:
         """A dry run: the reasons against the move as an error, or a record that nothing was found."""

@@ -20,7 +20,7 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
     """One fleet. Thread-safe, as its parts are."""
 
     def __init__(self, containers: FleetContainers, runner: MoveRunner) -> None:
-        MoveCalls.__init__(self, containers.store, runner)
+        MoveCalls.__init__(self, containers.store, containers.pool, runner)
         self._containers = containers
         self._store = containers.store
         self._pool = containers.pool

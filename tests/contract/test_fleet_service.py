@@ -146,11 +146,10 @@ def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: Fak
 
 
 def test_without_a_host_the_image_decides(world: FakeFleet) -> None:
-    """The only host that has the image is taken; two are a question, none is an error."""
+    """The only host that has the image is taken; of two, one that is not full (test_fleet_placement.py); none is an error."""
     world.hosts["host2"].add_image("rare", cmd=["serve"])
     assert world.client.run(Run(image="rare")).host == "host2"
-    with pytest.raises(InvalidArgument, match="host1, host2"):
-        world.client.run(Run(image="base"))
+    assert world.client.run(Run(image="base")).host in ("host1", "host2")
     with pytest.raises(NotFound, match="no host has the image 'nothing'"):
         world.client.run(Run(image="nothing"))
 

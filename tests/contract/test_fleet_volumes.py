@@ -78,8 +78,11 @@ def test_a_container_goes_where_its_volume_is(world: FakeFleet) -> None:
     assert world.client.run(Run(image="base", name="db", mounts=wanted)).host == "host2"
     with pytest.raises(InvalidArgument, match="data on host2; logs on host1"):
         world.client.run(Run(image="base", name="x", mounts=(mounts["data"], mounts["logs"])))
-    with pytest.raises(InvalidArgument, match="which one"):
-        world.client.run(Run(image="base", name="x", mounts=(mounts["both"],)))
+    world.client.cordon("host2")
+    assert world.client.run(Run(image="base", name="x", mounts=(mounts["both"],))).host == "host1"
+    with pytest.raises(WrongState, match="no host can take y") as caught:
+        world.client.run(Run(image="base", name="y", mounts=(mounts["data"],)))
+    assert "host1: the container's volumes are on host2" in caught.value.detail
 
 
 def test_prune(world: FakeFleet) -> None:

@@ -46,6 +46,7 @@ class FakeHost:
         self.access: agent_pb2.RegistryAccess | None = None  # of the last pull or push
         self.fail: dict[str, Exception] = {}
         self.calls: list[str] = []
+        self.facts: dict[str, Any] = {}  # fields of HostFacts that are not the usual ones
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
         self.files = FilesService(self, directory)
@@ -177,16 +178,19 @@ class HostService(agent_pb2_grpc.HostServicer):
 
     def Facts(self, request, context):  # noqa: N802
         self._host.called("Host.Facts")
-        return agent_pb2.HostFacts(
-            host=self._host.name,
-            protocol=channels.PROTOCOL,
-            kernel="6.18",
-            architecture="x86_64",
-            criu_version="4.2",
-            memory_total_bytes=8 << 30,
-            memory_available_bytes=4 << 30,
-            disk_available_bytes=100 << 30,
-        )
+        usual: dict[str, Any] = {
+            "host": self._host.name,
+            "protocol": channels.PROTOCOL,
+            "kernel": "6.18",
+            "architecture": "x86_64",
+            "criu_version": "4.2",
+            "memory_total_bytes": 8 << 30,
+            "memory_available_bytes": 4 << 30,
+            "disk_available_bytes": 100 << 30,
+            "cpus": 4,
+            "instructions": ["avx", "avx2"],
+        }
+        return agent_pb2.HostFacts(**{**usual, **self._host.facts})
 
 
 class ContainersService(agent_pb2_grpc.ContainersServicer):

@@ -68,18 +68,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "migrate.client_builds": {"migrate.errors", "migrate.records", "migrate.wire", "protos", "grpc"},
     "migrate.client_images": {"migrate.errors", "migrate.records", "migrate.wire", "protos"},
-    "migrate.client_hosts": {"migrate.records", "migrate.wire", "protos"},
+    "migrate.client_hosts": {"migrate.records", "migrate.rpc", "migrate.wire", "protos"},
     "migrate.client_lifecycle": {"migrate.records", "migrate.wire", "protos"},
     "migrate.client_volumes": {"migrate.records", "migrate.rpc", "protos"},
     "migrate.client_copy": {"migrate.errors", "migrate.records_files", "protos", "agent.filetree"},
     "migrate.client_files": {
         "migrate.client_copy", "migrate.errors", "migrate.records", "migrate.records_files", "migrate.wire", "protos",
     },
+    "migrate.placement": {"migrate.errors"},
     "migrate.rpc": {"migrate.errors", "protos", "grpc", "google"},
     "migrate.saga": {"migrate.errors"},
     "migrate.tunnel": {"migrate.errors", "migrate.rpc", "grpc", "paramiko", "cryptography"},
     "migrate.coordinator": {
-        "migrate.errors", "migrate.saga", "migrate.tunnel", "migrate.rpc", "protos", "grpc", "google",
+        "migrate.errors", "migrate.placement", "migrate.saga", "migrate.tunnel", "migrate.rpc", "protos", "grpc", "google",
     },
     "migrate.debian": {"migrate.errors", "zstandard"},
     "migrate.lab": {

@@ -69,9 +69,11 @@ def test_an_unknown_command_is_answered_with_near_ones(capsys: pytest.CaptureFix
 def test_a_wrong_option_names_the_help_page(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2; no usage dump before the error."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(["move", "web1"])
+        cli.main(["move"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == ("error: the following arguments are required: --to\nhint: migrate move --help\n")
+    assert capsys.readouterr().err == (
+        "error: the following arguments are required: CONTAINER\nhint: migrate move --help\n"
+    )
 
 
 def test_docker_s_status_of_a_wrong_run(capsys: pytest.CaptureFixture[str]) -> None:
