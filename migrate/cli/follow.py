@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import enum
 import os
 import queue
 import sys
@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from migrate.cli import failures
+from migrate.cli.interrupts import Interrupts
 from migrate.errors import MigrateError
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ The move {id} goes on while you decide.
   d                    leave it alone and stop watching
   Enter                go on watching
 > """
+LOOK_S = 0.2  # how long Ctrl-C may go unnoticed where it came right before a wait, or to another thread
+
+
+class _Sign(enum.Enum):
+    """What is waited for besides events and the error that ends them."""
+
+    END = enum.auto()
+    INTERRUPT = enum.auto()
 
 
 class Following:
@@ -32,7 +41,9 @@ class Following:
         self._client = client
         self._moving = moving
         self._shown = shown
-        self._news: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Event | BaseException | _Sign] = queue.SimpleQueue()
+        self._interrupts = Interrupts(lambda: self._news.put(_Sign.INTERRUPT))
+        self._answered = 0  # interrupts up to this one
         self._asked = False
         self._cancelled = False
         self._wants_cancel = False
@@ -41,60 +52,61 @@ class Following:
     def to_the_end(self) -> int:
         """The exit status: 0, that of the move's error, or 130 after Ctrl-C."""
         threading.Thread(target=self._read, name="events", daemon=True).start()
-        try:
-            while not self._leaving:
-                try:
-                    if not self._step():
-                        break
-                except KeyboardInterrupt:
-                    self._on_interrupt()
-        finally:
-            self._shown.pause()
+        with self._interrupts:
+            try:
+                while not self._leaving and self._step():
+                    pass
+            finally:
+                self._shown.pause()
         return 130 if self._cancelled or self._leaving or self._wants_cancel else 0
 
     def _read(self) -> None:
         try:
             for event in self._moving:
                 self._news.put(event)
-            self._news.put(None)
+            self._news.put(_Sign.END)
         except BaseException as exc:  # noqa: BLE001  # handed to the main thread, which raises it
             self._news.put(exc)
 
     def _step(self) -> bool:
-        """Show one event; False at the end."""
-        news = self._news.get()
-        if news is None or isinstance(news, BaseException):
-            record = self._moving.record
-            if record is not None:
-                self._shown.finish(record)
-            self._shown.pause()
-            if record is not None and record.state == "cancelled":
-                self._cancelled = True
-                print(f"cancelled: {record.container} runs on {record.source} as before", file=sys.stderr)
-                return False
-            if news is not None:
-                raise news
+        """Show one event, or answer Ctrl-C; False at the end."""
+        try:
+            news = self._news.get(timeout=LOOK_S)
+        except queue.Empty:
+            return True
+        if news is _Sign.INTERRUPT:
+            if self._interrupts.count > self._answered:  # not one that has been the answer to a question
+                self._on_interrupt()
+            return True
+        if isinstance(news, (_Sign, BaseException)):
+            self._end(news)
             return False
         self._shown.show(news)
         if self._wants_cancel and not self._leaving:
             self._cancel()  # asked for before the move had an id; asking twice changes nothing
         return True
 
+    def _end(self, news: BaseException | _Sign) -> None:
+        record = self._moving.record
+        if record is not None:
+            self._shown.finish(record)
+        self._shown.pause()
+        if record is not None and record.state == "cancelled":
+            self._cancelled = True
+            print(f"cancelled: {record.container} runs on {record.source} as before", file=sys.stderr)
+        elif isinstance(news, BaseException):
+            raise news
+
     def _on_interrupt(self) -> None:
         self._shown.pause()
-        if not (os.isatty(0) and sys.stderr.isatty()):
+        answer: str | None = None
+        if os.isatty(0) and sys.stderr.isatty():
+            answer = self._interrupts.ask(QUESTION.format(id=self._moving.migration_id))
+        self._answered = self._interrupts.count
+        if answer is None or answer.strip().lower().startswith("c"):
             self._wants_cancel = True
             self._cancel()
-            return
-        answer = "c"
-        with contextlib.suppress(KeyboardInterrupt):
-            print(QUESTION.format(id=self._moving.migration_id), end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            answer = line.strip().lower() if line else "d"
-        if answer.startswith("c"):
-            self._wants_cancel = True
-            self._cancel()
-        elif answer.startswith("d"):
+        elif not answer or answer.strip().lower().startswith("d"):
             self._leave("the move goes on")
 
     def _cancel(self) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import io
 import json
 import os
+import platform
 import pty
 import select
 import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +29,7 @@ from tests.fakes.fleet import FakeFleet, eventually
 pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).resolve().parents[2]
+SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[platform.machine()]
 
 
 class Terminal:
@@ -58,6 +62,16 @@ class Terminal:
 
     def type(self, text: bytes) -> None:
         os.write(self.master, text)
+
+    def interrupt_another_thread(self) -> None:
+        """SIGINT to the process, taken by one of its threads that is not the main one."""
+        sigint = 1 << (signal.SIGINT - 1)
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            blocked = int((task / "status").read_text().split("SigBlk:")[1].split()[0], 16)
+            if int(task.name) != self.process.pid and not blocked & sigint:
+                assert ctypes.CDLL(None).syscall(SYS_TGKILL, self.process.pid, int(task.name), signal.SIGINT) == 0
+                return
+        raise AssertionError("every other thread blocks SIGINT")
 
     def wait(self) -> int:
         status = self.process.wait(15)
@@ -486,28 +500,38 @@ def test_migrations_are_listed_and_shown(fleet: FakeFleet, capsys: pytest.Captur
     assert "too late" in capsys.readouterr().err
 
 
-def _hold_precopy(fleet: FakeFleet) -> list[bool]:
-    """Precopy goes on until something is put into the list."""
-    go: list[bool] = []
-    agent = fleet.world.agents["host1"]
-    original = agent.Precopy
+class HeldPrecopy:
+    """Precopy of host1 sends its first round again and again until `release`."""
 
-    def hold(request, context=None):
-        while not go:
-            time.sleep(0.02)
+    def __init__(self, fleet: FakeFleet) -> None:
+        self._go = threading.Event()
+        agent = fleet.world.agents["host1"]
+        self._original = agent.Precopy
+        agent.Precopy = self._hold
+
+    def release(self) -> None:
+        self._go.set()
+
+    def _hold(self, request, context=None):
+        while not self._go.wait(0.02):
             yield types_pb2.Progress(
                 phase="precopy", text="round 1", done_bytes=1, total_bytes=2, unix_ns=time.time_ns()
             )
-        yield from original(request, context)
-
-    agent.Precopy = hold
-    return go
+        yield from self._original(request, context)
 
 
+@pytest.fixture
+def held_precopy(fleet: FakeFleet) -> Iterator[HeldPrecopy]:
+    """Released at the end whatever happens: a call that is held keeps the whole process from ending."""
+    held = HeldPrecopy(fleet)
+    yield held
+    held.release()
+
+
+@pytest.mark.usefixtures("held_precopy")
 def test_ctrl_c_without_a_terminal_cancels(fleet: FakeFleet) -> None:
     """Before the pivot: the move is undone and the exit status is 130."""
     fleet.run("web1")
-    _hold_precopy(fleet)
     process = subprocess.Popen(
         [sys.executable, "-m", "migrate", "move", "web1", "--to", "host2"],
         stdin=subprocess.DEVNULL,
@@ -529,10 +553,10 @@ def test_ctrl_c_without_a_terminal_cancels(fleet: FakeFleet) -> None:
     assert fleet.store.container("web1").owner == "host1"
 
 
+@pytest.mark.usefixtures("held_precopy")
 def test_ctrl_c_on_a_terminal_asks(fleet: FakeFleet, terminals: list[Terminal]) -> None:
     """Enter goes on watching, d leaves the move alone, c cancels it."""
     fleet.run("web1")
-    go = _hold_precopy(fleet)
     terminals.append(terminal := Terminal("move", "web1", "--to", "host2"))
     terminal.read_until(b"round 1")
     terminal.process.send_signal(signal.SIGINT)
@@ -555,7 +579,41 @@ def test_ctrl_c_on_a_terminal_asks(fleet: FakeFleet, terminals: list[Terminal]) 
     second.read_until(b"cancelled: web1 runs on host1 as before")
     assert second.wait() == 130
     assert fleet.client.migration(record.id).state == "cancelled"
-    go.append(True)
+
+
+@pytest.mark.usefixtures("held_precopy")
+def test_ctrl_c_counts_whichever_thread_the_kernel_gives_it_to(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """The main thread's wait for an answer, or for an event, is then not interrupted; it ends all the same."""
+    fleet.run("web1")
+    terminals.append(terminal := Terminal("move", "web1", "--to", "host2"))
+    terminal.read_until(b"round 1")
+    terminal.interrupt_another_thread()
+    terminal.read_until(b"goes on while you decide")
+    terminal.interrupt_another_thread()
+    terminal.read_until(b"cancelled: web1 runs on host1 as before")
+    assert terminal.wait() == 130
+
+
+def test_ctrl_c_without_news(fleet: FakeFleet, terminals: list[Terminal]) -> None:
+    """A move from which nothing is heard can be left or cancelled like any other."""
+    fleet.run("web1")
+    silent = threading.Event()
+
+    def say_nothing(request, context=None):
+        silent.wait(60)
+        yield types_pb2.Progress(phase="precopy", text="the only one")
+
+    fleet.world.agents["host1"].Precopy = say_nothing
+    try:
+        terminals.append(terminal := Terminal("move", "web1", "--to", "host2"))
+        terminal.read_until(b"precopy")
+        terminal.interrupt_another_thread()
+        terminal.read_until(b"goes on while you decide")
+        terminal.type(b"d\n")
+        terminal.read_until(b"look again with: migrate migrations show")
+        assert terminal.wait() == 130
+    finally:
+        silent.set()
 
 
 # ---------------------------------------------------------------- completion
