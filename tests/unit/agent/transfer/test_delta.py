@@ -81,8 +81,8 @@ class Wire:
 @settings(deadline=None, max_examples=60)
 def test_every_round_arrives(rounds: list[list[str]], room: int, random: object) -> None:
     """Whatever is written, forgotten, or too much for the shadow; nothing is asked for again, so every difference was right."""
+    numbers = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]  # may raise: before there are threads
     wire = Wire(room)
-    numbers = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
     first = numbers.integers(1, 2**63, wire.words.shape, np.uint64)
     try:
         wire.words[:] = first
