@@ -6,46 +6,40 @@ after it. Calls of one move take turns (turns.py); each looks first whether the 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from agent import atomic
 from agent.config import AgentConfig
-from agent.criu import fixup, images, mount_flags, options
-from agent.engine import init, link, mounted, network, throttle
+from agent.criu import fixup, images
+from agent.engine import link, network, throttle
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import inside, stage
-from agent.handover.criu_error import criu_error
+from agent.handover import carried, inside, stage
 from agent.handover.ended import EndedMoves
+from agent.handover.freeze import ROLE, Freeze, Frozen
 from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.memory.policy import Goal
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import tree_bytes
-from agent.transfer.commands import TransferProcess
+from agent.transfer.commands import Progress, TransferProcess
 
-ROLE = "source"
 FILLING_PAUSE_S = 0.05
-DUMP_LIMIT_S = 120.0
 SKELETON_STAGE_BYTES = 512 << 20  # images and what memory cannot be lazy; a plain dump needs room for all of it
 
-Progress = Callable[[Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
 
 
@@ -58,18 +52,6 @@ class Description:
     tasks: int
     blockers: list[inside.Blocker]
     volumes: list[Volume]
-
-
-@dataclass(kw_only=True)
-class Frozen:
-    """FreezeResult of protos/agent.proto."""
-
-    marks: list[dict[str, Any]]
-    sent_bytes: dict[str, int]
-    memory_pages: int
-    digest: str
-    travelled: dict[str, dict[str, int]] = field(default_factory=dict)
-    criu_stats: dict[str, float] = field(default_factory=dict)
 
 
 class Source:
@@ -92,6 +74,7 @@ class Source:
         """
         self._config, self._engine, self._criu, self._ended = config, engine, criu, ended
         self._lazy, self._tracker, self._watch = lazy, tracker, watch
+        self._freeze = Freeze(config, engine, ended)
         self.kept = KeptMemory(config)
         self._turns = Turns()
         self._senders: dict[str, TransferProcess] = {}
@@ -114,7 +97,7 @@ class Source:
                 spec=status.spec,
                 state=status.state,
                 memory_bytes=inside.memory_bytes(pids) + inside.tmpfs_bytes(status.pid),
-                layer_bytes=sum(tree_bytes(root) for root in self._roots(spec)),
+                layer_bytes=sum(tree_bytes(root) for root in carried.roots(self._engine, spec)),
                 tasks=len(pids),
                 blockers=[
                     *inside.of_network(spec.network),
@@ -195,7 +178,7 @@ class Source:
                     migration_id,
                     "precopy",
                     progress,
-                    roots=self._trees(record.container_id),
+                    roots=carried.trees(self._engine, record.container_id),
                     watch=self._watch,
                     logs=str(directory),
                     freezer=str(self._engine.cgroup(record.container_id).freezer),
@@ -253,95 +236,12 @@ class Source:
             if (before := move.answered("freeze")) is not None:
                 return Frozen(**before)
             try:
-                frozen = self._freeze(move, record, progress)
+                frozen = self._freeze.run(move, record, self._criu(), self._sender(migration_id), progress)
             except TransferError:
                 self._ended.refuse(migration_id, ROLE)  # then that is the reason
                 raise
             move.remember("freeze", dataclasses.asdict(frozen))
             return frozen
-
-    def _freeze(self, move: Move, record: MoveRecord, progress: Progress) -> Frozen:
-        sender = self._sender(move.migration_id)
-        criu = self._criu()
-        directory = self._engine.store.directory(record.container_id)
-        roots = self._trees(record.container_id)
-        marks, held = self._dump(move, record, criu, roots)
-        answer = sender.request(
-            "final", progress, images_dir=str(move.images), roots=roots, held=held, logs=str(directory)
-        )
-        return Frozen(
-            marks=[*marks, *answer["marks"]],
-            sent_bytes={name: int(size) for name, size in answer["sent_bytes"].items()},
-            travelled=answer["travelled"],
-            memory_pages=int(answer["memory_pages"]),
-            digest=str(answer["digest"]),
-            criu_stats=images.stats(images.load(criu.pycriu_path), move.images / "stats-dump"),
-        )
-
-    def _dump(
-        self, move: Move, record: MoveRecord, criu: CriuInstall, roots: list[Any]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """(marks, for each of the trees at `roots` what inside.Held says). Files go along while CRIU dumps."""
-        container_id = record.container_id
-        spec = self._engine.store.spec(container_id)
-        monitor = self._engine.roles.monitor(container_id)
-        status = monitor.request("status").fields
-        handover = {
-            "stdio": status["stdio_keys"],
-            "stdio_owner": status.get("stdio_owner", [0, 0]),
-            "life": self._engine.roles.life(container_id),
-        }
-        request = options.dump(
-            options.load(criu.pycriu_path),
-            pid=int(status["pid"]),
-            root=self._engine.store.directory(container_id) / "rootfs",
-            images_dir=move.images_link,
-            external=self._external(spec, int(status["pid"])),
-            skeleton=record.lazy,
-            carry_network=network.may_change(spec),
-        )
-        listing = move.directory / "withheld.areas"
-        listing.unlink(missing_ok=True)  # of a try before this one
-        preload = {"LD_PRELOAD": str(criu.withheld), "MIGRATE_WITHHELD": str(listing)} if criu.withheld else {}
-        plan = {
-            "binary": str(criu.binary),
-            "environment": preload if record.lazy else {},
-            "request": base64.b64encode(request).decode(),
-            "neighbours": str(move.images / "neighbours.json"),
-            "stdin": str(move.images / "stdin.bin"),
-            "link": dataclasses.asdict(network.link_plan(spec, self._config.bridge)),
-        }
-        try:
-            self._ended.refuse(record.migration_id, ROLE)  # Finish may have come since; if it comes now, it rolls back
-            monitor.request("dump", timeout_s=DUMP_LIMIT_S, plan=plan)
-            sender, pids = self._sender(record.migration_id), self._engine.cgroup(container_id).procs()
-            looked = sender.request(
-                "look", images_dir=str(move.images), pids=pids, withheld=str(listing) if plan["environment"] else ""
-            )
-            self._ended.refuse(record.migration_id, ROLE)
-            # Now: the tasks stand still, and no mount changes any more.
-            handover["mounts"] = self._mount_flags(container_id, int(status["pid"]))
-            (move.images / "handover.json").write_text(json.dumps(handover))
-            held: list[dict[str, Any]] = []
-            marks: list[dict[str, Any]] = list(looked["marks"])
-
-            def send_meanwhile() -> None:
-                marks.extend(sender.request("rest")["marks"])
-                held.extend(inside.held_in_trees(pids, roots))
-                sender.request("files", roots=roots, held=held)
-
-            with ThreadPoolExecutor(1) as meanwhile:  # what CRIU itself does to the files meanwhile, final finds
-                ahead = meanwhile.submit(send_meanwhile)
-                try:
-                    marks.extend(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
-                except BaseException:
-                    sender.interrupt()
-                    raise
-                ahead.result()
-            return sorted(marks, key=lambda mark: int(mark["unix_ns"])), held
-        except MonitorError as exc:
-            self._ended.refuse(record.migration_id, ROLE)  # then that is the reason
-            raise criu_error("dump", move.images / "dump.log", exc) from exc
 
     # ------------------------------------------------------------ the end
 
@@ -502,34 +402,9 @@ class Source:
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
 
-    def _roots(self, spec: ContainerSpec) -> list[Path]:
-        """Of the trees of files that go with it: its writable layer, its volumes."""
-        volumes = [each for each in self._engine.volumes.of(spec) if not each.shared]
-        layer = self._engine.store.directory(spec.id) / "layer" / "upper"
-        return [layer, *(self._engine.volumes.path(each) for each in volumes)]
-
     def _mount_blockers(self, spec: ContainerSpec) -> list[inside.Blocker]:
         shared = {each.name for each in self._engine.volumes.of(spec) if each.shared}
         return inside.of_mounts(spec, self._engine.volumes.used_by, shared)
-
-    def _trees(self, container_id: str) -> list[Any]:
-        """All that goes with it as files, as the sender takes it; the target has the same order."""
-        spec, pid = self._engine.store.spec(container_id), self._engine.inspect(container_id).pid
-        memory = [{"pid": pid, "target": mounted.clean(each.target)} for each in mounted.tmpfs(spec)]
-        return [*(str(root) for root in self._roots(spec)), *memory]
-
-    def _external(self, spec: ContainerSpec, pid: int) -> list[tuple[str, str, str]]:
-        devices = init.external_mounts((each.source, each.target) for each in spec.isolation.devices)
-        try:
-            return devices + mounted.external(spec, self._config.staging_dir / spec.id, mounted.real_point(pid))
-        except OSError as exc:
-            raise WrongState(f"a mount of container {spec.name} is not where it was made: {exc}") from exc
-
-    def _mount_flags(self, container_id: str, pid: int) -> dict[str, mount_flags.Flags]:
-        try:
-            return mount_flags.of_tasks(pid, self._engine.cgroup(container_id).procs())
-        except OSError as exc:
-            raise WrongState(f"the mounts of container {container_id} cannot be read: {exc}") from exc
 
     def _start_sender(self, move: Move) -> None:
         sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")
