@@ -78,6 +78,9 @@ REPEATABLE = frozenset(
 )  # fmt: skip
 MIGRATION_STREAMS = frozenset({"SendLayers", "Precopy", "Freeze"})
 RETRY_DELAYS_S = (0.1, 0.5, 1.5)
+# Of a move. In all longer than an agent's restart takes (1.5 s, on a busy host 3 s and more): else a move is undone that could go on.
+# Short pauses first, for the container may stand still meanwhile.
+MOVE_RETRY_DELAYS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0)
 
 
 class Tunnel(Protocol):
@@ -105,12 +108,15 @@ class Agent:
     def call(self, service: str, method: str, request: Any, *, timeout_s: float | None = None, retries: int = 3) -> Any:
         """One answer; `request` is an iterator where the method takes a stream. `timeout_s` replaces the table's.
 
-        Repeated up to `retries` times after Unreachable where that does no harm, within the deadline.
+        Repeated after Unreachable where that does no harm, within the deadline: a call of a move with MOVE_RETRY_DELAYS_S, others up to
+        `retries` times.
         """
         name = f"{service}.{method}"
         deadline_s = self._deadline_s(service, method, timeout_s)
         started = time.monotonic()
-        delays = iter(RETRY_DELAYS_S[:retries] if name in REPEATABLE or service == "Migration" else ())
+        delays = iter(RETRY_DELAYS_S[:retries] if name in REPEATABLE else ())
+        if service == "Migration":
+            delays = iter([delay * self._patience for delay in MOVE_RETRY_DELAYS_S])
         while True:
             try:
                 with self._tunnel.native():
