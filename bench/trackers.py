@@ -1,8 +1,9 @@
 """`python -m bench.trackers [--cases N] [--seed S] [--way W]`: does a dirty tracker ever miss a page?
 
 Each case starts restless.py in a cgroup of its own, sends its memory in rounds while it runs, as a move does (the same Precopy, frames and
-MemoryStore), freezes it and sends the rest. Then every page that CRIU would find in every task is compared with what the target has of
-it. For each way that this kernel has. Exit status 1 for one page that differs, with the seed that shows it again. Needs root.
+MemoryStore), freezes it and sends the rest, large areas as what CRIU is not shown. Then every page that CRIU would find in every task is
+compared with what the target has of it, and of those large areas every page there is, holes too. For each way that this kernel has.
+Exit status 1 for one page that differs, with the seed that shows it again. Needs root.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from agent.engine.cgroup import Tasks, probe
+from agent.memory import withheld
 from agent.memory.areas import PRESENT, page_entries, pages_where, populated, private_anonymous
-from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges, total_bytes
+from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges, subtract, total_bytes, union
 from agent.memory.watching import WAYS
 from agent.memory.ways import CAPABILITIES
 from agent.setup import probe as capabilities
@@ -48,6 +50,7 @@ class Statistics:
     rounds: int = 0
     tasks: int = 0
     pages: int = 0
+    withheld: int = 0  # of areas that CRIU would not be shown, pages of all kinds
     ahead: int = 0
     shadowed: int = 0
     wrong: list[str] = dataclasses.field(default_factory=list)
@@ -55,7 +58,8 @@ class Statistics:
     def __str__(self) -> str:
         return (
             f"{self.cases} cases, {self.rounds} rounds, {self.tasks} tasks, {self.pages} pages compared, of which "
-            f"{self.ahead} had been sent ahead; {self.shadowed} tasks fell back to the shadow; {len(self.wrong)} pages wrong"
+            f"{self.ahead} had been sent ahead, and {self.withheld} of withheld areas; "
+            f"{self.shadowed} tasks fell back to the shadow; {len(self.wrong)} pages wrong"
         )
 
 
@@ -119,7 +123,11 @@ def case(way: str, seed: int, statistics: Statistics) -> None:
                 count = total_bytes(wanted[task]) // PAGE
                 statistics.pages += count
                 statistics.ahead += count - total_bytes(precopy.lacking(pid, wanted[task])) // PAGE
-                precopy.send_rest(task, pid, wanted[task])
+                areas = withheld.look(pid, task_bytes=0)
+                precopy.send_withheld(task, pid, areas)
+                precopy.send_rest(task, pid, subtract(wanted[task], areas))
+                statistics.withheld += total_bytes(areas) // PAGE
+                wanted[task] = union(wanted[task], areas)
         finally:
             precopy.close()
             target.end()

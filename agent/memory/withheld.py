@@ -23,16 +23,16 @@ _RESIDENT = re.compile(r"^RssAnon:\s*(\d+) kB", re.MULTILINE)
 _LOCKED = re.compile(r"^VmLck:\s*([1-9]\d*) kB", re.MULTILINE)
 
 
-def look(pid: int) -> Ranges:
+def look(pid: int, *, area_bytes: int = AREA_BYTES, task_bytes: int = TASK_BYTES) -> Ranges:
     """The areas of a task that stands still which CRIU need not see. Nothing where it is not worth it, or where memory is locked.
 
-    Raises OSError when the task is gone.
+    `area_bytes`, `task_bytes`: what is worth it. Raises OSError when the task is gone.
     """
     status = Path(f"/proc/{pid}/status").read_text()
     resident = _RESIDENT.search(status)
-    if _LOCKED.search(status) or not resident or int(resident[1]) << 10 < TASK_BYTES:
+    if _LOCKED.search(status) or not resident or int(resident[1]) << 10 < task_bytes:
         return NOTHING  # which areas are locked would have to be read from smaps: as slow as what is saved
-    large = ranges((s, e) for s, e in private_anonymous(pid, executable=False) if e - s >= AREA_BYTES)
+    large = ranges((s, e) for s, e in private_anonymous(pid, executable=False) if e - s >= area_bytes)
     return subtract(large, ranges((page, page + PAGE) for page in _stack_pages(pid)))
 
 

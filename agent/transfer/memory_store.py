@@ -125,8 +125,7 @@ class MemoryStore:
     def seal_lazy(self, pycriu: Any, images_dir: Path) -> int:
         """Write down, for the filler, which ranges each task lacks. Returns bytes."""
         total = 0
-        for page_map in images.page_maps(pycriu, images_dir):
-            left = _left_behind(images_dir, page_map)
+        for page_map, left in _left_behind(pycriu, images_dir):
             (self._directory / f"{page_map.task}.ranges").write_bytes(left.tobytes())
             self._file(page_map.task)
             total += total_bytes(left)
@@ -135,8 +134,7 @@ class MemoryStore:
     def assemble(self, pycriu: Any, images_dir: Path) -> int:
         """Complete the images so that CRIU restores without a filler: every page in pages-ID.img in its order. Returns bytes."""
         total = 0
-        for page_map in images.page_maps(pycriu, images_dir):
-            left = _left_behind(images_dir, page_map)
+        for page_map, left in _left_behind(pycriu, images_dir):
             if not len(left):
                 continue
             kept = [run for run in page_map.runs if not run.left_behind]
@@ -181,26 +179,38 @@ class MemoryStore:
         return self._files[task]
 
 
-def withheld_file(images_dir: Path, task: int) -> Path:
+def withheld_file(images_dir: Path, task: int | str) -> Path:
     """Which areas of a task the source's CRIU was not shown (agent/memory/withheld.py): Ranges, as they are in memory."""
     return images_dir / f"withheld-{task}.bin"
 
 
-def _left_behind(images_dir: Path, page_map: images.PageMap) -> Ranges:
-    """What is in no image, pages and whole areas. Raises TransferError where CRIU would not restore lazily what it was not shown."""
-    left = ranges((run.start, run.end) for run in page_map.left_behind())
-    path = withheld_file(images_dir, page_map.task)
-    if not path.exists():
-        return left
+def _left_behind(pycriu: Any, images_dir: Path) -> Iterator[tuple[images.PageMap, Ranges]]:
+    """(page map, what is in no image: pages and whole areas) of each task.
+
+    Raises TransferError where CRIU would not restore lazily what it was not shown: nobody would restore that.
+    """
+    files = {path.name for path in images_dir.glob(withheld_file(images_dir, "*").name)}
+    for page_map in images.page_maps(pycriu, images_dir):
+        left = ranges((run.start, run.end) for run in page_map.left_behind())
+        path = withheld_file(images_dir, page_map.task)
+        if path.name in files:
+            files.remove(path.name)
+            left = union(left, _withheld(path, images_dir, page_map))
+        yield page_map, left
+    if files:
+        raise TransferError(f"CRIU has written no page map for tasks whose memory it was not shown: {sorted(files)}")
+
+
+def _withheld(path: Path, images_dir: Path, page_map: images.PageMap) -> Ranges:
+    """What CRIU was not shown of a task; what it has seen all the same (another page of the same area) is in its images."""
     withheld = ranges(np.fromfile(path, np.uint64).reshape(-1, 2))
     strange = subtract(withheld, ranges(images.lazy_areas(images_dir, page_map.task)))
-    present = ranges((run.start, run.end) for run in page_map.runs if not run.left_behind)
     if len(strange):
         raise TransferError(
             f"{total_bytes(strange)} bytes of memory of task {page_map.task} are not in CRIU's images, "
             "and CRIU does not restore them lazily"
         )
-    return subtract(union(left, withheld), present)
+    return subtract(withheld, ranges((run.start, run.end) for run in page_map.runs if not run.left_behind))
 
 
 def _stored(memory: int, areas: Ranges) -> Iterator[tuple[int, int]]:

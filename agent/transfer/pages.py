@@ -82,9 +82,11 @@ class PageSender:
                     slot.release()
         finally:
             os.close(memory)
+            # Also when the task ends half way: another one may get its pid, and must not find what was sent of this one.
+            before, self.held = self.held, union(self.held, _joined(reached))
         # A hole is a zero page already: only where the target has another version it must hear of it.
-        self._send_zeros(intersect(_joined(zeros), self.held))
-        self.held = subtract(union(self.held, _joined(reached)), _joined(zeros))
+        self._send_zeros(intersect(_joined(zeros), before))
+        self.held = subtract(self.held, _joined(zeros))
         return sent_pages, _joined(reached)
 
     def drop(self, gone: Ranges) -> None:

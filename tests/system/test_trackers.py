@@ -33,3 +33,4 @@ def test_every_page_is_as_the_frozen_task_has_it(way: str, capsys: pytest.Captur
     assert statistics.wrong == []
     assert statistics.pages > 0
     assert statistics.ahead > 0
+    assert statistics.withheld > 0
