@@ -40,18 +40,22 @@ def _unclaimed(cgroup: Cgroup) -> list[int]:
     """Those that are nobody's, and not the children of a monitor that is somebody's."""
     if not cgroup.freezer.exists():
         return []
-    nobodys: dict[int, int] = {}
+    parents: dict[int, int] = {}
+    claimed: set[int] = set()
     for pid in cgroup.procs():
         with contextlib.suppress(OSError, StopIteration):  # it has ended
             proc = Path(f"/proc/{pid}")
-            if NOBODYS.encode() in (proc / "cmdline").read_bytes():
+            words = (proc / "cmdline").read_bytes()
+            if NOBODYS.encode() in words:
                 lines = (proc / "status").read_text().splitlines()
-                nobodys[pid] = int(next(line for line in lines if line.startswith("PPid:")).split()[1])
-    everybody = set(cgroup.procs())
-    return [pid for pid in nobodys if not _child_of_claimed(pid, nobodys, everybody)]
+                parents[pid] = int(next(line for line in lines if line.startswith("PPid:")).split()[1])
+            elif words:  # none: it is ending, as the zygote does, whose children are still nobody's
+                claimed.add(pid)
+    return [pid for pid in parents if _top(pid, parents) not in claimed]
 
 
-def _child_of_claimed(pid: int, nobodys: dict[int, int], everybody: set[int]) -> bool:
-    while pid in nobodys:
-        pid = nobodys[pid]
-    return pid in everybody
+def _top(pid: int, parents: dict[int, int]) -> int:
+    """The first of its ancestors that is none of `parents`."""
+    while pid in parents:
+        pid = parents[pid]
+    return pid
