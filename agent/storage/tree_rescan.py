@@ -65,8 +65,7 @@ class Rescan:
         seen, scan.found = scan.found, {}
         unsure = set(again)
         for inode, found in seen.items():
-            key = (found.parent.id, found.name)
-            if found.node is self._root or ((key in added or key not in self._removed) and self._alive(found.parent)):
+            if found.node is self._root or (self._leads_to(added, found) and self._alive(found.parent)):
                 scan.found[inode] = found
             else:
                 unsure.add(found.node)  # it went with its directory, and may have another name
@@ -190,6 +189,13 @@ class Rescan:
         if node.kind == stat.S_IFDIR and self._directories.seen(node):
             return self._directories.place(node)
         return next((place for place in node.places if (place[0].id, place[1]) not in self._removed), None)
+
+    def _leads_to(self, added: Mapping[tuple[int, str], Entry], found: Found) -> bool:
+        """Whether the name that it was found under is still its own: another may have it since, such as overlayfs' mark of its removal."""
+        key = (found.parent.id, found.name)
+        if key in added:
+            return added[key][2] is found.node
+        return key not in self._removed
 
     def _alive(self, directory: Node) -> bool:
         """Whether its names lead up to the root."""

@@ -84,7 +84,8 @@ class Found:
 class Scan:
     """What a look has found. `added` holds parents before their children. `found`: by inode number, all that may differ.
 
-    `written`: inode numbers of files to read whatever their times say.
+    `written`: inode numbers of files to read whatever their times say. `complete`: False when a directory moved while it was to be
+    listed: what is in it looks removed, and no event will name it, so the next look must be at everything.
     """
 
     started_unix_ns: int
@@ -92,6 +93,7 @@ class Scan:
     added: list[Entry] = field(default_factory=list)
     found: dict[int, Found] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)
+    complete: bool = True
 
 
 def signature(status: os.stat_result) -> Signature:
@@ -188,6 +190,7 @@ def scan(directories: Directories, known: Mapping[int, Node], new_id: Callable[[
             raise moved(directories.path(directory, name)) from exc
         if not name and (frozen or exc.errno not in GONE):
             raise StorageError(f"cannot list a directory of the writable layer: {exc}") from exc
+        result.complete = result.complete and bool(name)
 
     for entry in walk(directories, root, known, new_id, result.found, gone):
         parent, name, node = entry

@@ -55,6 +55,7 @@ class TreeSource:
         self._root = root
         self._state = _State()
         self._round = 0
+        self._complete = False  # whether the last look at everything has seen everything
         self._spent = ""
         self._watch = self._begin_watch() if watch else None
 
@@ -127,7 +128,7 @@ class TreeSource:
         if self._watch:
             noted = self._watch.take()
             noted.changed |= perhaps
-            if self._round > 1 and not noted.lost:
+            if self._complete and not noted.lost:
                 look = Rescan(self._watch, noted, directories, state.nodes, state.new_id, frozen=frozen)
                 try:
                     return look.run(state.again, always)
@@ -137,7 +138,7 @@ class TreeSource:
                     directories.forget()
             always = always | noted.written
         scan = tree_scan.scan(directories, state.nodes, state.new_id, frozen=frozen)
-        scan.written = always
+        scan.written, self._complete = always, scan.complete
         return scan
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.handover import inside
-from agent.storage import tree_scan
+from agent.storage import tree_rescan, tree_scan
 from agent.storage.tree import TreeSource, TreeTarget
 from agent.storage.tree_watch import TreeWatch
 from tests.system import strict_tree
@@ -232,3 +232,50 @@ def test_inodes_that_are_given_away_again_while_they_are_looked_up(tmp_path: Pat
         for program in programs:
             program.kill()
             program.communicate()
+
+
+def test_a_directory_that_went_and_left_its_name_to_another(tmp_path: Path) -> None:
+    """As overlayfs does it: the directory is exchanged for the mark of its removal. It comes back later, or its inode number does."""
+    move = Move(tmp_path, watch=True)
+    try:
+        (move.upper / "a").mkdir()
+        (move.upper / "a" / "inner").write_bytes(b"x")
+        move.round()
+        (move.upper / "a").chmod(0o700)  # it is named itself, too
+        (move.upper / "a").rename(tmp_path / "outside")
+        (move.upper / "a").write_bytes(b"another")
+        move.round()
+        (tmp_path / "outside").rename(move.upper / "b")
+        move.round()
+        move.finish()
+        assert move.differences() == []
+    finally:
+        move.close()
+
+
+def test_a_directory_that_moves_while_all_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen under one name, it could not be listed: what is in it is not gone."""
+    move = Move(tmp_path, watch=True)
+    try:
+        (move.upper / "a").mkdir()
+        (move.upper / "a" / "inner").write_bytes(b"x")
+        move.round()
+        real = tree_scan.Directories.fd
+
+        def not_clear(*_arguments: object, **_options: object) -> tree_scan.Scan:
+            raise tree_rescan.NotClear("so all is looked at")
+
+        def moves_away(directories: tree_scan.Directories, node: tree_scan.Node) -> int:
+            if (move.upper / "a").exists() and node.inode == (move.upper / "a").stat().st_ino:
+                (move.upper / "a").rename(move.upper / "b")
+            return real(directories, node)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tree_rescan.Rescan, "run", not_clear)
+            patch.setattr(tree_scan.Directories, "fd", moves_away)
+            move.round()
+        move.round()
+        move.finish()
+        assert move.differences() == []
+    finally:
+        move.close()
