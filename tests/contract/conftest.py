@@ -11,6 +11,7 @@ import pytest
 from migrate.lab.layout import Lab
 from tests.contract.move_by_hand import FakePair, FakePairOverGrpc, Pair
 from tests.contract.real_pair import RealPair, real_lab
+from tests.contract.terminals import Terminal
 from tests.fakes.fleet import FakeFleet
 
 REAL = "real"
@@ -26,6 +27,14 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet
     monkeypatch.setenv("MIGRATE_COORDINATOR", str(made.socket))
     yield made
     made.close()
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
 
 
 @pytest.fixture(scope="package")
