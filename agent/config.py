@@ -86,6 +86,11 @@ class AgentConfig:
         return self.run_dir / "moves"
 
     @property
+    def move_logs_dir(self) -> Path:
+        """One directory a move that was undone, and role: the ends of its logs. Survives a reboot; the oldest go."""
+        return self.state_dir / "move-logs"
+
+    @property
     def ended_moves_dir(self) -> Path:
         """One small file a move that is over, and role. Survives a reboot."""
         return self.state_dir / "moves"

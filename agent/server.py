@@ -75,7 +75,7 @@ class Agent:
         ended = EndedMoves(config.ended_moves_dir)
         self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker, watch=watch)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, ended, lazy=lazy)
-        migration = MigrationService(self._engine, self._images, self._source, self._target)
+        migration = MigrationService(config, self._engine, self._images, self._source, self._target)
         self._builder = Builder(config, self._images, self._engine)
         images = ImagesService(self._images, self._engine, config.host, cache=self._builder.cache)
         for add, service in (

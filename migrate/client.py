@@ -278,6 +278,15 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         request = coordinator_pb2.MigrationRequest(migration_id=migration_id)
         return wire.migration(self._call(self._fleet.Migration, request, QUICK_S))
 
+    def migration_logs(self, migration_id: str) -> tuple[list[records.MoveLog], list[str]]:
+        """(what both hosts have kept of a move's logs, why a host said nothing)."""
+        request = coordinator_pb2.MigrationRequest(migration_id=migration_id)
+        found = self._call(self._fleet.MigrationLogs, request, LONG_S)
+        logs = [
+            records.MoveLog(name=log.name, host=log.host, text=log.tail.decode(errors="replace")) for log in found.logs
+        ]
+        return logs, list(found.silent)
+
     # ------------------------------------------------------------ transport
 
     def _call(self, method: Any, request: Any, timeout_s: float | None) -> Any:

@@ -105,6 +105,9 @@ if TYPE_CHECKING:
         Migration as Migration,
     )
     from migrate.records_fleet import (
+        MoveLog as MoveLog,
+    )
+    from migrate.records_fleet import (
         Output as Output,
     )
     from migrate.records_fleet import (

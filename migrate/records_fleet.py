@@ -326,6 +326,14 @@ class Migration(Json):
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
 
 
+class MoveLog(Json):
+    """The end of one log of a move, on one host: "dump.log", "receiver.log", ..."""
+
+    name: str
+    host: str
+    text: str
+
+
 Event = Progress | Step
 
 

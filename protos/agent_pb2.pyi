@@ -749,6 +749,30 @@ class PrunedVolumes(_message.Message):
     freed_bytes: int
     def __init__(self, volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., freed_bytes: _Optional[int] = ...) -> None: ...
 
+class MoveLogsRequest(_message.Message):
+    __slots__ = ("migration_id",)
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
+
+class MoveLog(_message.Message):
+    __slots__ = ("name", "host", "tail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host: str
+    tail: bytes
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., tail: _Optional[bytes] = ...) -> None: ...
+
+class MoveLogs(_message.Message):
+    __slots__ = ("logs", "silent")
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    logs: _containers.RepeatedCompositeFieldContainer[MoveLog]
+    silent: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, logs: _Optional[_Iterable[_Union[MoveLog, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -2228,6 +2228,11 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.WhereRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.WhereResponse.FromString,
                 _registered_method=True)
+        self.Logs = channel.unary_unary(
+                '/cmigrate.v1.Migration/Logs',
+                request_serializer=protos_dot_agent__pb2.MoveLogsRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.MoveLogs.FromString,
+                _registered_method=True)
 
 
 class MigrationServicer(object):
@@ -2314,6 +2319,13 @@ class MigrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Logs(self, request, context):
+        """read-only: what is kept of a move's logs, also after it was undone
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MigrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -2371,6 +2383,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Where,
                     request_deserializer=protos_dot_agent__pb2.WhereRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.WhereResponse.SerializeToString,
+            ),
+            'Logs': grpc.unary_unary_rpc_method_handler(
+                    servicer.Logs,
+                    request_deserializer=protos_dot_agent__pb2.MoveLogsRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.MoveLogs.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2673,6 +2690,33 @@ class Migration(object):
             '/cmigrate.v1.Migration/Where',
             protos_dot_agent__pb2.WhereRequest.SerializeToString,
             protos_dot_agent__pb2.WhereResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/Logs',
+            protos_dot_agent__pb2.MoveLogsRequest.SerializeToString,
+            protos_dot_agent__pb2.MoveLogs.FromString,
             options,
             channel_credentials,
             insecure,

@@ -216,6 +216,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.MigrationRecord.FromString,
                 _registered_method=True)
+        self.MigrationLogs = channel.unary_unary(
+                '/cmigrate.v1.Fleet/MigrationLogs',
+                request_serializer=protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.MoveLogs.FromString,
+                _registered_method=True)
 
 
 class FleetServicer(object):
@@ -446,6 +451,13 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MigrationLogs(self, request, context):
+        """what both hosts have kept of CRIU's and the transfer's logs
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -628,6 +640,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Migration,
                     request_deserializer=protos_dot_coordinator__pb2.MigrationRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.MigrationRecord.SerializeToString,
+            ),
+            'MigrationLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrationLogs,
+                    request_deserializer=protos_dot_coordinator__pb2.MigrationRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.MoveLogs.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1602,6 +1619,33 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/Migration',
             protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
             protos_dot_coordinator__pb2.MigrationRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrationLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/MigrationLogs',
+            protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+            protos_dot_agent__pb2.MoveLogs.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.criu import log
+from agent.diagnosis.diagnose import Diagnosis, diagnose
 from agent.errors import AgentError, CriuError
 
 # "restore: setup-namespaces: ...": the monitor names the notification that it answered with a refusal. And what CRIU's helpers say
@@ -17,8 +17,23 @@ _OUR_REFUSAL = re.compile(
 
 def criu_error(verb: str, path: Path, exc: AgentError) -> CriuError:
     """What CRIU's log says, else what the monitor heard; where the monitor itself refused CRIU, its reason."""
-    finding = log.first_error(path)  # complete: the monitor answers when CRIU has ended
-    if finding is None or _OUR_REFUSAL.match(exc.message):
-        return CriuError(f"{verb} failed: {exc.message}", detail=finding.context if finding else "")
-    meaning = f" ({finding.meaning})" if finding.meaning else ""
-    return CriuError(f"{verb} failed: {finding.error}{meaning}", hint=finding.remedy, detail=finding.context)
+    found = _of_log(path)  # complete: the monitor answers when CRIU has ended
+    if not found.error or _OUR_REFUSAL.match(exc.message):
+        heard = diagnose(exc.message)
+        return CriuError(
+            f"{verb} failed: {_with_cause(exc.message, heard)}",
+            hint=exc.hint or heard.remedy,
+            detail=found.context if found.error else "",
+        )
+    return CriuError(f"{verb} failed: {_with_cause(found.error, found)}", hint=found.remedy, detail=found.context)
+
+
+def _of_log(path: Path) -> Diagnosis:
+    try:
+        return diagnose(path.read_text(errors="replace"))
+    except OSError:
+        return Diagnosis()
+
+
+def _with_cause(error: str, found: Diagnosis) -> str:
+    return f"{error} ({found.cause})" if found.cause else error

@@ -26,7 +26,7 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.state import ContainerStatus, State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import carried, inside, stage
+from agent.handover import carried, inside, kept_logs, stage
 from agent.handover.ended import EndedMoves
 from agent.handover.freeze import ROLE, Freeze, Frozen
 from agent.handover.kept import KeptMemory
@@ -292,6 +292,7 @@ class Source:
 
         with self._turns.quiet(migration_id, interrupt):
             marks = thawed + self._run_on(container_id, migration_id, epoch)
+            kept_logs.keep(self._config.move_logs_dir, self._move(migration_id), ROLE)
             self._clear(migration_id)
             self._ended.done(ended, marks)
         return marks

@@ -32,7 +32,7 @@ from agent.engine.spec import ContainerSpec, Mount
 from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import stage
+from agent.handover import kept_logs, stage
 from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
@@ -414,6 +414,7 @@ class Target:
                 self._end_monitor(container_id)
 
         with self._turns.quiet(migration_id, interrupt):
+            kept_logs.keep(self._config.move_logs_dir, self._move(migration_id), ROLE)
             self._discard(self._move(migration_id), container_id)
             self._ended.done(ended, [])
         return []

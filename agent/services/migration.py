@@ -9,10 +9,12 @@ from typing import Any
 
 import grpc
 
+from agent.config import AgentConfig
 from agent.engine import device_access
 from agent.engine.container import Engine
 from agent.engine.spec import Device, Mount, Port
 from agent.errors import InvalidArgument, NotFound
+from agent.handover import kept_logs
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.memory.policy import Goal
@@ -28,8 +30,9 @@ Progress = Callable[[Mapping[str, Any]], None]
 class MigrationService(agent_pb2_grpc.MigrationServicer):
     """This host's part in moves."""
 
-    def __init__(self, engine: Engine, images: ImageStore, source: Source, target: Target) -> None:
-        self._engine, self._images, self._source, self._target = engine, images, source, target
+    def __init__(self, config: AgentConfig, engine: Engine, images: ImageStore, source: Source, target: Target) -> None:
+        self._config, self._engine, self._images = config, engine, images
+        self._source, self._target = source, target
 
     # ------------------------------------------------------------ source
 
@@ -167,6 +170,10 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             migration_id=status.migration_id,
             role=status.role,
         )
+
+    def Logs(self, request: pb.MoveLogsRequest, context: grpc.ServicerContext) -> pb.MoveLogs:
+        found = kept_logs.of(self._config, request.migration_id)
+        return pb.MoveLogs(logs=[pb.MoveLog(name=name, tail=tail) for name, tail in found.items()])
 
 
 def _streamed(work: Callable[[Progress], Any]) -> Iterator[tuple[bool, Any]]:

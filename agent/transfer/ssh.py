@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from agent.diagnosis.diagnose import diagnose
 from agent.errors import InvalidArgument, TransferError, Unsupported
 
 PIPE_BYTES = 1 << 20
@@ -38,15 +39,6 @@ _NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
 # The two lines of ssh -v that we read; both are as they were in OpenSSH 6.
 _CIPHER = re.compile(r"^debug1: kex: server->client cipher: (\S+)", re.MULTILINE)
 _LOGGED_IN = re.compile(r"^Authenticated to ", re.MULTILINE)
-
-_HINTS = (
-    ("Host key verification failed", "the target shows another host key than the inventory's; compare fingerprints"),
-    ("Permission denied", "compare /etc/migrate/ca.pub on the target with the fleet's ca.pub, and the clocks"),
-    ("Connection refused", "is sshd running on the target?"),
-    ("timed out", "can the source reach the target's ssh port?"),
-    ("No route to host", "can the source reach the target's ssh port?"),
-    ("no migration", "the target has forgotten this move; start it again"),
-)
 
 
 def generate_key(directory: Path) -> str:
@@ -151,8 +143,9 @@ class BulkTunnel:
         """An error that begins with `what` and tells why the tunnel ended, as far as ssh or the door said."""
         status = self.process.poll()
         text = self.error_text() or (f"ssh ended with status {status}" if status is not None else "ssh says nothing")
-        hint = next((hint for pattern, hint in _HINTS if pattern in text), f"ssh's own log: {self._directory / _LOG}")
-        return TransferError(f"{what}: ssh to {self._target}: {text.splitlines()[-1]}", hint=hint, detail=text)
+        message = f"{what}: ssh to {self._target}: {text.splitlines()[-1]}"
+        hint = diagnose(f"{message}\n{text}").remedy or f"ssh's own log: {self._directory / _LOG}"
+        return TransferError(message, hint=hint, detail=text)
 
     def close(self) -> None:
         """Give up both descriptors; ssh is gone when this returns, killed if need be. Idempotent."""

@@ -89,7 +89,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("host", "hosts", "list hosts, look at one, label it, keep new containers away from it"),
             ("hosts", "hosts", "list hosts and what they can do (host ls)"),
-            ("doctor", "doctor", "check what this machine lacks to run or move containers"),
+            ("doctor", "doctor", "check what this machine lacks; or say why a move failed and what to do"),
             ("lab", "lab", "a small fleet of hosts on this machine, to try and test everything"),
             ("version", "version", "print the version of the client and the coordinator"),
             ("completion", "completion", "print the completion script of a shell"),

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.coordinator import events, learned, migration, recovery
+from migrate.coordinator import events, learned, migration, move_logs, recovery
 from migrate.coordinator.checks import Finding, examine, state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
+from migrate.coordinator.explained import explained
 from migrate.coordinator.move import Agents, Move, Signer
 from migrate.coordinator.recovery import Seen, Sighting, Verdict
 from migrate.coordinator.steps import SLOWEST_BYTES_PER_S
@@ -228,6 +229,10 @@ class MoveRunner:
         """By id or an unambiguous prefix, with its journal."""
         move = self._store.migration(migration_id)
         return events.record(move, Journal(self._store.database, move.id).entries())
+
+    def logs(self, migration_id: str) -> agent_pb2.MoveLogs:
+        """What both hosts have of its logs, also when it is over and was undone."""
+        return move_logs.fetch(self._move(self._store.migration(migration_id), Feed()))
 
     def records(self, *, container: str = "", active: bool = False, limit: int = 0) -> list[MigrationRecord]:
         """Newest first, without journals. `container`: a name or id; of one that is removed, its id."""
@@ -516,11 +521,11 @@ def _failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
     error = dataclasses.replace(undone.error, touched=touched)
     if undone.cancelled:
         return MoveState.CANCELLED, error
-    if not error.hint:  # who failed has no advice: something died, and what that was is up again by now or soon
-        again = f"migrate move {context.container} --to {context.target}"
-        error = dataclasses.replace(
-            error, hint=f"try again: {again}; what happened: migrate migrations show {context.id}"
-        )
+    if not error.hint:  # else who failed knows what to do
+        error = explained(error)
+        again = f"try again: migrate move {context.container} --to {context.target}"
+        why = f"why: migrate doctor {context.id}"
+        error = dataclasses.replace(error, hint="; ".join(each for each in (error.hint, again, why) if each))
     if undone.step not in (SAGA, "precheck"):
         error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
     return MoveState.FAILED, error
@@ -533,7 +538,7 @@ def _stuck(move: Migration, stuck: SagaStuck) -> ErrorRecord:
         message=str(stuck),
         hint=hints[0] if hints else f"migrate repair {move.id}",
         touched="something",
-        detail="\n".join(f"{step}: {error.message}" for step, error in stuck.errors.items()),
+        detail="\n".join(f"{step}: {explained(error).message}" for step, error in stuck.errors.items()),
     )
 
 

@@ -13,7 +13,7 @@ from migrate.coordinator.moves import MoveOrder, MoveRunner
 from migrate.coordinator.store import PrecopyOptions, Store, TransferOptions
 from migrate.errors import PrecheckError, WrongState
 from migrate.placement.ranking import because
-from protos import coordinator_pb2, types_pb2
+from protos import agent_pb2, coordinator_pb2, types_pb2
 
 CHECKED = "checked"  # the state in a dry run's record, which is kept nowhere
 
@@ -104,6 +104,9 @@ class MoveCalls:
             target, text = chosen.host, f"{chosen.host}, {because(chosen, able - 1)}"
         line = types_pb2.Progress(phase="placement", text=text, unix_ns=time.time_ns())
         return dataclasses.replace(order, to=target), line
+
+    def MigrationLogs(self, request: coordinator_pb2.MigrationRequest, context: Call) -> agent_pb2.MoveLogs:  # noqa: N802, ARG002
+        return self._runner.logs(request.migration_id)
 
     def _checked(self, order: MoveOrder) -> Iterator[coordinator_pb2.MoveEvent]:
         """A dry run: the reasons against the move as an error, or a record that nothing was found."""

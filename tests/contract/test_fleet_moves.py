@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from agent import errors as agent_errors
+from migrate.cli.main import main
 from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, PrecheckError, WrongState
 from migrate.records import Progress, Step
 from protos import types_pb2
@@ -187,3 +188,41 @@ def test_only_one_move_of_a_container_at_a_time(fleet: FakeFleet) -> None:
     held.go.set()
     assert moving.result().state == "succeeded"
     eventually(lambda: not fleet.client.migrations(active=True))
+
+
+def test_the_doctor_says_why_a_move_failed(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error has the cause and what to type; `doctor ID` reads the logs that the hosts have kept, and says who is silent."""
+    fleet.run("web1")
+    agent = fleet.world.agents["host1"]
+
+    def fails(request, context=None):
+        agent.logs[request.migration_id] = {
+            "sender.log": b"nothing of interest\n",
+            "dump.log": b"before\n(00.2) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 9a1fb\nbehind\n",
+        }
+        raise agent_errors.CriuError(
+            "dump failed: inet: In-flight connection (l) for 9a1fb", detail="(00.2) Error: ..."
+        )
+
+    agent.Freeze = fails
+    with pytest.raises(MigrateError) as caught:
+        fleet.client.move("web1", to="host2").result()
+    failed = fleet.client.migrations()[0]
+    assert "a client was in the middle of connecting" in caught.value.message
+    assert "move again" in caught.value.hint
+    assert f"migrate doctor {failed.id}" in caught.value.hint
+    logs, silent = fleet.client.migration_logs(failed.id)
+    assert {(log.name, log.host) for log in logs} == {("sender.log", "host1"), ("dump.log", "host1")}
+    assert silent == []
+    assert main(["--coordinator", str(fleet.socket), "doctor", failed.id[:6]]) == 0
+    out = capsys.readouterr().out
+    for wanted in ("cause:  a client was in the middle of connecting", "dump.log of host1, line 2", "| behind"):
+        assert wanted in out
+
+
+def test_the_doctor_of_a_move_that_went_well(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing failed: said, and exit status 0."""
+    fleet.run("web1")
+    record = fleet.client.move("web1", to="host2").result()
+    assert main(["--coordinator", str(fleet.socket), "doctor", record.id]) == 0
+    assert "no error in it" in capsys.readouterr().out

@@ -149,3 +149,29 @@ def test_interrupted_command_cancels(fleet: MovingLab, resident: Container, much
             _, said = moving.communicate(timeout=60)
     assert moving.returncode == 130, said
     assert "resident runs on host1 as before" in said
+
+
+def test_a_dump_that_criu_refuses_is_explained(fleet: MovingLab) -> None:
+    """The error has CRIU's line, the cause and what to do; `doctor` finds it in the log that the source has kept of the undone move."""
+    keeps_open = (
+        "exec 3>/srv/spool; dd if=/dev/zero bs=1M count=270 >&3 2>/dev/null; rm /srv/spool; echo ready; sleep 1000"
+    )
+    fleet.client.run(Run(image="work", name="spooler", host="host1", argv=("/bin/sh", "-c", keeps_open)))
+    try:
+        wait_for(lambda: any("ready" in line.text for line in fleet.client.logs("spooler")))
+        asked = fleet.cli("move", "spooler", "--to", "host2")
+        assert asked.returncode == 6, asked.stderr
+        for words in (
+            "/srv/spool was deleted and is still open",
+            "put back",
+            "hint: let the program close or truncate it",
+        ):
+            assert words in asked.stderr, asked.stderr
+        assert fleet.client.inspect("spooler").host == "host1"
+        move = fleet.client.migrations(container="spooler")[0]
+        said = fleet.cli("doctor", move.id, "--format", "json")
+        found = json.loads(said.stdout)
+        assert (said.returncode, found["rule"], found["where"]) == (0, "ghost-too-large", "dump.log of host1")
+        assert found["error"] in found["context"]
+    finally:
+        fleet.client.remove("spooler", force=True)

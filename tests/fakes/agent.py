@@ -130,6 +130,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         self.moves: dict[str, FakeMove] = {}
         self.epochs: dict[str, int] = {}  # outlives the container: a late call must still be refused
         self.layers: set[str] = set()
+        self.logs: dict[str, dict[str, bytes]] = {}  # by move and name: what was kept when it was undone
 
     def facts(self) -> agent_pb2.HostFacts:
         return agent_pb2.HostFacts(
@@ -164,6 +165,10 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             role=move.role if move else "",
             committed=bool(move and move.committed),
         )
+
+    def Logs(self, request: Any, context: Any = None) -> agent_pb2.MoveLogs:
+        logs = self.logs.get(request.migration_id, {})
+        return agent_pb2.MoveLogs(logs=[agent_pb2.MoveLog(name=name, tail=tail) for name, tail in logs.items()])
 
     def Finish(self, request: Any, context: Any = None) -> agent_pb2.FinishResponse:
         if request.role not in ("source", "target"):

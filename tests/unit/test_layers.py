@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.door": {"agent.relay", "agent.errors", "agent.linux"},
     "agent.errors": set(),
     "agent.relay": set(),
+    "agent.diagnosis": set(),  # pure: the command line and the coordinator ask it too
     "agent.linux": set(),
     "agent.filetree": {"agent.linux"},  # both ends of `cp`
     # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
@@ -37,13 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.memory": {"agent.linux", "agent.errors", "agent.engine.spec", "numpy", "xxhash"},
     # A process of its own that reads the memory of every task of the container: the cgroup says which they are.
     "agent.transfer": {
-        "agent.atomic", "agent.engine.cgroup", "agent.engine.throttle",
+        "agent.atomic", "agent.diagnosis", "agent.engine.cgroup", "agent.engine.throttle",
         "agent.linux", "agent.errors", "agent.engine.spec", "agent.relay", "agent.storage", "agent.memory", "agent.criu",
         "lz4", "numpy", "xxhash", "zstandard",
     },
     "agent.handover": {
-        "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay", "agent.engine",
-        "agent.storage", "agent.criu", "agent.transfer", "agent.memory",
+        "agent.atomic", "agent.diagnosis", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay",
+        "agent.engine", "agent.storage", "agent.criu", "agent.transfer", "agent.memory",
     },
     "agent.build": {
         "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.engine", "agent.storage", "e2b_dockerfile_utils",
@@ -81,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.tunnel": {"migrate.errors", "migrate.rpc", "grpc", "paramiko", "cryptography"},
     "migrate.coordinator": {
         "migrate.errors", "migrate.placement", "migrate.saga", "migrate.tunnel", "migrate.rpc", "protos", "grpc", "google",
+        "agent.diagnosis",
     },
     "migrate.debian": {"migrate.errors", "zstandard"},
     "migrate.lab": {
@@ -88,7 +90,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "migrate.cli": {
         "migrate.errors", "migrate.records", "migrate.records_files", "migrate.client", "migrate.context", "migrate.debian",
-        "migrate.lab", "migrate.timeline", "agent.setup",
+        "migrate.lab", "migrate.timeline", "agent.setup", "agent.diagnosis",
     },
 }  # fmt: skip
 JUDGED = {
