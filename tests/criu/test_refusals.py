@@ -158,7 +158,7 @@ def test_a_dump_that_criu_refuses_is_explained(fleet: MovingLab) -> None:
     )
     fleet.client.run(Run(image="work", name="spooler", host="host1", argv=("/bin/sh", "-c", keeps_open)))
     try:
-        wait_for(lambda: any("ready" in line.text for line in fleet.client.logs("spooler")))
+        wait_for(lambda: any(b"ready" in line.data for line in fleet.client.logs("spooler")))
         asked = fleet.cli("move", "spooler", "--to", "host2")
         assert asked.returncode == 6, asked.stderr
         for words in (
