@@ -33,12 +33,23 @@ def program() -> str:
     unpacked = CACHE / "usr/bin/docker-registry"
     if not unpacked.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        apt = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "docker-registry"]
-        subprocess.run(apt, cwd=CACHE, check=True, capture_output=True)
+        _download("docker-registry")
         (package,) = CACHE.glob("docker-registry_*.deb")
         subprocess.run(["dpkg-deb", "--extract", str(package), str(CACHE)], check=True)
         package.unlink()
     return str(unpacked)
+
+
+def _download(package: str) -> None:
+    """Into the cache. Mirrors fail now and then, and lists grow old: tried again, with new lists."""
+    apt = ["apt-get", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
+    for attempt in range(4):
+        done = subprocess.run([*apt, "download", package], cwd=CACHE, check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(5 * attempt)
+        subprocess.run([*apt, "update"], check=False, capture_output=True)
+    raise AssertionError(f"apt-get download {package}: {done.stdout}{done.stderr}")
 
 
 def free_port() -> int:
