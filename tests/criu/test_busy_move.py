@@ -75,7 +75,7 @@ def test_paused_where_its_user_wants_that(fleet: MovingLab, busy: Container) -> 
 def test_throttled_until_it_fits(fleet: MovingLab, busy: Container) -> None:
     """It gets less and less processor time, is moved, and has all of it again on the other host."""
     before = quota(fleet)
-    done = fleet.cli("move", NAME, "--to", "host2", "--max-downtime", "700", "--throttle", *SLOW_LINK, timeout_s=150)
+    done = fleet.cli("move", NAME, "--to", "host2", "--max-downtime", "1200", "--throttle", *SLOW_LINK, timeout_s=150)
     assert done.returncode == 0, done.stdout + done.stderr
     each = rounds(fleet)
     shares = [one["cpu_share"] for one in each]
