@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from migrate import records, wire
+from migrate import records, records_check, wire
 from migrate.client_builds import BuildCalls, Building
 from migrate.client_files import FileCalls
 from migrate.client_hosts import HostCalls
@@ -30,12 +30,13 @@ from migrate.client_lifecycle import LifecycleCalls
 from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, Unreachable
 from migrate.records import Container, Run
-from migrate.rpc import channels
+from migrate.rpc import channels, messages
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, fleet_pb2_grpc, types_pb2
 
 if TYPE_CHECKING:
     from migrate.records import Event, Host, LogLine, Migration, Output, Version
+    from migrate.records_check import CheckReport
 
 __all__ = ["Building", "Client", "Moving", "Run", "Session", "find_socket"]
 
@@ -224,6 +225,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         timeout_s: float = 0.0,
         on_timeout: str = "abort",
         throttle: bool = False,
+        skip: Iterable[str] = (),
     ) -> Moving:
         """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
         twice is the same move; `dry_run` only checks.
@@ -232,6 +234,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort" or "pause" (freeze all the same).
         `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
+        `skip`: names of checks (docs/check.md) whose findings are not to stop it.
         """
         request = coordinator_pb2.MoveRequest(
             container=container,
@@ -246,8 +249,32 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
             precopy=types_pb2.PrecopyOptions(
                 max_rounds=max_rounds, timeout_s=timeout_s, on_timeout=on_timeout, throttle=throttle
             ),
+            skip=skip,
         )
         return Moving(self, self._fleet.Move, request)
+
+    def check(
+        self,
+        container: str,
+        *,
+        to: str = "",
+        constraints: Iterable[str] = (),
+        mode: str = "auto",
+        max_downtime_s: float = 0.0,
+        bandwidth: int = 0,
+        skip: Iterable[str] = (),
+    ) -> CheckReport:
+        """What speaks against that move and how long it would take; touches nothing. The arguments are those of `move`."""
+        request = coordinator_pb2.MoveRequest(
+            container=container,
+            to=to,
+            constraints=constraints,
+            mode=mode,
+            max_downtime_s=max_downtime_s,
+            transfer=types_pb2.TransferOptions(bandwidth=bandwidth),
+            skip=skip,
+        )
+        return messages.record(records_check.CheckReport, self._call(self._fleet.Check, request, LONG_S))
 
     def set_migration(self, migration_id: str, *, bandwidth: int) -> str:
         """Change a move that is sending: bytes per second, 0 = no limit. Returns what it does now, for people."""

@@ -26,7 +26,7 @@ class Capability(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ok: bool = ..., value: _Optional[str] = ..., remedy: _Optional[str] = ..., required: bool = ...) -> None: ...
 
 class HostFacts(_message.Message):
-    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions")
+    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions", "cgroup", "lsm", "bridge_addresses", "bridge_mtu", "unix_ns", "processor")
     HOST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,12 @@ class HostFacts(_message.Message):
     BRIDGE_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    CGROUP_FIELD_NUMBER: _ClassVar[int]
+    LSM_FIELD_NUMBER: _ClassVar[int]
+    BRIDGE_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    BRIDGE_MTU_FIELD_NUMBER: _ClassVar[int]
+    UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSOR_FIELD_NUMBER: _ClassVar[int]
     host: str
     agent_version: str
     protocol: int
@@ -55,7 +61,13 @@ class HostFacts(_message.Message):
     bridge: str
     cpus: int
     instructions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ...) -> None: ...
+    cgroup: str
+    lsm: str
+    bridge_addresses: _containers.RepeatedScalarFieldContainer[str]
+    bridge_mtu: int
+    unix_ns: int
+    processor: str
+    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ..., cgroup: _Optional[str] = ..., lsm: _Optional[str] = ..., bridge_addresses: _Optional[_Iterable[str]] = ..., bridge_mtu: _Optional[int] = ..., unix_ns: _Optional[int] = ..., processor: _Optional[str] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("id", "limits")
@@ -784,7 +796,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("spec", "state", "memory_bytes", "layer_bytes", "tasks", "blockers", "image", "volumes")
+    __slots__ = ("spec", "state", "memory_bytes", "layer_bytes", "tasks", "blockers", "image", "volumes", "lsm_label")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -793,6 +805,7 @@ class Description(_message.Message):
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    LSM_LABEL_FIELD_NUMBER: _ClassVar[int]
     spec: _types_pb2.ContainerSpec
     state: _types_pb2.ContainerState
     memory_bytes: int
@@ -801,17 +814,28 @@ class Description(_message.Message):
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
     image: _types_pb2.Image
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
-    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
+    lsm_label: str
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., tasks: _Optional[int] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., lsm_label: _Optional[str] = ...) -> None: ...
 
 class Blocker(_message.Message):
-    __slots__ = ("what", "where", "remedy")
+    __slots__ = ("what", "where", "remedy", "check", "warning", "pid", "descriptor", "path")
     WHAT_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     REMEDY_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     what: str
     where: str
     remedy: str
-    def __init__(self, what: _Optional[str] = ..., where: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
+    check: str
+    warning: bool
+    pid: int
+    descriptor: str
+    path: str
+    def __init__(self, what: _Optional[str] = ..., where: _Optional[str] = ..., remedy: _Optional[str] = ..., check: _Optional[str] = ..., warning: bool = ..., pid: _Optional[int] = ..., descriptor: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class PrepareTunnelRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
@@ -1025,21 +1049,29 @@ class FinishResponse(_message.Message):
     def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., left_over: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhereRequest(_message.Message):
-    __slots__ = ("container_id", "ports", "mounts", "volumes", "devices")
+    __slots__ = ("container_id", "ports", "mounts", "volumes", "devices", "name", "address", "mac", "layers")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     ports: _containers.RepeatedCompositeFieldContainer[_types_pb2.Port]
     mounts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mount]
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
     devices: _containers.RepeatedCompositeFieldContainer[_types_pb2.Device]
-    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[_types_pb2.Device, _Mapping]]] = ...) -> None: ...
+    name: str
+    address: str
+    mac: str
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[_types_pb2.Device, _Mapping]]] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WhereResponse(_message.Message):
-    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers")
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers", "missing_layers")
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -1047,6 +1079,7 @@ class WhereResponse(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
     present: bool
     state: _types_pb2.ContainerState
     epoch: int
@@ -1054,4 +1087,5 @@ class WhereResponse(_message.Message):
     role: str
     committed: bool
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
-    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ...) -> None: ...
+    missing_layers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., missing_layers: _Optional[_Iterable[str]] = ...) -> None: ...

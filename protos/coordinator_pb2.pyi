@@ -266,7 +266,7 @@ class RemoveImageFromRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class MoveRequest(_message.Message):
-    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "constraints", "precopy")
+    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "constraints", "precopy", "skip")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +277,7 @@ class MoveRequest(_message.Message):
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
     PRECOPY_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
     container: str
     to: str
     reason: str
@@ -287,7 +288,74 @@ class MoveRequest(_message.Message):
     transfer: _types_pb2.TransferOptions
     constraints: _containers.RepeatedScalarFieldContainer[str]
     precopy: _types_pb2.PrecopyOptions
-    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., constraints: _Optional[_Iterable[str]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
+    skip: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., constraints: _Optional[_Iterable[str]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., skip: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CheckFinding(_message.Message):
+    __slots__ = ("check", "severity", "what", "where", "remedy", "pid", "descriptor", "path", "skippable")
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SKIPPABLE_FIELD_NUMBER: _ClassVar[int]
+    check: str
+    severity: str
+    what: str
+    where: str
+    remedy: str
+    pid: int
+    descriptor: str
+    path: str
+    skippable: bool
+    def __init__(self, check: _Optional[str] = ..., severity: _Optional[str] = ..., what: _Optional[str] = ..., where: _Optional[str] = ..., remedy: _Optional[str] = ..., pid: _Optional[int] = ..., descriptor: _Optional[str] = ..., path: _Optional[str] = ..., skippable: bool = ...) -> None: ...
+
+class CheckReport(_message.Message):
+    __slots__ = ("container_id", "container", "source", "target", "mode", "findings", "prediction", "plan")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    container: str
+    source: str
+    target: str
+    mode: str
+    findings: _containers.RepeatedCompositeFieldContainer[CheckFinding]
+    prediction: Prediction
+    plan: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., mode: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[CheckFinding, _Mapping]]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., plan: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("downtime_s", "downtime_because", "total_s", "total_because", "memory_bytes", "layer_bytes", "image_bytes", "missing_layers", "bytes_per_s", "round_trip_s")
+    DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    DOWNTIME_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_S_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    downtime_s: float
+    downtime_because: str
+    total_s: float
+    total_because: str
+    memory_bytes: int
+    layer_bytes: int
+    image_bytes: int
+    missing_layers: int
+    bytes_per_s: float
+    round_trip_s: float
+    def __init__(self, downtime_s: _Optional[float] = ..., downtime_because: _Optional[str] = ..., total_s: _Optional[float] = ..., total_because: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., image_bytes: _Optional[int] = ..., missing_layers: _Optional[int] = ..., bytes_per_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ...) -> None: ...
 
 class SetMigrationRequest(_message.Message):
     __slots__ = ("migration_id", "bandwidth")

@@ -181,6 +181,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_agent__pb2.LoginRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.Check = channel.unary_unary(
+                '/cmigrate.v1.Fleet/Check',
+                request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.CheckReport.FromString,
+                _registered_method=True)
         self.Move = channel.unary_stream(
                 '/cmigrate.v1.Fleet/Move',
                 request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
@@ -404,6 +409,13 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Check(self, request, context):
+        """what speaks against that move; touches nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Move(self, request, context):
         """closing the stream does not stop the move
         """
@@ -605,6 +617,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.RegistryLogin,
                     request_deserializer=protos_dot_agent__pb2.LoginRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.LoginResponse.SerializeToString,
+            ),
+            'Check': grpc.unary_unary_rpc_method_handler(
+                    servicer.Check,
+                    request_deserializer=protos_dot_coordinator__pb2.MoveRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.CheckReport.SerializeToString,
             ),
             'Move': grpc.unary_stream_rpc_method_handler(
                     servicer.Move,
@@ -1430,6 +1447,33 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/RegistryLogin',
             protos_dot_agent__pb2.LoginRequest.SerializeToString,
             protos_dot_agent__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Check(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Check',
+            protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+            protos_dot_coordinator__pb2.CheckReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,17 +13,11 @@ from typing import Any
 
 from agent.engine.spec import ContainerSpec, Network
 from agent.linux import mounts, openat2
+from agent.scan.finding import Blocker
 from agent.storage import tree_scan
 
 _USUAL_DEVICES = {(1, minor) for minor in (3, 5, 7, 8, 9, 11)} | {(5, minor) for minor in (0, 1, 2)}
 _TERMINALS = (4, *range(136, 144))  # what of these is in the way is said by its name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blocker:
-    what: str
-    where: str
-    remedy: str
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
@@ -42,8 +36,8 @@ def of_network(network: Network) -> list[Blocker]:
         return []
     return [
         Blocker(
+            check="host-namespace",
             what="it uses the host's network (--network host): its addresses and connections are the host's and stay there",
-            where="",
             remedy="run it with --network bridge, publish its ports with -p",
         )
     ]
@@ -58,6 +52,8 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
         if above and above not in members:  # 0: it has ended since
             found.append(
                 Blocker(
+                    check="exec",
+                    pid=pid,
                     what="a process that came in by exec is not init's child: CRIU would lose it",
                     where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()})",
                     remedy="end the exec session and move again",
@@ -68,6 +64,10 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
             if target == "/dev/tty" and not _leads_its_terminal(pid):
                 found.append(
                     Blocker(
+                        check="terminal",
+                        pid=pid,
+                        descriptor=name,
+                        path=target,
                         what="/dev/tty is open while another job than its own is in the foreground: CRIU cannot save that",
                         where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
                         remedy="wait until the shell is at its prompt again, or stop the job there (ctrl-z)",
@@ -76,6 +76,10 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
             if device := _foreign_device(pid, name):
                 found.append(
                     Blocker(
+                        check="device-open",
+                        pid=pid,
+                        descriptor=name,
+                        path=target,
                         what=f"the device {target} ({device}) is open: what it is doing is in the host's hardware and drivers",
                         where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
                         remedy="end that program, or let it close the device",
@@ -84,6 +88,10 @@ def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
             if "io_uring" in target:
                 found.append(
                     Blocker(
+                        check="io-uring",
+                        pid=pid,
+                        descriptor=name,
+                        path=target,
                         what="io_uring",
                         where=f"pid {pid}, descriptor {name}",
                         remedy="switch io_uring off in the program",
@@ -100,12 +108,15 @@ def of_mounts(
     for mount in spec.mounts:
         if mount.kind == "bind" and mount.propagation.removeprefix("r") in ("slave", "shared"):
             what = f"its bind mount at {mount.target} receives mounts of this host ({mount.propagation}): those cannot go along"
-            found.append(Blocker(what=what, where=spec.name, remedy="run it without that propagation"))
+            found.append(
+                Blocker(check="propagation", what=what, where=spec.name, remedy="run it without that propagation")
+            )
     for name in dict.fromkeys(mount.source for mount in spec.mounts if mount.kind == "volume"):
         others = sorted(user.name for user in used_by(name) if user.id != spec.id)
         if others and name not in shared:
             found.append(
                 Blocker(
+                    check="shared-volume",
                     what=f"volume {name} is used by {', '.join(others)} too: it cannot be on two hosts",
                     where=spec.name,
                     remedy=f"remove {others[0]} first, or use a volume that every host has: migrate volume create --shared PATH NAME",

@@ -33,6 +33,7 @@ from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.memory.policy import Goal
+from agent.scan.finding import Blocker
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import tree_bytes
 from agent.transfer.commands import Progress, TransferProcess
@@ -50,8 +51,9 @@ class Description:
     memory_bytes: int
     layer_bytes: int
     tasks: int
-    blockers: list[inside.Blocker]
+    blockers: list[Blocker]
     volumes: list[Volume]
+    pid: int  # init's, 0 without a task
 
 
 class Source:
@@ -99,12 +101,11 @@ class Source:
                 memory_bytes=inside.memory_bytes(pids) + inside.tmpfs_bytes(status.pid),
                 layer_bytes=sum(tree_bytes(root) for root in carried.roots(self._engine, spec)),
                 tasks=len(pids),
-                blockers=[
-                    *inside.of_network(spec.network),
-                    *self._mount_blockers(spec),
-                    *inside.blockers(status.pid, pids),
-                ],
+                blockers=inside.of_network(spec.network)
+                + self._mount_blockers(spec)
+                + inside.blockers(status.pid, pids),
                 volumes=self._engine.volumes.of(spec),
+                pid=status.pid,
             )
 
     def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
@@ -403,7 +404,7 @@ class Source:
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
 
-    def _mount_blockers(self, spec: ContainerSpec) -> list[inside.Blocker]:
+    def _mount_blockers(self, spec: ContainerSpec) -> list[Blocker]:
         shared = {each.name for each in self._engine.volumes.of(spec) if each.shared}
         return inside.of_mounts(spec, self._engine.volumes.used_by, shared)
 

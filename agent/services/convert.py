@@ -11,6 +11,7 @@ from agent.engine.state import ContainerStatus, State
 from agent.engine.usage import Usage
 from agent.engine.volumes import Volume
 from agent.errors import InvalidArgument, NotFound
+from agent.scan.finding import Blocker
 from agent.setup.capability import Capability
 from agent.storage.images import Image, ImageConfig
 from agent.storage.skopeo import Access
@@ -114,6 +115,10 @@ def image_from_proto(message: types_pb2.Image) -> Image:
 
 def access_from_proto(message: agent_pb2.RegistryAccess) -> Access:
     return messages.record(Access, message)
+
+
+def blocker_to_proto(blocker: Blocker) -> agent_pb2.Blocker:
+    return agent_pb2.Blocker(**dataclasses.asdict(blocker))
 
 
 def capability_to_proto(capability: Capability) -> agent_pb2.Capability:

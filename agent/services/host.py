@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import threading
+import time
 from collections.abc import Sequence
 
 import grpc
 
 from agent import __version__
 from agent.config import AgentConfig
+from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.state import State
 from agent.errors import Unsupported
 from agent.handover import stage
 from agent.services import convert
-from agent.setup import criu, probe, probe_host
+from agent.setup import compared, criu, probe, probe_host
 from agent.setup.capability import Capability
 from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, agent_pb2_grpc
@@ -57,7 +59,20 @@ class HostService(agent_pb2_grpc.HostServicer):
             bridge=self._config.bridge,
             cpus=len(os.sched_getaffinity(0)),
             instructions=self._instructions,
+            cgroup=compared.cgroup_kind(),
+            lsm=compared.lsm(),
+            bridge_addresses=compared.bridge_addresses(self._config.bridge),
+            bridge_mtu=self._bridge_mtu(),
+            processor=compared.processor(),
+            unix_ns=time.time_ns(),
         )
+
+    def _bridge_mtu(self) -> int:
+        """0 where there is no such bridge."""
+        try:
+            return network.bridge_mtu(self._config.bridge)
+        except network.NetworkError:
+            return 0
 
     def _probe(self) -> None:
         try:

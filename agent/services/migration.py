@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -15,10 +16,13 @@ from agent.engine.container import Engine
 from agent.engine.spec import Device, Mount, Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover import kept_logs
+from agent.handover.conflicts import conflicts
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.memory.policy import Goal
+from agent.scan.finding import Blocker
 from agent.services import convert
+from agent.setup import compared
 from agent.storage.images import ImageStore
 from migrate.rpc import messages
 from protos import agent_pb2 as pb
@@ -44,7 +48,8 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             memory_bytes=seen.memory_bytes,
             layer_bytes=seen.layer_bytes,
             tasks=seen.tasks,
-            blockers=[pb.Blocker(what=b.what, where=b.where, remedy=b.remedy) for b in seen.blockers],
+            blockers=[convert.blocker_to_proto(each) for each in seen.blockers],
+            lsm_label=compared.lsm_label(seen.pid) if seen.pid else "",
             image=convert.image_to_proto(self._images.get(seen.spec.image_digest)),
             volumes=[convert.volume_to_proto(each) for each in seen.volumes],
         )
@@ -151,25 +156,39 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         return pb.FinishResponse(marks=_marks(marks), left_over=left_over)
 
     def Where(self, request: pb.WhereRequest, context: grpc.ServicerContext) -> pb.WhereResponse:
-        wanted = [messages.record(Port, one) for one in request.ports]
-        blockers = [pb.Blocker(what=one.message, remedy=one.hint) for one in self._engine.ports.blockers(wanted)]
-        mounts = [messages.record(Mount, one) for one in request.mounts]
-        lacking = self._target.why_not_mounts(mounts, convert.volumes_from_proto(request.volumes))
-        blockers += [pb.Blocker(what=what, remedy=remedy) for what, remedy in lacking]
-        devices = [messages.record(Device, one) for one in request.devices]
-        blockers += [pb.Blocker(what=one.message, remedy=one.hint) for one in device_access.missing(devices)]
-        try:
-            status = self._engine.inspect(request.container_id)
-        except NotFound:
-            return pb.WhereResponse(present=False, blockers=blockers)
-        return pb.WhereResponse(
-            blockers=blockers,
-            present=True,
-            state=convert.state_to_proto(status.state),
-            epoch=status.epoch,
-            migration_id=status.migration_id,
-            role=status.role,
+        answer = pb.WhereResponse(
+            blockers=[convert.blocker_to_proto(each) for each in self._why_not(request)],
+            missing_layers=self._images.missing(request.layers),
         )
+        with suppress(NotFound):
+            status = self._engine.inspect(request.container_id)
+            answer.present = True
+            answer.state = convert.state_to_proto(status.state)
+            answer.epoch = status.epoch
+            answer.migration_id = status.migration_id
+            answer.role = status.role
+        return answer
+
+    def _why_not(self, request: pb.WhereRequest) -> Iterator[Blocker]:
+        """What the container that the request describes would not have here."""
+        for port in self._engine.ports.blockers([messages.record(Port, one) for one in request.ports]):
+            yield Blocker(check="port", what=port.message, remedy=port.hint)
+        mounts = [messages.record(Mount, one) for one in request.mounts]
+        for what, remedy in self._target.why_not_mounts(mounts, convert.volumes_from_proto(request.volumes)):
+            yield Blocker(
+                check="bind-source" if what.startswith("bind source ") else "volume", what=what, remedy=remedy
+            )
+        for lacking in device_access.missing([messages.record(Device, one) for one in request.devices]):
+            yield Blocker(check="device", what=lacking.message, remedy=lacking.hint)
+        if request.name or request.address:
+            yield from conflicts(
+                request.container_id,
+                request.name,
+                request.address,
+                request.mac,
+                [status.spec for status in self._engine.list()],
+                compared.bridge_addresses(self._config.bridge),
+            )
 
     def Logs(self, request: pb.MoveLogsRequest, context: grpc.ServicerContext) -> pb.MoveLogs:
         found = kept_logs.of(self._config, request.migration_id)

@@ -22,6 +22,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "moving",
         (
             ("move", "move", "move a running container to another host"),
+            ("check", "check", "say what speaks against a move, and how long it would take"),
             ("migrations", "migrations", "list moves; show one with its timeline"),
             ("watch", "migrations", "follow a move from its beginning"),
             ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),

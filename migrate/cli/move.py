@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import placing, values
+from migrate.cli import check, placing, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -94,7 +94,10 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         help="send no more than this in a second, such as 100M or 1G (bytes, units of 1024); default: no limit. "
         "To change it while the move runs: migrate migrations set",
     )
-    parser.add_argument("--dry-run", action="store_true", help="check both hosts, list every blocker, change nothing")
+    check.add_skip(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="as `migrate check`, with what the move would do; change nothing"
+    )
     parser.add_argument("--detach", action="store_true", help="print the id of the move and return; it goes on")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only errors")
     parser.add_argument(
@@ -119,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
             ranking = client.place_move(args.container, constraints=args.constraint)
             print(placing.explained(ranking), file=sys.stderr if args.format == "json" else sys.stdout)
             to = ranking.best  # what was explained is what is done; where there is none, the coordinator says so
+        if args.dry_run:
+            return check.show(client, args, to=to, constraints=args.constraint, with_plan=True)
         moving = client.move(
             args.container,
             to=to,
@@ -126,13 +131,13 @@ def run(args: argparse.Namespace) -> int:
             reason=args.reason,
             mode=args.mode,
             max_downtime_s=args.max_downtime,
-            dry_run=args.dry_run,
             compress=args.compress,
             bandwidth=args.bandwidth,
             max_rounds=args.max_rounds,
             timeout_s=args.timeout,
             on_timeout=args.on_timeout,
             throttle=args.throttle,
+            skip=args.skip,
         )
         if args.detach:
             for _ in moving:

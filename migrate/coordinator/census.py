@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from migrate.coordinator import create
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.checks import LOOK_S, SPARE_BYTES, version
+from migrate.coordinator.checks import LOOK_S
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.preflight.hosts import SPARE_BYTES, version
 from migrate.coordinator.store import Container, Desired, MoveState, Store
 from migrate.errors import MigrateError
 from migrate.placement import labels

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from migrate.coordinator import census, images, mounts
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.checks import LOOK_S, SPARE_BYTES
+from migrate.coordinator.checks import LOOK_S
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.preflight.hosts import SPARE_BYTES
 from migrate.coordinator.store import Store
 from migrate.errors import InvalidArgument, MigrateError, NotFound, WrongState
 from migrate.placement import labels

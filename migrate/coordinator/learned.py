@@ -27,3 +27,15 @@ def _fixed_s(record: MigrationRecord) -> float:
     speed = largest.get("pages", 0) / largest["took_s"] if largest.get("took_s") else 0.0
     memory_s = facts["freeze"].get("memory_pages", 0) / speed if speed else 0.0
     return max(LEAST_S, stood_still_s - memory_s)
+
+
+def bytes_per_s(records: Sequence[MigrationRecord]) -> float:
+    """Median of the speeds at which they sent memory ahead, by their largest rounds; 0 where none says so."""
+    found = []
+    for record in records:
+        facts = {row.step: row.facts for row in record.journal if row.event == "done"}
+        rounds = facts.get("precopy", {}).get("each_round", ())
+        largest: Mapping[str, float] = max(rounds, key=lambda each: each.get("pages", 0), default={})
+        if largest.get("pages") and largest.get("took_s"):
+            found.append(largest["pages"] * PAGE / largest["took_s"])
+    return statistics.median(found) if found else 0.0

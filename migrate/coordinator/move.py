@@ -51,7 +51,7 @@ class Move:
     """The context of every step. `epoch`: the container's before the pivot.
 
     `transfer` reads the options of the move as they are now: its bandwidth may be changed. `poll` is called between the
-    messages of a stream; it raises Cancelled, or Interrupted when the process goes down.
+    messages of a stream; it raises Cancelled, or Interrupted when the process goes down. `skip`: names of checks that are not to stop it.
     """
 
     id: MigrationId
@@ -62,6 +62,7 @@ class Move:
     epoch: int
     max_downtime_s: float
     precopy: PrecopyOptions
+    skip: tuple[str, ...] = ()
     transfer: Callable[[], TransferOptions] = field(repr=False)
     agents: Agents
     signer: Signer

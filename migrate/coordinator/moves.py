@@ -16,18 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from migrate.coordinator import events, learned, migration, move_logs, recovery
-from migrate.coordinator.checks import Finding, examine, state_name
+from migrate.coordinator.checks import state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
 from migrate.coordinator.explained import explained
 from migrate.coordinator.move import Agents, Move, Signer
+from migrate.coordinator.preflight import catalog, report
+from migrate.coordinator.preflight.report import Report
 from migrate.coordinator.recovery import Seen, Sighting, Verdict
 from migrate.coordinator.steps import SLOWEST_BYTES_PER_S
 from migrate.coordinator.store import (
     ACTIVE,
     COMPRESS,
     ON_TIMEOUT,
-    Container,
-    Host,
     Migration,
     MigrationId,
     MoveState,
@@ -74,6 +74,7 @@ class MoveOrder:
     request_id: str = ""
     transfer: TransferOptions = field(default_factory=TransferOptions)
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +112,10 @@ class MoveRunner:
 
     # ------------------------------------------------------------ what people ask for
 
-    def check(self, order: MoveOrder) -> tuple[Finding, ...]:
-        """What speaks against the move; () = nothing. Nothing is touched. Raises as `start` does."""
-        return examine(self._move(self._planned(order), Feed())).findings
+    def check(self, order: MoveOrder) -> Report:
+        """What speaks against the move, and how long it would take. Nothing is touched. Raises as `start` does."""
+        planned = self._planned(order)
+        return report.make(self._move(planned, Feed()), planned, self._last_moves(planned))
 
     def start(self, order: MoveOrder) -> MigrationId:
         """Begin, or return the move that the same request_id began.
@@ -275,11 +277,12 @@ class MoveRunner:
             raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
         _check_bandwidth(order.transfer.bandwidth)
         _check_precopy(mode, order)
+        skip = catalog.checked_skips(order.skip)
         container = self._store.container(order.container)
         target = self._store.host(order.to)
         if container.owner == target.name:
             raise InvalidArgument(f"{container.name} is on {target.name} already", hint="choose another host")
-        return Migration(
+        planned = Migration(
             id=MigrationId(secrets.token_hex(8)),
             container_id=container.id,
             container=container.name,
@@ -295,21 +298,20 @@ class MoveRunner:
             finished_unix_ns=0,
             error=None,
             transfer=order.transfer,
-            precopy=dataclasses.replace(
-                order.precopy,
-                binding=order.max_downtime_s > 0,
-                fixed_s=learned.fixed_s(self._last_moves(container, target)),
-            ),
+            precopy=dataclasses.replace(order.precopy, binding=order.max_downtime_s > 0),
+            skip=skip,
         )
+        fixed_s = learned.fixed_s(self._last_moves(planned))
+        return dataclasses.replace(planned, precopy=dataclasses.replace(planned.precopy, fixed_s=fixed_s))
 
-    def _last_moves(self, container: Container, target: Host) -> list[MigrationRecord]:
+    def _last_moves(self, planned: Migration) -> list[MigrationRecord]:
         """Newest first: of this container if there are any, else those between the same two hosts."""
         there = [
             move
             for move in self._store.migrations(limit=LEARN_FROM_MOST)
-            if move.state is MoveState.SUCCEEDED and (move.source, move.target) == (container.owner, target.name)
+            if move.state is MoveState.SUCCEEDED and (move.source, move.target) == (planned.source, planned.target)
         ]
-        own = [move for move in there if move.container_id == container.id]
+        own = [move for move in there if move.container_id == planned.container_id]
         return [events.record(move, self._journal(move.id).entries()) for move in (own or there)[:LEARN_FROM]]
 
     def _same(self, known: Migration, order: MoveOrder) -> MigrationId:
@@ -341,6 +343,7 @@ class MoveRunner:
             max_downtime_s=move.max_downtime_s,
             transfer=lambda: self._store.migration(move.id).transfer,
             precopy=move.precopy,
+            skip=move.skip,
             agents=self._agents,
             signer=self._signer,
             journal=Journal(self._store.database, move.id, on_append=feed.wake),

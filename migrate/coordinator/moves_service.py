@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from migrate.coordinator import choose, pack
 from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.checks import refuse
 from migrate.coordinator.containers import Call
 from migrate.coordinator.moves import MoveOrder, MoveRunner
 from migrate.coordinator.store import PrecopyOptions, Store, TransferOptions
-from migrate.errors import PrecheckError, WrongState
+from migrate.errors import WrongState
 from migrate.placement.ranking import because
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
@@ -27,23 +28,7 @@ class MoveCalls:
         self._runner = runner
 
     def Move(self, request: coordinator_pb2.MoveRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
-        order = MoveOrder(
-            container=request.container,
-            to=request.to,
-            reason=request.reason,
-            mode=request.mode,
-            max_downtime_s=request.max_downtime_s,
-            request_id=request.request_id,
-            transfer=TransferOptions(
-                compress=request.transfer.compress or "auto", bandwidth=request.transfer.bandwidth
-            ),
-            precopy=PrecopyOptions(
-                max_rounds=request.precopy.max_rounds,
-                timeout_s=request.precopy.timeout_s,
-                on_timeout=request.precopy.on_timeout or "abort",
-                throttle=request.precopy.throttle,
-            ),
-        )
+        order = _order(request)
         if not order.to:
             order, line = self._with_target(order, request.constraints)
             yield coordinator_pb2.MoveEvent(progress=line)
@@ -53,6 +38,12 @@ class MoveCalls:
         migration_id = self._runner.start(order)
         for happened in self._runner.watch(migration_id):
             yield pack.event(migration_id, happened)
+
+    def Check(self, request: coordinator_pb2.MoveRequest, context: Call) -> coordinator_pb2.CheckReport:  # noqa: N802, ARG002
+        order = _order(request)
+        if not order.to:
+            order, _ = self._with_target(order, request.constraints)
+        return pack.report(self._runner.check(order))
 
     def Watch(self, request: coordinator_pb2.WatchRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
         migration_id = self._store.migration(request.migration_id).id
@@ -110,14 +101,9 @@ class MoveCalls:
 
     def _checked(self, order: MoveOrder) -> Iterator[coordinator_pb2.MoveEvent]:
         """A dry run: the reasons against the move as an error, or a record that nothing was found."""
-        findings = self._runner.check(order)
-        if findings:
-            count = f"{len(findings)} reasons" if len(findings) > 1 else "1 reason"
-            raise PrecheckError(
-                f"{order.container} cannot move to {order.to}: {count}",
-                hint=findings[0].remedy,
-                detail="\n".join(str(finding) for finding in findings),
-            )
+        report = self._runner.check(order)
+        if report.blockers:
+            raise refuse(report.container, report.target, report.blockers)
         container = self._store.container(order.container)
         now = time.time_ns()
         text = f"nothing speaks against moving {container.name} from {container.owner} to {order.to}"
@@ -137,3 +123,22 @@ class MoveCalls:
                 epoch=container.epoch,
             )
         )
+
+
+def _order(request: coordinator_pb2.MoveRequest) -> MoveOrder:
+    return MoveOrder(
+        container=request.container,
+        to=request.to,
+        reason=request.reason,
+        mode=request.mode,
+        max_downtime_s=request.max_downtime_s,
+        request_id=request.request_id,
+        transfer=TransferOptions(compress=request.transfer.compress or "auto", bandwidth=request.transfer.bandwidth),
+        precopy=PrecopyOptions(
+            max_rounds=request.precopy.max_rounds,
+            timeout_s=request.precopy.timeout_s,
+            on_timeout=request.precopy.on_timeout or "abort",
+            throttle=request.precopy.throttle,
+        ),
+        skip=tuple(request.skip),
+    )

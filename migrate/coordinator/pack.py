@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from migrate.coordinator.events import Done, Event, MigrationRecord, Progress, StepEvent
+from migrate.coordinator.preflight.report import Report
 from migrate.errors import ErrorRecord
 from protos import coordinator_pb2, types_pb2
 
@@ -72,4 +73,31 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
 def error(found: ErrorRecord) -> types_pb2.ErrorDetail:
     return types_pb2.ErrorDetail(
         code=found.code, message=found.message, hint=found.hint, touched=found.touched, detail=found.detail
+    )
+
+
+def report(found: Report) -> coordinator_pb2.CheckReport:
+    prediction = found.prediction
+    return coordinator_pb2.CheckReport(
+        container_id=found.container_id,
+        container=found.container,
+        source=found.source,
+        target=found.target,
+        mode=found.mode,
+        findings=[
+            coordinator_pb2.CheckFinding(**dataclasses.asdict(one), skippable=one.skippable) for one in found.findings
+        ],
+        prediction=coordinator_pb2.Prediction(
+            downtime_s=prediction.downtime_s,
+            downtime_because=prediction.downtime_because,
+            total_s=prediction.total_s,
+            total_because=prediction.total_because,
+            memory_bytes=found.size.memory,
+            layer_bytes=found.size.layer,
+            image_bytes=found.size.image,
+            missing_layers=found.size.missing_layers,
+            bytes_per_s=prediction.bytes_per_s,
+            round_trip_s=prediction.round_trip_s,
+        ),
+        plan=found.plan,
     )

@@ -35,10 +35,17 @@ class Precheck:
 
     def do(self, move: Move, done: Results) -> Facts:
         examination = examine(move)
-        if examination.findings:
-            raise refuse(move, examination.findings)
+        if examination.blockers:
+            raise refuse(move.container, move.target, examination.blockers)
         seen = examination.description
-        return {"memory_bytes": seen.memory_bytes, "layer_bytes": seen.layer_bytes, "tasks": seen.tasks}
+        facts: dict[str, Any] = {
+            "memory_bytes": seen.memory_bytes,
+            "layer_bytes": seen.layer_bytes,
+            "tasks": seen.tasks,
+        }
+        if examination.findings:  # none of them a blocker: warnings, and what was to be skipped
+            facts["findings"] = [f"{each.severity}: {each}" for each in examination.findings]
+        return facts
 
     def undo(self, move: Move) -> None:
         """It has only looked."""

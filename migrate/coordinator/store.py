@@ -76,6 +76,7 @@ SCHEMA = (
         "alter table hosts add column labels text not null default '{}'",
         "alter table hosts add column cordon text",  # JSON of Cordon; null = it is not
     ),
+    ("alter table migrations add column skip text not null default '[]'",),
 )
 
 
@@ -193,6 +194,7 @@ class Migration:
     error: ErrorRecord | None
     transfer: TransferOptions = field(default_factory=TransferOptions)
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
+    skip: tuple[str, ...] = ()  # names of checks whose findings do not stop it
 
 
 class Store:
@@ -345,8 +347,8 @@ class Store:
             refuse_cordoned(db, migration.target)
             db.execute(
                 "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-                " max_downtime_s, request_id, started_unix_ns, transfer, precopy)"
-                " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip)"
+                " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     migration.id,
                     migration.container_id,
@@ -362,6 +364,7 @@ class Store:
                     migration.started_unix_ns,
                     json.dumps(dataclasses.asdict(migration.transfer)),
                     json.dumps(dataclasses.asdict(migration.precopy)),
+                    json.dumps(migration.skip),
                 ),
             )
         return migration
@@ -487,4 +490,5 @@ def _migration(row: sqlite3.Row) -> Migration:
         error=None if row["error"] is None else ErrorRecord.from_json(json.loads(row["error"])),
         transfer=TransferOptions(**json.loads(row["transfer"])),
         precopy=PrecopyOptions(**json.loads(row["precopy"])),
+        skip=tuple(json.loads(row["skip"])),
     )

@@ -17,7 +17,6 @@ import pytest
 
 from agent import errors as agent_errors
 from migrate.cli.main import main
-from protos import types_pb2
 from tests.contract.terminals import ROOT, Terminal
 from tests.fakes.fleet import FakeFleet, eventually
 
@@ -393,16 +392,6 @@ def test_a_quiet_move_says_nothing(fleet: FakeFleet, capsys: pytest.CaptureFixtu
     migration_id = capsys.readouterr().out.strip()
     assert main(["watch", migration_id]) == 0
     assert "web1 runs on host1" in capsys.readouterr().out
-
-
-def test_a_dry_run_lists_the_blockers(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 0 or 5."""
-    container = fleet.run("web1")
-    assert main(["move", "web1", "--to", "host2", "--dry-run"]) == 0
-    assert "nothing speaks against" in capsys.readouterr().out
-    fleet.world.agents["host1"].containers[container.id].state = types_pb2.CONTAINER_STATE_EXITED
-    assert main(["move", "web1", "--to", "host2", "--dry-run"]) == 5
-    assert "  | host1: web1 is exited" in capsys.readouterr().err
 
 
 def test_migrations_are_listed_and_shown(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_a_dry_run_changes_nothing_and_lists_every_reason(fleet: FakeFleet) -> N
     assert moving.record is not None
     assert moving.record.state == "checked"
     fleet.world.agents["host1"].containers[container.id].state = types_pb2.CONTAINER_STATE_EXITED
-    with pytest.raises(PrecheckError, match="1 reason") as caught:
+    with pytest.raises(PrecheckError, match="web1 cannot move to host2: host1: web1 is exited") as caught:
         fleet.client.move("web1", to="host2", dry_run=True).result()
     assert (caught.value.exit_status, caught.value.touched) == (5, "nothing")
     assert "exited" in caught.value.detail

@@ -153,12 +153,14 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
     # ------------------------------------------------------------ both
 
     def Where(self, request: Any, context: Any = None) -> agent_pb2.WhereResponse:
+        missing = [layer for layer in request.layers if layer not in self.layers]
         copy = self.containers.get(request.container_id)
         if copy is None:
-            return agent_pb2.WhereResponse(epoch=self.epochs.get(request.container_id, 0))
+            return agent_pb2.WhereResponse(epoch=self.epochs.get(request.container_id, 0), missing_layers=missing)
         move = self.moves.get(copy.migration_id)
         return agent_pb2.WhereResponse(
             present=True,
+            missing_layers=missing,
             state=copy.state,
             epoch=copy.epoch,
             migration_id=copy.migration_id,

@@ -189,6 +189,10 @@ class HostService(agent_pb2_grpc.HostServicer):
             "disk_available_bytes": 100 << 30,
             "cpus": 4,
             "instructions": ["avx", "avx2"],
+            "processor": "GenuineIntel",
+            "cgroup": "v2",
+            "bridge_mtu": 1500,
+            "unix_ns": time.time_ns(),
         }
         return agent_pb2.HostFacts(**{**usual, **self._host.facts})
 

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent.filetree": {"agent.linux"},  # both ends of `cp`
     # The monitor's program: the engine's monitor knows nothing of CRIU, which is added to it here.
     "agent.monitor": {"agent.linux", "agent.errors", "agent.engine", "agent.criu"},
+    "agent.scan": {"agent.linux", "agent.errors", "agent.engine.spec"},
     "agent.setup": {"agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.dial"},
     "agent.engine": {"agent.atomic", "agent.config", "agent.linux", "agent.errors", "agent.filetree"},
     "agent.criu": {"agent.linux", "agent.errors", "agent.engine", "pycriu"},
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "agent.handover": {
         "agent.atomic", "agent.diagnosis", "agent.linux", "agent.errors", "agent.config", "agent.setup", "agent.door", "agent.relay",
-        "agent.engine", "agent.storage", "agent.criu", "agent.transfer", "agent.memory",
+        "agent.engine", "agent.storage", "agent.criu", "agent.transfer", "agent.memory", "agent.scan",
     },
     "agent.build": {
         "agent.atomic", "agent.linux", "agent.errors", "agent.config", "agent.engine", "agent.storage", "e2b_dockerfile_utils",
@@ -55,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.records": {"migrate.records_container", "migrate.records_fleet", "migrate.records_json", "migrate.records_volumes"},
     "migrate.records_fleet": {"migrate.records_container", "migrate.records_json"},
     "migrate.records_container": {"migrate.records_json"},
+    "migrate.records_check": {"migrate.records_json"},
     "migrate.records_files": {"migrate.records_json"},
     "migrate.records_volumes": {"migrate.records_json"},
     "migrate.records_json": set(),
@@ -64,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.client": {
         "migrate.client_builds", "migrate.client_files", "migrate.client_hosts", "migrate.client_images", "migrate.client_lifecycle",
         "migrate.client_volumes", "migrate.errors",
-        "migrate.records",
+        "migrate.records", "migrate.records_check",
         "migrate.wire", "migrate.rpc", "protos", "grpc",
     },
     "migrate.client_builds": {"migrate.errors", "migrate.records", "migrate.wire", "protos", "grpc"},
@@ -89,8 +91,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "migrate.errors", "migrate.records", "migrate.client", "migrate.debian", "migrate.tunnel.pki", "agent.setup",
     },
     "migrate.cli": {
-        "migrate.errors", "migrate.records", "migrate.records_files", "migrate.client", "migrate.context", "migrate.debian",
-        "migrate.lab", "migrate.timeline", "agent.setup", "agent.diagnosis",
+        "migrate.errors", "migrate.records", "migrate.records_check", "migrate.records_files", "migrate.client", "migrate.context",
+        "migrate.debian", "migrate.lab", "migrate.timeline", "agent.setup", "agent.diagnosis",
     },
 }  # fmt: skip
 JUDGED = {

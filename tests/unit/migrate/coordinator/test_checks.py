@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from migrate.coordinator import checks
 from migrate.coordinator.moves import MoveOrder, MoveRunner
 from migrate.errors import Unreachable
 from protos import agent_pb2, types_pb2
@@ -56,7 +55,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def test_nothing_speaks_against_it(fleet: Fleet) -> None:
     """And looking has touched nothing: no part in a move, no reservation."""
-    assert fleet.runner.check(ORDER) == ()
+    assert fleet.runner.check(ORDER).blockers == ()
     assert fleet.world.states(fleet.container.id) == {"host1": "running"}
     assert not fleet.world.agents["host1"].moves
     assert not fleet.world.agents["host2"].moves
@@ -77,7 +76,7 @@ def test_nothing_speaks_against_it(fleet: Fleet) -> None:
 def test_what_a_host_says_against_it(fleet: Fleet, host: str, changes: dict[str, object], what: str) -> None:
     """Each names the host and a remedy."""
     fleet.facts(host, **changes)
-    (finding,) = fleet.runner.check(ORDER)
+    (finding,) = fleet.runner.check(ORDER).blockers
     assert what in finding.what
     assert finding.where == host
     assert finding.remedy
@@ -95,43 +94,43 @@ def test_what_a_host_cannot_do(fleet: Fleet, host: str) -> None:
             agent_pb2.Capability(name="cgroup", ok=True, required=True),
         ],
     )
-    (finding,) = fleet.runner.check(ORDER)
-    assert str(finding) == f"{host}: criu does not work here: not found (install it)"
+    (finding,) = fleet.runner.check(ORDER).blockers
+    assert str(finding) == f"capability: {host}: criu does not work here: not found (install it)"
 
 
 def test_a_newer_criu_on_the_target_is_fine(fleet: Fleet) -> None:
     """It reads the images of an older one; 4.10 is newer than 4.2."""
     fleet.facts("host2", criu_version="4.10")
-    assert fleet.runner.check(ORDER) == ()
+    assert fleet.runner.check(ORDER).blockers == ()
 
 
 def test_a_container_that_does_not_run(fleet: Fleet) -> None:
     """Only a running one can move."""
     fleet.world.agents["host1"].containers[fleet.container.id].state = types_pb2.CONTAINER_STATE_EXITED
-    (finding,) = fleet.runner.check(ORDER)
+    (finding,) = fleet.runner.check(ORDER).blockers
     assert "is exited" in finding.what
 
 
 def test_a_container_that_has_lost_its_monitor(fleet: Fleet) -> None:
     """It runs, so nobody is told to start it: that would be refused."""
     fleet.world.agents["host1"].containers[fleet.container.id].state = types_pb2.CONTAINER_STATE_LOST
-    (finding,) = fleet.runner.check(ORDER)
+    (finding,) = fleet.runner.check(ORDER).blockers
     assert "it runs" in finding.what
     assert finding.remedy.startswith("migrate kill --signal KILL web1")
 
 
 def test_what_the_source_has_seen_in_proc(fleet: Fleet) -> None:
     """A blocker keeps its place and its remedy."""
-    blocker = agent_pb2.Blocker(what="io_uring", where="pid 7 (redis)", remedy="turn io_uring off")
+    blocker = agent_pb2.Blocker(check="io-uring", what="io_uring", where="pid 7 (redis)", remedy="turn io_uring off")
     fleet.description(lambda description: description.blockers.append(blocker))
-    (finding,) = fleet.runner.check(ORDER)
+    (finding,) = fleet.runner.check(ORDER).blockers
     assert (finding.what, finding.where, finding.remedy) == ("io_uring", "pid 7 (redis)", "turn io_uring off")
 
 
 def test_a_container_of_that_id_on_the_target(fleet: Fleet) -> None:
     """Something went wrong before: it is not touched."""
     fleet.world.run("host2", fleet.container.id)
-    (finding,) = fleet.runner.check(ORDER)
+    (finding,) = fleet.runner.check(ORDER).blockers
     assert finding.where == "host2"
     assert "running" in finding.what
 
@@ -157,15 +156,6 @@ def test_a_host_that_does_not_answer_is_no_finding(fleet: Fleet) -> None:
         fleet.runner.check(ORDER)
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [("4.2.1", (4, 2, 1)), ("v4.2", (4, 2)), ("4.2.1-3~bpo12", (4, 2, 1)), ("", ()), ("git", ())],
-)
-def test_versions(text: str, parts: tuple[int, ...]) -> None:
-    """As CRIU and distributions write them; what is none is older than everything."""
-    assert checks.version(text) == parts
-
-
 def test_ports_that_the_target_cannot_publish(fleet: Fleet) -> None:
     """The target is asked about the container's own ports, and its reasons are told with what to do."""
     port = types_pb2.Port(host_port=80, container_port=8080, protocol="tcp")
@@ -176,10 +166,12 @@ def test_ports_that_the_target_cannot_publish(fleet: Fleet) -> None:
     def asked(request: agent_pb2.WhereRequest, context: object = None) -> agent_pb2.WhereResponse:
         answer = where(request, context)
         for one in request.ports:
-            blocker = agent_pb2.Blocker(what=f"port {one.host_port}/{one.protocol} of host2 is taken", remedy="ss -lnp")
+            blocker = agent_pb2.Blocker(
+                check="port", what=f"port {one.host_port}/{one.protocol} of host2 is taken", remedy="ss -lnp"
+            )
             answer.blockers.append(blocker)
         return answer
 
     agent.Where = asked  # type: ignore[method-assign]
-    (finding,) = fleet.runner.check(ORDER)
-    assert str(finding) == "host2: port 80/tcp of host2 is taken (ss -lnp)"
+    (finding,) = fleet.runner.check(ORDER).blockers
+    assert str(finding) == "port: host2: port 80/tcp of host2 is taken (ss -lnp)"

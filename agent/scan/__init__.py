@@ -1,0 +1,1 @@
+"""What of a container CRIU cannot save, or should not: found by reading /proc, before anything is touched. docs/check.md"""
