@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from migrate.cli import network, tables
+from migrate.cli.free import Free
 
 if TYPE_CHECKING:
-    from migrate.records import Container
+    from migrate.records import Container, Port
 
 FILTERS = (
     "name", "id", "status", "host", "image", "ancestor", "label", "exited", "health", "network", "volume", "before", "since",
@@ -69,6 +70,9 @@ def inspected(container: Container) -> dict[str, Any]:
     return container.to_dict() | {
         "Id": container.id,
         "Name": container.name,
+        "Path": container.argv[0] if container.argv else "",
+        "Args": list(container.argv[1:]),
+        "ImageName": container.image,
         "Created": tables.stamp(container.created_unix_ns),
         "Image": container.image_digest,
         "RestartCount": container.restarts,
@@ -80,30 +84,29 @@ def inspected(container: Container) -> dict[str, Any]:
             "Cmd": list(container.argv),
             "Image": container.image,
             "WorkingDir": container.cwd,
-            "Labels": dict(container.labels),
+            "Labels": Free(container.labels),
             "Tty": container.tty,
             "OpenStdin": container.stdin_open,
             "StopSignal": container.stop_signal,
-        },
-        "HostConfig": {
-            "Memory": container.memory_bytes,
-            "NanoCpus": int(container.cpus * 1e9),
-            "PidsLimit": container.pids,
-            "Init": container.init,
-            "AutoRemove": container.remove_on_exit,
-            "ReadonlyRootfs": container.read_only,
-            "RestartPolicy": {
-                "Name": container.restart.name or "no",
-                "MaximumRetryCount": container.restart.max_retries,
+            "StopTimeout": container.stop_timeout_s,
+            "ExposedPorts": Free((port, {}) for port in container.exposed),
+            "Healthcheck": {
+                "Test": list(container.health.test),
+                "Interval": container.health.interval_ns,
+                "Timeout": container.health.timeout_ns,
+                "StartPeriod": container.health.start_period_ns,
+                "Retries": container.health.retries,
             },
-            "LogConfig": {"Config": dict(container.log_options)},
         },
+        "HostConfig": _host_config(container),
         "Mounts": [
             {
                 "Type": one.kind,
                 "Name": one.source if one.kind == "volume" else "",
                 "Source": one.source,
                 "Destination": one.target,
+                "Driver": "local" if one.kind == "volume" else "",
+                "Mode": ",".join(one.options),
                 "RW": not one.read_only,
                 "Propagation": (one.propagation or "rprivate") if one.kind == "bind" else "",
             }
@@ -111,11 +114,84 @@ def inspected(container: Container) -> dict[str, Any]:
         ],
         "NetworkSettings": {
             "IPAddress": container.address.partition("/")[0],
+            "IPPrefixLen": int(container.address.partition("/")[2] or 0),
             "MacAddress": container.mac,
             "Gateway": container.gateway,
+            "Ports": _ports(container),
+            "Networks": Free(
+                {
+                    container.network_mode or "bridge": {
+                        "IPAddress": container.address.partition("/")[0],
+                        "MacAddress": container.mac,
+                        "Gateway": container.gateway,
+                    }
+                }
+            ),
         },
         "Node": {"Name": container.host},
     }
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    apart = container.isolation
+    binds = [one for one in container.mounts if one.kind in ("bind", "volume")]
+    return {
+        "Memory": container.memory_bytes,
+        "MemorySwap": container.memory_swap_bytes,
+        "MemoryReservation": container.memory_reservation_bytes,
+        "NanoCpus": int(container.cpus * 1e9),
+        "CpuShares": container.cpu_shares,
+        "CpuPeriod": container.cpu_period_us,
+        "CpuQuota": container.cpu_quota_us,
+        "CpusetCpus": container.cpuset_cpus,
+        "PidsLimit": container.pids,
+        "BlkioWeight": container.blkio_weight,
+        "OomScoreAdj": container.oom_score_adj,
+        "ShmSize": container.shm_bytes,
+        "StorageOpt": Free({"size": str(container.storage_bytes)} if container.storage_bytes else {}),
+        "Ulimits": [{"Name": one.name, "Soft": one.soft, "Hard": one.hard} for one in container.ulimits],
+        "Init": container.init,
+        "AutoRemove": container.remove_on_exit,
+        "ReadonlyRootfs": container.read_only,
+        "Privileged": False,
+        "CapAdd": list(container.capabilities),
+        "SecurityOpt": [f"seccomp={apart.seccomp}"] if apart.seccomp == "unconfined" else [],
+        "Sysctls": Free(apart.sysctls),
+        "Devices": [
+            {"PathOnHost": one.source, "PathInContainer": one.target, "CgroupPermissions": one.permissions}
+            for one in apart.devices
+        ],
+        "PidMode": apart.pid,
+        "IpcMode": apart.ipc or "private",
+        "UTSMode": apart.uts,
+        "UsernsMode": apart.user,
+        "NetworkMode": container.network_mode or "bridge",
+        "Dns": list(container.dns),
+        "DnsSearch": list(container.dns_search),
+        "DnsOptions": list(container.dns_options),
+        "ExtraHosts": list(container.extra_hosts),
+        "Binds": [f"{one.source}:{one.target}{':ro' if one.read_only else ''}" for one in binds],
+        "Tmpfs": Free((one.target, ",".join(one.options)) for one in container.mounts if one.kind == "tmpfs"),
+        "PortBindings": _bindings(container.ports),
+        "RestartPolicy": {
+            "Name": container.restart.name or "no",
+            "MaximumRetryCount": container.restart.max_retries,
+        },
+        "LogConfig": {"Type": "local", "Config": Free(container.log_options)},
+    }
+
+
+def _ports(container: Container) -> Free:
+    """Published ones with where they lead from, exposed ones without."""
+    return Free({**dict.fromkeys(container.exposed), **_bindings(network.published(container))})
+
+
+def _bindings(ports: Sequence[Port]) -> Free:
+    found: dict[str, list[dict[str, str]]] = {}
+    for port in ports:
+        place = {"HostIp": port.host_address or network.EVERY_ADDRESS, "HostPort": str(port.host_port or "")}
+        found.setdefault(f"{port.container_port}/{port.protocol}", []).append(place)
+    return Free(found)
 
 
 def docker_status(container: Container) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from migrate.cli import image_filters, image_transfer, tables
+from migrate.cli import image_filters, image_transfer, tables, templates
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -32,14 +32,17 @@ migrate images
 migrate images redis --digests --no-trunc
 migrate images --filter dangling=true -q
 migrate images --filter label=tier=web --format json
+migrate images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 """
 INSPECT = """
 migrate image inspect redis
+migrate image inspect -f '{{join .Config.Cmd " "}}' redis
 migrate image inspect redis --host host1 | jq '.[0].config.Env'
 """
 HISTORY = """
 migrate history web
 migrate history --no-trunc --format json web
+migrate history --format '{{.CreatedBy}}' web
 """
 TAG = """
 migrate tag web:latest web:stable
@@ -116,13 +119,27 @@ def _add_ls(parent: Subparsers, name: str) -> None:
     parser.add_argument("--no-trunc", action="store_true", help="whole digests")
     parser.add_argument("-a", "--all", action="store_true", help="accepted: there are no hidden images")
     parser.add_argument("--host", default="", help="only of this host")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--format",
+        type=templates.form,
+        default="table",
+        metavar="FORMAT",
+        help="table, json, or a template as Docker's",
+    )
 
 
 def _add_inspect(parent: Subparsers, name: str) -> None:
     parser = command(parent, name, help="print all that is known of images, as JSON", examples=INSPECT)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
     parser.add_argument("--host", default="", help="as this host has it")
+    parser.add_argument(
+        "-f",
+        "--format",
+        type=templates.form,
+        default="json",
+        metavar="FORMAT",
+        help="json, or a template with our fields or Docker's: '{{.Config.Env}}'",
+    )
 
 
 def _add_history(parent: Subparsers, name: str) -> None:
@@ -131,7 +148,13 @@ def _add_history(parent: Subparsers, name: str) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the layers")
     parser.add_argument("--no-trunc", action="store_true", help="whole digests and whole lines")
     parser.add_argument("--host", default="", help="as this host has it")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--format",
+        type=templates.form,
+        default="table",
+        metavar="FORMAT",
+        help="table, json, or a template as Docker's",
+    )
 
 
 def _add_tag(parent: Subparsers, name: str) -> None:

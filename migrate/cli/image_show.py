@@ -7,13 +7,24 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from migrate.cli import image_filters, tables
+from migrate.cli import image_filters, tables, templates
+from migrate.cli.free import Free
 from migrate.records import Image
 
 if TYPE_CHECKING:
     from migrate.client import Client
 
 NONE = "<none>"
+COLUMNS = ("Repository", "Tag", "Digest", "ID", "Hosts", "CreatedSince", "Size")
+HEADINGS = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "VirtualSize": "SIZE"}
+STEP_HEADINGS = {
+    "ID": "LAYER",
+    "CreatedSince": "CREATED",
+    "CreatedAt": "CREATED AT",
+    "CreatedBy": "CREATED BY",
+    "Size": "SIZE",
+    "Comment": "COMMENT",
+}
 
 
 def images(client: Client, args: argparse.Namespace) -> int:
@@ -23,68 +34,117 @@ def images(client: Client, args: argparse.Namespace) -> int:
         found = [image for image in found if image.host == args.host]
     found = image_filters.select(found, args.filter, args.repository or "")
     found.sort(key=lambda image: (image.repository, image.tag, -image.created_unix_ns, image.host))
-    if args.format == "json":
-        _json([image.to_dict() for image in found])
-        return 0
     if args.quiet:
         for digest in dict.fromkeys(image.digest for image in found):
             print(digest if args.no_trunc else tables.short(digest))
         return 0
+    if args.format == "json":
+        _json([image.to_dict() | _listed([image], truncate=False) for image in found])
+        return 0
     same: dict[tuple[str, str], list[Image]] = {}
     for image in found:
         same.setdefault((image.name, image.digest), []).append(image)
-    header = ["REPOSITORY", "TAG", *(["DIGEST"] if args.digests else []), "IMAGE ID", "HOSTS", "CREATED", "SIZE"]
-    rows = []
-    for (_, digest), copies in same.items():
-        one = copies[0]
-        row = [one.repository or NONE, one.tag or NONE]
-        if args.digests:
-            known = {origin.partition("@")[2] for copy in copies for origin in copy.repo_digests}
-            row.append(min(known) if known else NONE)
-        row += [
-            digest if args.no_trunc else tables.short(digest),
-            ",".join(copy.host for copy in copies),
-            f"{tables.ago(one.created_unix_ns)} ago" if one.created_unix_ns else "-",
-            tables.size(one.size_bytes),
-        ]
-        rows.append(row)
-    print(tables.table(header, rows))
+    rows = [_listed(copies, truncate=not args.no_trunc) for copies in same.values()]
+    if args.format == "table":
+        columns = [name for name in COLUMNS if name != "Digest" or args.digests]
+        print(
+            tables.table(
+                [HEADINGS.get(name, name.upper()) for name in columns],
+                [[row[name] for name in columns] for row in rows],
+            )
+        )
+    elif rows or args.format.startswith("table "):
+        print(templates.show(args.format, rows, HEADINGS))
     return 0
+
+
+def _listed(copies: list[Image], *, truncate: bool) -> dict[str, Any]:
+    """Docker's fields of an image, and the hosts that have it."""
+    one = copies[0]
+    known = {origin.partition("@")[2] for copy in copies for origin in copy.repo_digests}
+    users = [name for copy in copies for name in copy.used_by]
+    return {
+        "Repository": one.repository or NONE,
+        "Tag": one.tag or NONE,
+        "Digest": min(known) if known else NONE,
+        "ID": tables.short(one.digest) if truncate else one.digest,
+        "Hosts": ",".join(copy.host for copy in copies),
+        "CreatedSince": f"{tables.ago(one.created_unix_ns)} ago" if one.created_unix_ns else "-",
+        "CreatedAt": tables.stamp(one.created_unix_ns),
+        "Size": tables.size(one.size_bytes),
+        "VirtualSize": tables.size(one.size_bytes),
+        "Containers": str(len(users)),
+        "Labels": Free(one.defaults.labels),
+    }
 
 
 def inspect(client: Client, args: argparse.Namespace) -> int:
-    """A JSON list, an object for each image that one of the names means, with the hosts that have it."""
+    """A JSON list, an object for each image that one of the names means, with the hosts that have it; or a template's text."""
+    from migrate.cli import failures
+    from migrate.errors import MigrateError
+
+    status = 0
     shown: list[dict[str, Any]] = []
     for name in args.images:
-        copies: dict[str, list[Image]] = {}
-        for image in client.inspect_image(name, host=args.host):
-            copies.setdefault(image.digest, []).append(image)
-        shown += [_inspected(same) for same in copies.values()]
-    _json(shown)
-    return 0
+        try:
+            shown += looked_at(client, name, host=args.host)
+        except MigrateError as exc:
+            status = failures.report(exc, command="image")
+    if args.format == "json":
+        _json(shown)
+    elif shown:
+        print(templates.show(args.format, shown))
+    return status
+
+
+def looked_at(client: Client, name: str, *, host: str = "") -> list[dict[str, Any]]:
+    """Of each image that `name` means. Raises NotFound."""
+    copies: dict[str, list[Image]] = {}
+    for image in client.inspect_image(name, host=host):
+        copies.setdefault(image.digest, []).append(image)
+    return [_inspected(same) for same in copies.values()]
 
 
 def _inspected(copies: list[Image]) -> dict[str, Any]:
     image = copies[0]
     document = json.loads(image.document) if image.document else {}
-    return {
+    config = document.get("config") or {}
+    repo_digests = sorted({origin for copy in copies for origin in copy.repo_digests})
+    ours = {
         "name": image.name,
         "digest": image.digest,
         "hosts": [copy.host for copy in copies],
         "used_by": {copy.host: list(copy.used_by) for copy in copies if copy.used_by},
-        "repo_digests": sorted({origin for copy in copies for origin in copy.repo_digests}),
+        "repo_digests": repo_digests,
         "created": tables.stamp(image.created_unix_ns),
         "architecture": document.get("architecture", ""),
         "os": document.get("os", ""),
         "size_bytes": image.size_bytes,
         "stored_bytes": image.stored_bytes,
-        "config": document.get("config") or {},
+        "config": config,
         "layers": [
             {"diff_id": diff_id, "size_bytes": size}
             for diff_id, size in zip(image.layers, image.layer_bytes, strict=False)
         ],
         "history": document.get("history") or [],
     }
+    # Go's encoder writes these fields whether they are set or not, and templates ask for them.
+    lists = dict.fromkeys(("Env", "Cmd", "Entrypoint", "OnBuild", "Shell"))
+    maps = {name: Free(config.get(name) or {}) for name in ("Labels", "ExposedPorts", "Volumes")}
+    docker = {
+        "Id": image.digest,
+        "RepoTags": [f"{image.repository}:{image.tag}"] if image.repository and image.tag else [],
+        "RepoDigests": repo_digests,
+        "Created": document.get("created", ""),
+        "Author": document.get("author", ""),
+        "Architecture": document.get("architecture", ""),
+        "Os": document.get("os", ""),
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "Config": {**lists, "User": "", "WorkingDir": "", "StopSignal": "", "Healthcheck": None, **config, **maps},
+        "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+    }
+    return ours | docker
 
 
 def history(client: Client, args: argparse.Namespace) -> int:
@@ -104,15 +164,21 @@ def history(client: Client, args: argparse.Namespace) -> int:
         if not args.no_trunc:
             created_by = created_by if len(created_by) <= 45 else created_by[:44] + "…"
         rows.append(
-            (
-                (step["layer"] if args.no_trunc else tables.short(step["layer"])) or "-",
-                f"{tables.ago(step['created_unix_ns'])} ago" if step["created_unix_ns"] else "-",
-                created_by or "-",
-                tables.size(step["size_bytes"]),
-                step["comment"],
-            )
+            step
+            | {
+                "ID": (step["layer"] if args.no_trunc else tables.short(step["layer"])) or "-",
+                "CreatedSince": f"{tables.ago(step['created_unix_ns'])} ago" if step["created_unix_ns"] else "-",
+                "CreatedAt": step["created"],
+                "CreatedBy": created_by or "-",
+                "Size": tables.size(step["size_bytes"]),
+                "Comment": step["comment"],
+            }
         )
-    print(tables.table(("LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows))
+    if args.format == "table":
+        columns = {name: head for name, head in STEP_HEADINGS.items() if name != "CreatedAt"}
+        print(tables.table(list(columns.values()), [[row[name] for name in columns] for row in rows]))
+    else:
+        print(templates.show(args.format, rows, STEP_HEADINGS))
     return 0
 
 

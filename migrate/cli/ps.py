@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         for one in found:
             print(short(one.id))
     elif args.format == "json":
-        json.dump([one.to_dict() for one in found], sys.stdout, indent=2)
+        json.dump([container_fields.listed(one, truncate=False) for one in found], sys.stdout, indent=2)
         print()
     elif args.format != "table":
         return _template(args.format, found, truncate=not args.no_trunc)

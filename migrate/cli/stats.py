@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from migrate.cli import tables
+from migrate.cli import tables, templates
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PERIOD_S = 1.0
 HEADER = ("CONTAINER ID", "NAME", "HOST", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
+# Docker's names of the columns, for templates.
+FIELDS = ("ID", "Name", "Host", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+HEADINGS = {**dict(zip(FIELDS, HEADER, strict=True)), "Container": "CONTAINER"}
 CLEAR = "\033[H\033[J"
 
 
@@ -26,14 +29,23 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "stats",
         help="show what containers use: processors, memory, network, disks, processes",
-        examples="""
+        examples=r"""
 migrate stats
 migrate stats --no-stream web1 web2
 migrate stats --no-stream --format json
+migrate stats --no-stream --format 'table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}'
 """,
     )
     parser.add_argument("--no-stream", action="store_true", help="one table and no more")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one array a sample")
+    parser.add_argument("-a", "--all", action="store_true", help="accepted: only what runs uses anything")
+    parser.add_argument("--no-trunc", action="store_true", help="ids in full")
+    parser.add_argument(
+        "--format",
+        type=templates.form,
+        default="table",
+        metavar="FORMAT",
+        help="table, json (one array a sample), or a template as Docker's",
+    )
     parser.add_argument("containers", metavar="CONTAINER", nargs="*", help="default: every container that runs")
 
 
@@ -45,18 +57,31 @@ def run(args: argparse.Namespace) -> int:
         while True:
             time.sleep(PERIOD_S)  # the share of processors is one of a span of time
             now = client.stats(*args.containers)
-            show(before, now, args.format, clear=not args.no_stream and sys.stdout.isatty())
+            try:
+                show(before, now, args, clear=not args.no_stream and sys.stdout.isatty())
+            except argparse.ArgumentTypeError as exc:
+                print(f"error: {exc}", file=sys.stderr)
+                return 2
             if args.no_stream:
                 return 0
             before = {one.id: one for one in now}
 
 
-def show(before: Mapping[str, Usage], now: Sequence[Usage], form: str, *, clear: bool) -> None:
-    if form == "json":
+def show(before: Mapping[str, Usage], now: Sequence[Usage], args: argparse.Namespace, *, clear: bool) -> None:
+    """One sample. Raises ArgumentTypeError for a field that there is not."""
+    if args.format == "json":
         print(json.dumps([as_json(before.get(one.id), one) for one in now]), flush=True)
         return
-    rows = [row(before.get(one.id), one) for one in now]
-    print((CLEAR if clear else "") + tables.table(HEADER, rows), flush=True)
+    rows = [row(before.get(one.id), one, truncate=not args.no_trunc) for one in now]
+    if args.format == "table":
+        text = tables.table(HEADER, rows)
+    else:
+        found = [
+            as_json(before.get(one.id), one) | dict(zip(FIELDS, cells, strict=True))
+            for one, cells in zip(now, rows, strict=True)
+        ]
+        text = templates.show(args.format, [one | {"Container": one["ID"]} for one in found], HEADINGS)
+    print((CLEAR if clear else "") + text, flush=True)
 
 
 def cpu_percent(before: Usage | None, now: Usage) -> float | None:
@@ -71,10 +96,10 @@ def as_json(before: Usage | None, now: Usage) -> dict[str, Any]:
     return now.to_dict() | {"cpu_percent": None if percent is None else round(percent, 2)}
 
 
-def row(before: Usage | None, now: Usage) -> tuple[object, ...]:
+def row(before: Usage | None, now: Usage, *, truncate: bool = True) -> tuple[object, ...]:
     percent = cpu_percent(before, now)
     return (
-        tables.short(now.id),
+        tables.short(now.id) if truncate else now.id,
         now.name,
         now.host,
         "-" if percent is None else f"{percent:.2f}%",

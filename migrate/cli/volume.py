@@ -120,9 +120,9 @@ def _ls(client: Client, args: argparse.Namespace) -> int:
         for name in dict.fromkeys(one.name for one in found):
             print(name)
     elif args.format == "json":
-        print(json.dumps([one.to_dict() for one in found], indent=2))
+        print(json.dumps([fields(one) for one in found], indent=2))
     elif args.format != "table":
-        if text := templates.show(args.format, [_fields(one) for one in found]):
+        if text := templates.show(args.format, [fields(one) for one in found]):
             print(text)
     else:
         rows = [
@@ -133,7 +133,7 @@ def _ls(client: Client, args: argparse.Namespace) -> int:
     return 0
 
 
-def _fields(volume: Volume) -> dict[str, Any]:
+def fields(volume: Volume) -> dict[str, Any]:
     """Ours and Docker's."""
     return volume.to_dict() | {
         "Name": volume.name,
@@ -183,8 +183,8 @@ def _inspect(client: Client, args: argparse.Namespace) -> int:
         except MigrateError as exc:
             status = failures.report(exc, command="volume")
     if args.format == "json":
-        print(json.dumps([one.to_dict() for one in found], indent=2))
-    elif text := templates.show(args.format, [_fields(one) for one in found]):
+        print(json.dumps([fields(one) for one in found], indent=2))
+    elif text := templates.show(args.format, [fields(one) for one in found]):
         print(text)
     return status
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from migrate.cli import container_fields, prune, templates, values
+from migrate.cli.free import Free
 from migrate.records import Health, HealthResult, Mount
 from tests.unit.migrate.cli.test_output import CONTAINER
 
@@ -18,6 +19,11 @@ FIELDS = {
     "Names": "web1",
     "State": {"Health": {"Status": "healthy"}},
     "Label": {"tier": "web"},
+    "Labels": Free({"tier": "web"}),
+    "Cmd": ["sleep", "1d"],
+    "Mounts": [{"Source": "x", "Destination": "/a"}, {"Source": "y", "Destination": "/b"}],
+    "Nil": None,
+    "Count": 3,
     "ok": True,
 }
 
@@ -28,7 +34,26 @@ FIELDS = {
         ("{{.ID}}: {{ .Names }}", "abc: web1"),
         (r"{{.ID}}\t{{.id}}", "abc\tabc"),
         ("{{.State.Health.Status}}", "healthy"),
-        ("{{json .State}}", '{"Health": {"Status": "healthy"}}'),
+        ("{{json .State}}", '{"Health":{"Status":"healthy"}}'),
+        ("{{.State}} {{.Cmd}} {{.Nil}}", "map[Health:map[Status:healthy]] [sleep 1d] <no value>"),
+        ('{{index .Labels "tier"}} {{.Labels.tier}} {{.Labels.none}}', "web web <no value>"),
+        ('{{join .Cmd ","}} {{index .Cmd 1}} {{len .Cmd}}', "sleep,1d 1d 2"),
+        ("{{range .Mounts}}{{.Destination}};{{else}}none{{end}}", "/a;/b;"),
+        ("{{range $i, $m := .Mounts}}{{if $i}}, {{end}}{{$m.Source}}{{end}}", "x, y"),
+        ("{{range .Nil}}{{.}}{{else}}none{{end}}", "none"),
+        ('{{if eq .Names "db"}}a{{else if .ok}}b{{else}}c{{end}}', "b"),
+        ('{{with .State.Health}}{{.Status | printf "%-9s|"}}{{end}}', "healthy  |"),
+        ("{{ (index .Mounts 0).Source }}{{- /* nothing */ -}} {{ .ID | upper | json }}", 'x"ABC"'),
+        ("a {{- .ID -}} b", "aabcb"),
+        ("{{.ID}} {{- .ID}} {{.ID -}} {{.ID}}", "abcabc abcabc"),
+        ("{{$x := .ID}}{{$x}}{{$.Names}}", "abcweb1"),
+        ("{{if and .ok (not .Nil) (ge .Count 3)}}yes{{end}} {{slice .ID 1}} {{.Count}}", "yes bc 3"),
+        ("{{range $k, $v := .Label}}{{$k}}={{$v}}{{end}} {{json .Labels}}", 'tier=web {"tier":"web"}'),
+        ('{{split "a:b" ":"}}{{println .ID}}', "[a b]abc\n"),
+        (
+            r'table {{upper .Names}}\t{{.Label "tier"}}\t{{range .Mounts}}{{.Source}}{{end}}',
+            "NAMES  tier  SOURCE\nWEB1   web   xy",
+        ),
         ('{{.Label "tier"}}{{.Label "none"}}', "web"),
         ("{{upper .Names}} {{.ok}}", "WEB1 true"),
         (r"table {{.ID}}\t{{.Names}}", "CONTAINER ID  NAMES\nabc           web1"),
@@ -41,11 +66,25 @@ def test_what_templates_show(text: str, shown: str) -> None:
 
 def test_what_no_template_is() -> None:
     """A word, a piece of Go that is not understood, a field that is not there."""
-    for wrong in ("yaml", "{{range .X}}{{end}}"):
+    for wrong in (
+        "yaml", "{{range .X}}", "{{end}}", "{{.ID", "{{}}", "{{nope .X}}", "{{.A..B}}", "{{(.A}}", "{{.A | }}", '{{"a}}',
+        '{{template "x"}}', "{{else}}", "{{if .A}}{{else}}{{else}}{{end}}", "{{.A)}}", "{{$x, 1 := .A}}",
+    ):  # fmt: skip
         with pytest.raises(argparse.ArgumentTypeError):
             templates.form(wrong)
-    with pytest.raises(argparse.ArgumentTypeError, match="there is no field"):
-        templates.show("{{.Nothing}}", [FIELDS])
+    for wrong, why in (
+        ("{{.Nothing}}", "there is no field"),
+        ("{{.Names.Inner}}", "there is no field '.Names.Inner'"),
+        ("{{$x}}", "there is no variable"),
+        ("{{range .ID}}{{end}}", "range cannot go over"),
+        ("{{index .Cmd 7}}", "index: there is no '7'"),
+        ("{{len .Count}}", "len cannot work on '3'"),
+        ('{{printf "%d"}}', "too few"),
+        ('{{printf "%d" .ID}}', "printf cannot work"),
+        ('{{.ID "x"}}', "only a function takes arguments"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            templates.show(templates.form(wrong), [FIELDS])
 
 
 @pytest.mark.parametrize(

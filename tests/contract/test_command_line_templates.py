@@ -1,0 +1,66 @@
+"""`--format` of every command that has one, against a fleet in memory: what Docker's users type comes out as they know it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from migrate.cli.main import main
+from tests.fakes.fleet import FakeFleet
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["images", "app", "--format", "{{.Repository}}:{{.Tag}} {{.Hosts}}"], "app:1 host2"),
+        (["images", "app", "--format", r"table {{.ID}}\t{{.Tag}}"], "IMAGE ID  TAG\n1         1"),
+        (["images", "nothing", "--format", "{{.ID}}"], ""),
+        (["image", "inspect", "-f", '{{join .Config.Cmd " "}} {{index .RepoTags 0}}', "app:1"], "serve app:1"),
+        (["inspect", "-f", "{{.Config.User}}{{.Id}}", "base"], "sha256:base"),
+        (["inspect", "-f", "{{.Name}} {{.Config.Labels.tier}} {{.Config.Labels.no}}", "web1"], "web1 web <no value>"),
+        (["inspect", "-f", "{{.State.Running}} {{json .HostConfig.Binds}}", "web1"], 'true ["data:/srv"]'),
+        (["inspect", "-f", "{{range .Mounts}}{{.Type}}={{.Destination}}{{end}}", "web1"], "volume=/srv"),
+        (["top", "--format", "{{.PID}}", "web1"], "1"),
+        (["stats", "--no-stream", "--format", "{{.Name}} {{.Host}}", "web1"], "web1 host1"),
+        (["ps", "--format", '{{.Names}}|{{.Label "tier"}}|{{len .Networks}}'], "web1|web|6"),
+    ],
+)  # fmt: skip
+def test_templates(fleet: FakeFleet, capsys: pytest.CaptureFixture[str], words: list[str], shown: str) -> None:
+    """A line a row, with headings where `table ` is before it, and nothing at all for no rows."""
+    assert main(["run", "-d", "--name", "web1", "--host", "host1", "-l", "tier=web", "-v", "data:/srv", "base"]) == 0
+    image = fleet.hosts["host2"].add_image("app:1")
+    image.document = json.dumps({"config": {"Cmd": ["serve"]}})
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip() == shown
+
+
+def test_columns_of_top(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """As ps and Podman name them; what selects processes is taken and changes nothing."""
+    fleet.run("web1")
+    for words in (["-o", "pid,comm"], ["-eo", "pid,comm"], ["-opid=,comm="], ["pid", "comm"], ["-e", "-o", "pid,comm"]):
+        assert main(["top", "web1", *words]) == 0
+        assert capsys.readouterr().out.splitlines()[0].split() == ["PID", "COMMAND"], words
+    assert main(["top", "web1", "aux"]) == 0
+    assert capsys.readouterr().out.startswith("UID")
+    assert main(["top", "web1", "-o", "colour"]) == 2
+    assert "there is no column 'colour'" in capsys.readouterr().err
+
+
+def test_inspect_says_docker_s_fields_and_ours(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """In JSON too, for scripts that read either; a name that nothing has is an error, and what was found is printed."""
+    assert main(["run", "-d", "--name", "web1", "--host", "host1", "-p", "8080:80", "base"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "web1", "nothing", "base"]) == 3
+    out, err = capsys.readouterr()
+    container, image = json.loads(out)
+    assert container["id"] == container["Id"] and container["State"]["Status"] == "running"
+    assert container["NetworkSettings"]["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
+    assert image["Id"] == image["digest"]
+    assert "no container 'nothing'" in err
+    assert main(["inspect", "--type", "image", "web1"]) == 3
+    assert main(["inspect", "-f", "{{.Nothing}}", "web1"]) == 2
+    assert "there is no field '.Nothing'" in capsys.readouterr().err
