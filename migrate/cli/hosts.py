@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from migrate.records import Host
 
 
+NONE_YET = """This fleet has no hosts yet. On each machine that shall become one, as root:
+  /opt/migrate/app/bin/python -m agent.setup.host --name host1 --address 10.0.0.11 --authority ca.pub --uplink eth0
+then put the [[hosts]] table that it prints into the coordinator's configuration, and start the coordinator again.
+What the machine needs and where ca.pub is: docs/hosts.md; to try it on this machine alone: migrate lab up
+"""
+
+
 def add_parser(subparsers: Subparsers) -> None:
     _add_list(subparsers, "hosts")
     _add_family(subparsers)
@@ -114,6 +121,8 @@ def _list(hosts: list[Host], *, format: str, verbose: bool) -> int:
         json.dump([host.to_dict() for host in hosts], sys.stdout, indent=2)
         print()
         return 0
+    if not hosts:
+        print(NONE_YET, file=sys.stderr)
     print(
         tables.table(
             ("HOST", "STATUS", "CONTAINERS", "KERNEL", "CRIU", "MEMORY FREE", "DISK FREE", "ADDRESS", "LABELS"),

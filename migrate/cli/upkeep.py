@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import sys
@@ -165,12 +166,13 @@ def id_file(name: str) -> Iterator[Callable[[Container], Container]]:
 
 
 def with_image(client: Client, wanted: Run, pull: str, make: Callable[[Run], Container]) -> Container:
-    """`make(wanted)`, with the image pulled first if need be. Where it cannot be pulled: the error that it is not here."""
+    """`make(wanted)`, with the image pulled first if need be, to the host that is named or else the one that would be chosen if
+    it had the image. Where it cannot be pulled: the error that it is not here.
+    """
     from migrate.errors import MigrateError, NotFound
 
     if pull == "always":
-        _pull(client, wanted)
-        return make(wanted)
+        return make(_pull(client, wanted))
     try:
         return make(wanted)
     except NotFound as exc:
@@ -178,27 +180,33 @@ def with_image(client: Client, wanted: Run, pull: str, make: Callable[[Run], Con
             raise
         print(f"Unable to find image {wanted.image!r} locally: pulling it", file=sys.stderr)
         try:
-            _pull(client, wanted)
+            wanted = _pull(client, wanted)
         except MigrateError as why:
-            exc.detail = f"it cannot be pulled: {why.message}"
+            exc.detail = "\n".join(filter(None, (f"it cannot be pulled: {why.message}", why.detail)))
             raise exc from why
         return make(wanted)
 
 
-def _pull(client: Client, wanted: Run) -> None:
+def _pull(client: Client, wanted: Run) -> Run:
+    """`wanted` with the host that has the image now. Raises what choosing and pulling raise."""
     from migrate.cli import image_progress, registry
-    from migrate.errors import InvalidArgument
+    from migrate.errors import WrongState
     from migrate.records import ImageProgress
 
-    host = wanted.host
-    if not host and len(hosts := client.hosts(facts=False)) > 1:
-        raise InvalidArgument("an image is pulled to the host that is named", hint=f"--host {hosts[0].name}")
+    if not wanted.host:
+        ranking = client.place_run(wanted, will_pull=True)
+        if not ranking.best:
+            reasons = "\n".join(f"{one.host}: {'; '.join(one.refusals)}" for one in ranking.hosts)
+            raise WrongState("no host can take the container", detail=reasons, hint="migrate host ls")
+        wanted = dataclasses.replace(wanted, host=ranking.best)
+        print(f"to {wanted.host}", file=sys.stderr)
     options = argparse.Namespace(authfile="", tls_verify=True, cert="")
     access = registry.access(options, registry.registry_of(wanted.image))
     view = image_progress.Layers(quiet=False)  # on stderr: stdout is the id's
     try:
-        for event in client.pull_image(wanted.image, access=access, host=host):
+        for event in client.pull_image(wanted.image, access=access, host=wanted.host):
             if isinstance(event, ImageProgress):
                 view.show(event)
     finally:
         view.finish()
+    return wanted

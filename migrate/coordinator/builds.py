@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from migrate.coordinator import allocate
 from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.containers import Call, bind
+from migrate.coordinator.hosts import needed
 from migrate.coordinator.store import Store
-from migrate.errors import InvalidArgument, NotFound
+from migrate.errors import InvalidArgument
 from protos import agent_pb2, coordinator_pb2_grpc, types_pb2
 
 
@@ -42,7 +43,5 @@ class BuildsService(coordinator_pb2_grpc.FleetBuildsServicer):
     def _host(self, wanted: str) -> str:
         if wanted:
             return self._store.host(wanted).name
-        hosts = [host.name for host in self._store.hosts()]
-        if not hosts:
-            raise NotFound("the fleet has no host to build on", hint="migrate hosts")
+        hosts = needed(self._store)
         return hosts[0]

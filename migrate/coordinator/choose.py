@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from migrate.coordinator import census, images, mounts
+from migrate.coordinator import census, hosts, images, mounts
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.checks import LOOK_S
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
@@ -22,9 +22,9 @@ NOBODY = "placement.wrong_state"
 
 def for_run(store: Store, pool: AgentPool, request: coordinator_pb2.RunRequest) -> str:
     """The host of a container that is still to be made: the only one, or the best that has the image."""
-    known = store.hosts()
+    known = hosts.needed(store)
     if len(known) == 1:
-        return known[0].name
+        return known[0]
     return best(rank_for_run(store, pool, request), request.name or f"a container of {request.image}").host
 
 
@@ -33,13 +33,15 @@ def rank_for_run(
 ) -> list[Ranked]:
     """All hosts for a container that is still to be made; `will_pull`: the image may be missing there.
 
-    Raises NotFound where no host has the image, InvalidArgument where hosts have different ones of that name.
+    Raises NotFound where no host has the image, InvalidArgument where hosts have different ones of that name (not if it will be
+    pulled), WrongState where the fleet has no hosts.
     """
+    hosts.needed(store)
     states = census.hosts(store, pool)
     having = _having(pool, [state.name for state in states if not state.silence], request.image)
     if not having and not will_pull:
         raise _no_image(request.image, [state.name for state in states if state.silence])
-    if len({image.digest for image in having.values()}) > 1:
+    if len({image.digest for image in having.values()}) > 1 and not will_pull:
         names = sorted(having)
         raise InvalidArgument(
             f"{request.image!r} is not the same image on {', '.join(names)}: which one?", hint=f"--host {names[0]}"

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.store import Cordon, Host, Store
-from migrate.errors import InvalidArgument, MigrateError
+from migrate.errors import InvalidArgument, MigrateError, WrongState
 from protos import agent_pb2, coordinator_pb2
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ class Answer(Generic[T]):
 
 # A table of all hosts must not wait long for the one that is down; an agent that is just being restarted answers then.
 LIST_RETRIES = 1
+NO_HOSTS = "fleet.wrong_state"
 LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 
 
@@ -48,6 +49,19 @@ def ask_all(pool: AgentPool, hosts: Iterable[str], question: Callable[[Agent], T
         return [ask(agents[0])]
     with ThreadPoolExecutor(max_workers=max(1, len(agents)), thread_name_prefix="ask") as executor:
         return list(executor.map(ask, agents))
+
+
+def needed(store: Store) -> list[str]:
+    """The names of all hosts. Raises WrongState where there is none yet: nothing can be run, pulled or imported then."""
+    names = [host.name for host in store.hosts()]
+    if not names:
+        raise WrongState(
+            "this fleet has no hosts yet",
+            hint="prepare a machine with agent.setup.host, put the [[hosts]] table that it prints into the coordinator's "
+            "configuration, and start the coordinator again: docs/hosts.md",
+            code=NO_HOSTS,
+        )
+    return names
 
 
 def put_configured(store: Store, hosts: Iterable[Host]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from migrate.coordinator.agents import Agent, AgentPool, Stream
 from migrate.coordinator.containers import Call, bind
-from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, ask_all, needed
 from migrate.coordinator.store import Store
 from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound
 from protos import agent_pb2, coordinator_pb2, types_pb2
@@ -126,7 +126,7 @@ def save(
 
 def login(store: Store, pool: AgentPool, request: agent_pb2.LoginRequest) -> agent_pb2.LoginResponse:
     """Tried by the host that the request names, or by the first that answers."""
-    names = [store.host(request.host).name] if request.host else [host.name for host in store.hosts()]
+    names = [store.host(request.host).name] if request.host else needed(store)
     facts = agent_pb2.ListImagesRequest()
     answering = [
         answer.host
@@ -146,7 +146,7 @@ def _having(store: Store, pool: AgentPool, images: list[str], host: str) -> str:
         raise InvalidArgument("no image is named", hint="migrate images")
     if host:
         return store.host(host).name
-    hosts = [one.name for one in store.hosts()]
+    hosts = needed(store)
     for name in images:
         answers = ask_all(pool, hosts, lambda agent, name=name: _inspect(agent, name))  # type: ignore[misc]
         hosts = [answer.host for answer in answers if answer.value is not None]
@@ -164,7 +164,7 @@ def _inspect(agent: Agent, name: str) -> types_pb2.Image:
 
 
 def _agents(store: Store, pool: AgentPool, host: str) -> list[Agent]:
-    names = [store.host(host).name] if host else [one.name for one in store.hosts()]
+    names = [store.host(host).name] if host else needed(store)
     return [pool.agent(name) for name in names]
 
 

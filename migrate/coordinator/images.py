@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all, needed
 from migrate.coordinator.store import Store
 from migrate.errors import MigrateError, NotFound, WrongState
 from protos import agent_pb2, types_pb2
@@ -49,7 +49,7 @@ def tag(store: Store, pool: AgentPool, request: agent_pb2.TagImageRequest) -> li
 
 def prune(store: Store, pool: AgentPool, request: agent_pb2.PruneImagesRequest) -> list[agent_pb2.PruneImagesResponse]:
     """On the host that the request names, or on every host that answers; raises the first error if none does."""
-    hosts = _hosts(store, request.host)
+    hosts = [store.host(request.host).name] if request.host else [one.name for one in store.hosts()]
     answers = ask_all(pool, hosts, lambda agent: agent.call("Images", "Prune", request))
     done: list[agent_pb2.PruneImagesResponse] = []
     for answer in answers:
@@ -117,7 +117,7 @@ def _of_host(agent: Agent, image: types_pb2.Image) -> types_pb2.Image:
 
 
 def _hosts(store: Store, host: str) -> list[str]:
-    return [store.host(host).name] if host else [one.name for one in store.hosts()]
+    return [store.host(host).name] if host else needed(store)
 
 
 def _raise_first(answers: list[Answer[T]], *, touched: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from migrate.coordinator.agents import Agent, AgentPool
-from migrate.coordinator.hosts import LIST_RETRIES, ask_all
+from migrate.coordinator.hosts import LIST_RETRIES, ask_all, needed
 from migrate.coordinator.store import Store
 from migrate.errors import MigrateError, NotFound
 from protos import agent_pb2, coordinator_pb2_grpc, types_pb2
@@ -20,6 +20,8 @@ class VolumesService(coordinator_pb2_grpc.FleetVolumesServicer):
 
     def Create(self, request: agent_pb2.VolumeRequest, context: Any) -> agent_pb2.VolumeList:  # noqa: N802, ARG002
         """On one host, or on each of the fleet: where one fails the first error is raised, what was made stays."""
+        if not request.host:
+            needed(self._store)
         answers = self._ask(request.host, lambda agent: agent.call("Volumes", "Create", request))
         return agent_pb2.VolumeList(volumes=[_on(host, volume) for host, volume in answers])
 

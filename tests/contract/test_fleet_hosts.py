@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,32 @@ def test_a_failed_create_on_a_host_that_was_cordoned_meanwhile_is_undone(fleet: 
     with pytest.raises(MigrateError, match="no room"):
         fleet.client.run(Run(image="base", host="host1", name="web1"))
     assert fleet.store.containers() == []
+
+
+def test_a_fleet_without_hosts_says_what_to_do_next(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lists are empty; whatever needs a host says how one joins."""
+    for name in fleet.hosts:
+        fleet.store.remove_host(name)
+    archive = tmp_path / "root.tar"
+    archive.write_bytes(bytes(1024))
+    assert main(["hosts"]) == 0
+    assert "agent.setup.host --name host1" in capsys.readouterr().err
+    for words in (["ps"], ["images"], ["volume", "ls"], ["migrations"], ["stats", "--no-stream"], ["prune", "-f"]):
+        assert main(words) == 0, words
+    for words in (
+        ["run", "base"],
+        ["run", "--pull", "always", "base"],
+        ["create", "base"],
+        ["pull", "base"],
+        ["import", str(archive), "base"],
+        ["load", "-i", str(archive)],
+        ["rmi", "base"],
+        ["tag", "base", "other"],
+        ["save", "base", "-o", str(tmp_path / "saved.tar")],
+        ["volume", "create", "data"],
+    ):
+        capsys.readouterr()
+        assert main(words) == (125 if words[0] == "run" else 1), words
+        assert "error: this fleet has no hosts yet\nhint: prepare a machine" in capsys.readouterr().err, words

@@ -108,6 +108,26 @@ def test_an_image_that_is_not_here_is_pulled(fleet: FakeFleet, capsys: pytest.Ca
     assert "Images.Pull" in fleet.hosts["host1"].calls
 
 
+def test_an_image_that_no_host_has_is_pulled_to_the_host_that_is_chosen(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nowhere else; where no host can take the container each says why, and nothing is pulled."""
+    fleet.client.cordon("host1", reason="new disk")
+    assert main(["run", "-d", "--name", "web1", "registry/app", "serve"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == fleet.client.inspect("web1").id and "to host2" in err
+    assert fleet.client.inspect("web1").host == "host2"
+    assert "Images.Pull" not in fleet.hosts["host1"].calls
+    assert main(["create", "--pull", "always", "--name", "web2", "registry/app", "serve"]) == 0
+    assert fleet.hosts["host2"].calls.count("Images.Pull") == 2
+    fleet.client.cordon("host2")
+    capsys.readouterr()
+    assert main(["run", "-d", "registry/other", "serve"]) == 125
+    err = capsys.readouterr().err
+    assert "cannot be pulled: no host can take the container" in err and "new disk" in err
+    assert fleet.hosts["host2"].calls.count("Images.Pull") == 2
+
+
 def test_logs_between_two_instants(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """--until leaves out what is younger, and --tail counts what is left."""
     container = fleet.client.run(Run(image="base", name="web1", host="host1"))
