@@ -23,6 +23,7 @@ import grpc
 
 from migrate import records, records_check, wire
 from migrate.client_builds import BuildCalls, Building
+from migrate.client_evacuations import EvacuationCalls
 from migrate.client_files import FileCalls
 from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
@@ -54,7 +55,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, VolumeCalls):
+class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, LifecycleCalls, VolumeCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -68,6 +69,7 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
         self._files = coordinator_pb2_grpc.FleetFilesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._volumes = coordinator_pb2_grpc.FleetVolumesStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._hosts = fleet_pb2_grpc.FleetHostsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._evacuations = fleet_pb2_grpc.FleetEvacuationsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         self._builds = coordinator_pb2_grpc.FleetBuildsStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:
@@ -323,7 +325,10 @@ class Client(ImageCalls, BuildCalls, FileCalls, HostCalls, LifecycleCalls, Volum
             raise self._native(exc) from exc
 
     def _stream(self, method: Any, request: Any) -> Iterator[Any]:
-        call = method(request)
+        """The call begins now, not with the first answer that somebody asks for."""
+        return self._answers(method(request))
+
+    def _answers(self, call: Any) -> Iterator[Any]:
         try:
             yield from call
         except grpc.RpcError as exc:

@@ -69,6 +69,15 @@ if TYPE_CHECKING:
         Capability as Capability,
     )
     from migrate.records_fleet import (
+        Evacuation as Evacuation,
+    )
+    from migrate.records_fleet import (
+        EvacuationItem as EvacuationItem,
+    )
+    from migrate.records_fleet import (
+        EvacuationNote as EvacuationNote,
+    )
+    from migrate.records_fleet import (
         Event as Event,
     )
     from migrate.records_fleet import (

@@ -122,6 +122,64 @@ class Ranking(Json):
         return next((one.host for one in self.hosts if not one.refusals), "")
 
 
+class Failure(Json):
+    """Why a move did not succeed; the fields are those of MigrateError."""
+
+    code: str
+    message: str
+    hint: str
+    touched: str
+    detail: str
+
+
+class EvacuationItem(Json):
+    """One container of an evacuation. `state`: "planned", "moving", "stopping", "starting", "moved", "stopped", "started", "skipped",
+    "waiting" (past its move's pivot), "failed", "refused" (by the plan), "late", "cancelled". Predictions of 0: nothing is known.
+    """
+
+    container_id: str
+    container: str
+    action: str
+    state: str
+    source: str
+    target: str
+    migration_id: str
+    tries: int
+    why: str
+    error: Failure | None
+    predicted_s: float
+    predicted_downtime_s: float
+    took_s: float
+    downtime_s: float
+    memory_bytes: int
+
+
+class Evacuation(Json):
+    """`kind`: "evacuate" or "restore", of `host`. `state`: "planned" (a dry run's), "running", "succeeded", "incomplete", "cancelled"."""
+
+    id: str
+    kind: str
+    host: str
+    state: str
+    reason: str
+    started_unix_ns: int
+    finished_unix_ns: int
+    items: tuple[EvacuationItem, ...]
+    max_parallel: int
+    bandwidth: int
+    deadline_s: float
+    predicted_s: float
+    to: tuple[str, ...]
+    action: str
+    selector: Mapping[str, str]
+
+
+class EvacuationNote(Json):
+    """A line for people."""
+
+    text: str
+
+
 class ImageDefaults(Json):
     """What `run` takes from an image."""
 
@@ -264,16 +322,6 @@ class Mark(Json):
     name: str
     unix_ns: int
     host: str
-
-
-class Failure(Json):
-    """Why a move did not succeed; the fields are those of MigrateError."""
-
-    code: str
-    message: str
-    hint: str
-    touched: str
-    detail: str
 
 
 class Travelled(Json):

@@ -49,6 +49,7 @@ KINDS = {
     "HOST": "hosts",
     "VOLUME": "volumes",
     "ID": "migrations",
+    "EVACUATION": "evacuations",
     "containers": "containers",
     "container": "containers",
     "image": "images",
@@ -140,7 +141,9 @@ def _values(action: argparse.Action, coordinator: str | None) -> list[str]:
 
 
 def names(kind: str, coordinator: str | None) -> list[str]:
-    """Names of "containers" ("paths": with a colon), "hosts", "images" or "migrations"; none where the coordinator does not answer."""
+    """Names of "containers" ("paths": with a colon), "hosts", "images", "migrations" or "evacuations"; none where it does not
+    answer.
+    """
     from migrate.client import Client
     from migrate.errors import MigrateError
 
@@ -156,6 +159,8 @@ def names(kind: str, coordinator: str | None) -> list[str]:
                 return [host.name for host in client.hosts(facts=False)]
             if kind == "images":
                 return sorted({image.name for image in client.images()})
+            if kind == "evacuations":
+                return [one.id[:12] for one in client.evacuations(limit=20)]
             return [record.id[:12] for record in client.migrations(limit=20)]
     except MigrateError:
         return []

@@ -231,6 +231,10 @@ class FleetContainers:
         except MigrateError as exc:
             return self._unknown(container, exc)
 
+    def coming(self) -> frozenset[str]:
+        """Ids of containers that are being made just now."""
+        return frozenset(self._coming)
+
     # ------------------------------------------------------------ owners
 
     def at_owner(self, name: str, action: Callable[[Agent, Container], Any]) -> tuple[Container, Any]:

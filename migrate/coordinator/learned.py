@@ -1,4 +1,4 @@
-"""What a freeze costs whatever the memory, from moves that have been. Pure."""
+"""From moves that have been: what a freeze costs whatever the memory, and what moves take. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from migrate.coordinator.events import MigrationRecord
+from migrate.coordinator.store import MoveState
+from migrate.placement.schedule import Sample
 
 PAGE = 4096
 LEAST_S = 0.02
@@ -15,6 +17,19 @@ def fixed_s(records: Sequence[MigrationRecord]) -> float:
     """Median of how long they stood still without what their last pages took at the speed of their rounds; 0 where none says so."""
     found = [cost for record in records if (cost := _fixed_s(record)) > 0]
     return statistics.median(found) if found else 0.0
+
+
+def samples(records: Sequence[MigrationRecord]) -> list[Sample]:
+    """What each move that succeeded has sent and taken; those without a measured downtime are left out."""
+    return [
+        Sample(
+            sent_bytes=sum(record.sent_bytes.values()),
+            total_s=record.facts["total_s"],
+            downtime_s=record.facts["downtime_s"],
+        )
+        for record in records
+        if record.state is MoveState.SUCCEEDED and {"total_s", "downtime_s"} <= set(record.facts)
+    ]
 
 
 def _fixed_s(record: MigrationRecord) -> float:

@@ -17,6 +17,10 @@ from migrate.coordinator.agents import AgentPool, Tunnel
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.config import CoordinatorConfig
 from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.evacuation.plan import CensusPlanner
+from migrate.coordinator.evacuation.records import Evacuations
+from migrate.coordinator.evacuation.runner import EvacuationRunner
+from migrate.coordinator.evacuation.service import EvacuationsService
 from migrate.coordinator.files import FilesService
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
@@ -61,6 +65,9 @@ class Coordinator:
             options=channels.SERVER_OPTIONS,
         )
         containers = FleetContainers(self.store, self.pool)
+        evacuations = Evacuations(self.store)
+        planner = CensusPlanner(self.store, self.pool, evacuations)
+        self.evacuations = EvacuationRunner(self.store, evacuations, planner, self.runner, containers)
         service = FleetService(containers, self.runner)
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
         builds = BuildsService(self.store, self.pool)
@@ -71,6 +78,8 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(volumes, self._server)  # type: ignore[no-untyped-call]  # generated
         fleet_hosts = HostsService(self.store, self.pool)
         fleet_pb2_grpc.add_FleetHostsServicer_to_server(fleet_hosts, self._server)  # type: ignore[no-untyped-call]  # generated
+        emptied = EvacuationsService(self.evacuations, evacuations)
+        fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(emptied, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 
@@ -79,12 +88,14 @@ class Coordinator:
         for host in self.config.hosts:
             self.pool.agent(host.name)  # warm: the first command need not wait for ssh
         self.runner.recover()
+        self.evacuations.recover()
         listen(self._server, self.config.socket, self.config.group)
         log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.config.hosts), self.config.socket)
 
     def stop(self) -> None:
         """Finish nothing, lose nothing: moves under way go on with the next start."""
         stopped = self._server.stop(GRACE_S)  # no new calls from here on
+        self.evacuations.shutdown()
         self.runner.shutdown()
         stopped.wait()
         self.pool.close()

@@ -77,6 +77,30 @@ SCHEMA = (
         "alter table hosts add column cordon text",  # JSON of Cordon; null = it is not
     ),
     ("alter table migrations add column skip text not null default '[]'",),
+    (  # migrate/coordinator/evacuation/records.py writes and reads these
+        """create table evacuations(
+            id text primary key,
+            kind text not null,
+            host text not null,
+            state text not null,
+            reason text not null,
+            options text not null,
+            request_id text unique,
+            planned integer not null default 0,
+            cancelled integer not null default 0,
+            predicted_s real not null default 0,
+            started_unix_ns integer not null,
+            finished_unix_ns integer not null default 0
+        )""",
+        "create unique index one_evacuation_a_host on evacuations(host) where state='running'",
+        """create table evacuation_items(
+            evacuation_id text not null references evacuations(id),
+            container_id text not null,
+            position integer not null,
+            item text not null,
+            primary key(evacuation_id, container_id)
+        )""",
+    ),
 )
 
 

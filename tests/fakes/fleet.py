@@ -13,6 +13,10 @@ from migrate.client import Client
 from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
+from migrate.coordinator.evacuation.plan import CensusPlanner
+from migrate.coordinator.evacuation.records import Evacuations
+from migrate.coordinator.evacuation.runner import EvacuationRunner
+from migrate.coordinator.evacuation.service import EvacuationsService
 from migrate.coordinator.files import FilesService
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
@@ -50,6 +54,9 @@ class FakeFleet:
         self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
         self.runner = MoveRunner(self.store, self.pool, FakeSigner(), Patience(undo_limit_s=2.0, first_s=0.05))
         containers = FleetContainers(self.store, self.pool)
+        records = Evacuations(self.store)
+        planner = CensusPlanner(self.store, self.pool, records)
+        self.evacuations = EvacuationRunner(self.store, records, planner, self.runner, containers)
         service = FleetService(containers, self.runner)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
@@ -60,6 +67,9 @@ class FakeFleet:
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(LifecycleService(containers), self._server)
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(VolumesService(self.store, self.pool), self._server)
         fleet_pb2_grpc.add_FleetHostsServicer_to_server(HostsService(self.store, self.pool), self._server)
+        fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(
+            EvacuationsService(self.evacuations, records), self._server
+        )
         self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
         self._server.start()
         self.socket = directory / "fleet.sock"
@@ -68,6 +78,7 @@ class FakeFleet:
     def close(self) -> None:
         self.client.close()
         self._server.stop(0).wait()
+        self.evacuations.shutdown()
         self.runner.shutdown()
         self.pool.close()
         for host in self.hosts.values():
