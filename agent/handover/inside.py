@@ -1,4 +1,4 @@
-"""What a container's tasks look like from outside: memory, files that change without a trace, what keeps it from moving. Read-only."""
+"""What a container's tasks look like from outside: memory, files that change without a trace. Read-only."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engine.spec import ContainerSpec, Network
-from agent.linux import mounts, openat2
-from agent.scan.finding import Blocker
+from agent.scan import tmpfs
 from agent.storage import tree_scan
-
-_USUAL_DEVICES = {(1, minor) for minor in (3, 5, 7, 8, 9, 11)} | {(5, minor) for minor in (0, 1, 2)}
-_TERMINALS = (4, *range(136, 144))  # what of these is in the way is said by its name
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
@@ -30,125 +25,9 @@ def memory_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def of_network(network: Network) -> list[Blocker]:
-    """What its network keeps from moving."""
-    if network.mode != "host":
-        return []
-    return [
-        Blocker(
-            check="host-namespace",
-            what="it uses the host's network (--network host): its addresses and connections are the host's and stay there",
-            remedy="run it with --network bridge, publish its ports with -p",
-        )
-    ]
-
-
-def blockers(init_pid: int, pids: Iterable[int]) -> list[Blocker]:
-    """What CRIU cannot save, found by pid and descriptor."""
-    found: list[Blocker] = []
-    members = set(pids)
-    for pid in sorted(members - {init_pid}):
-        above = parent(pid)
-        if above and above not in members:  # 0: it has ended since
-            found.append(
-                Blocker(
-                    check="exec",
-                    pid=pid,
-                    what="a process that came in by exec is not init's child: CRIU would lose it",
-                    where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()})",
-                    remedy="end the exec session and move again",
-                )
-            )
-    for pid in sorted(members):
-        for name, target in _descriptors(pid):
-            if target == "/dev/tty" and not _leads_its_terminal(pid):
-                found.append(
-                    Blocker(
-                        check="terminal",
-                        pid=pid,
-                        descriptor=name,
-                        path=target,
-                        what="/dev/tty is open while another job than its own is in the foreground: CRIU cannot save that",
-                        where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
-                        remedy="wait until the shell is at its prompt again, or stop the job there (ctrl-z)",
-                    )
-                )
-            if device := _foreign_device(pid, name):
-                found.append(
-                    Blocker(
-                        check="device-open",
-                        pid=pid,
-                        descriptor=name,
-                        path=target,
-                        what=f"the device {target} ({device}) is open: what it is doing is in the host's hardware and drivers",
-                        where=f"pid {pid} ({_read(Path(f'/proc/{pid}/comm')).strip()}), descriptor {name}",
-                        remedy="end that program, or let it close the device",
-                    )
-                )
-            if "io_uring" in target:
-                found.append(
-                    Blocker(
-                        check="io-uring",
-                        pid=pid,
-                        descriptor=name,
-                        path=target,
-                        what="io_uring",
-                        where=f"pid {pid}, descriptor {name}",
-                        remedy="switch io_uring off in the program",
-                    )
-                )
-    return found
-
-
-def of_mounts(
-    spec: ContainerSpec, used_by: Callable[[str], Iterable[ContainerSpec]], shared: Set[str]
-) -> list[Blocker]:
-    """What of its mounts keeps it from moving. `used_by`: the containers here that have a volume; `shared`: volumes that need not move."""
-    found: list[Blocker] = []
-    for mount in spec.mounts:
-        if mount.kind == "bind" and mount.propagation.removeprefix("r") in ("slave", "shared"):
-            what = f"its bind mount at {mount.target} receives mounts of this host ({mount.propagation}): those cannot go along"
-            found.append(
-                Blocker(check="propagation", what=what, where=spec.name, remedy="run it without that propagation")
-            )
-    for name in dict.fromkeys(mount.source for mount in spec.mounts if mount.kind == "volume"):
-        others = sorted(user.name for user in used_by(name) if user.id != spec.id)
-        if others and name not in shared:
-            found.append(
-                Blocker(
-                    check="shared-volume",
-                    what=f"volume {name} is used by {', '.join(others)} too: it cannot be on two hosts",
-                    where=spec.name,
-                    remedy=f"remove {others[0]} first, or use a volume that every host has: migrate volume create --shared PATH NAME",
-                )
-            )
-    return found
-
-
 def tmpfs_bytes(init_pid: int) -> int:
-    """In the container's file systems in memory: CRIU carries that with its images."""
-    total = 0
-    try:
-        top = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return 0  # it has ended
-    try:
-        for line in _read(Path(f"/proc/{init_pid}/mountinfo")).splitlines():
-            before, _, after = line.partition(" - ")
-            if after.split(" ", 1)[0] != "tmpfs":
-                continue
-            try:
-                fd = openat2.open_in_root(top, os.fsencode(mounts.unescape(before.split(" ")[4])), os.O_RDONLY)
-            except OSError:
-                continue  # under another mount, or gone
-            try:
-                disk = os.fstatvfs(fd)
-                total += (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-            finally:
-                os.close(fd)
-    finally:
-        os.close(top)
-    return total
+    """In the container's file systems in memory: what does not go ahead as files, CRIU carries with its images."""
+    return sum(tmpfs.sizes(init_pid).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,31 +124,6 @@ def _like(wanted: set[tuple[int, int]], upper: Path) -> set[tuple[int, int]]:
         directories.close()
     statuses = (one.status for one in found if stat.S_ISREG(one.status.st_mode))
     return {(each.st_dev, each.st_ino) for each in statuses if (each.st_size, each.st_nlink) in wanted}
-
-
-def parent(pid: int) -> int:
-    for line in _read(Path(f"/proc/{pid}/status")).splitlines():
-        if line.startswith("PPid:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _foreign_device(pid: int, descriptor: str) -> str:
-    """ "c 10:229" of a device that CRIU cannot save; "" for the usual ones and everything else."""
-    try:
-        status = Path(f"/proc/{pid}/fd/{descriptor}").stat()
-    except OSError:
-        return ""  # closed, or the task is gone
-    kind = "c" if stat.S_ISCHR(status.st_mode) else "b" if stat.S_ISBLK(status.st_mode) else ""
-    major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    usual = kind == "c" and (major in _TERMINALS or (major, minor) in _USUAL_DEVICES)
-    return f"{kind} {major}:{minor}" if kind and not usual else ""
-
-
-def _leads_its_terminal(pid: int) -> bool:
-    """Whether the leader of the session of `pid` is in the foreground of its terminal: what criu/tty.c, tty_verify_ctty, asks for."""
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return len(fields) < 6 or fields[3] == fields[5]  # session and tpgid
 
 
 def _descriptors(pid: int) -> Iterable[tuple[str, str]]:

@@ -11,15 +11,15 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from agent import atomic
 from agent.config import AgentConfig
-from agent.criu import fixup, images
-from agent.engine import link, network, throttle
+from agent.criu import fixup, images, options
+from agent.engine import link, mounted, network, throttle
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
@@ -33,6 +33,7 @@ from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.memory.policy import Goal
+from agent.scan import container, made
 from agent.scan.finding import Blocker
 from agent.setup.criu import CriuInstall
 from agent.storage.layers import tree_bytes
@@ -101,9 +102,9 @@ class Source:
                 memory_bytes=inside.memory_bytes(pids) + inside.tmpfs_bytes(status.pid),
                 layer_bytes=sum(tree_bytes(root) for root in carried.roots(self._engine, spec)),
                 tasks=len(pids),
-                blockers=inside.of_network(spec.network)
+                blockers=made.of_network(spec.network)
                 + self._mount_blockers(spec)
-                + inside.blockers(status.pid, pids),
+                + self._scan(spec, status.pid, pids),
                 volumes=self._engine.volumes.of(spec),
                 pid=status.pid,
             )
@@ -406,7 +407,11 @@ class Source:
 
     def _mount_blockers(self, spec: ContainerSpec) -> list[Blocker]:
         shared = {each.name for each in self._engine.volumes.of(spec) if each.shared}
-        return inside.of_mounts(spec, self._engine.volumes.used_by, shared)
+        return made.of_mounts(spec, self._engine.volumes.used_by, shared)
+
+    def _scan(self, spec: ContainerSpec, pid: int, pids: Iterable[int]) -> list[Blocker]:
+        ahead = {mounted.clean(each.target) for each in mounted.tmpfs(spec)}
+        return container.scan(spec.name, pid, pids, ghost_limit=options.GHOST_LIMIT_BYTES, ahead=ahead)
 
     def _start_sender(self, move: Move) -> None:
         sender = TransferProcess("agent.transfer.sender", [str(move.directory)], log=move.directory / "sender.log")

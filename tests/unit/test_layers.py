@@ -111,6 +111,7 @@ BARE = (
     "agent/engine/enter.py",
     "agent/engine/reach.py",
     "agent/dial.py",
+    "agent/scan/unix_diag.py",
     "agent/setup/__main__.py",
     "agent/setup/doctor.py",
     "agent/setup/probe_child.py",
@@ -128,6 +129,7 @@ SINGLE_THREADED = {
     "agent/engine/rootfs.py",  # by the monitor
     "agent/engine/sysctls.py",  # by the monitor
     "agent/engine/zygote.py",
+    "agent/scan/unix_diag.py",
     "agent/setup/probe_child.py",
 }
 FORBIDDEN_CALLS = {"fork", "forkpty", "unshare", "setns", "network_of", "mounts_of", "mounts_of_its_own"}

@@ -56,6 +56,27 @@ CHECKS = {
         Check(name="terminal", about="no job at its terminal is in the foreground"),
         Check(name="device-open", about="no process has a device of the host open"),
         Check(name="io-uring", about="no process uses io_uring"),
+        Check(name="perf-event", about="no process has a performance counter open"),
+        Check(name="userfaultfd", about="no process handles its own page faults"),
+        Check(name="kernel-object", about="no process has a kernel object open that CRIU has no way for"),
+        Check(name="memfd-secret", about="no process keeps memory that nobody may read"),
+        Check(name="ptrace", about="no process is traced"),
+        Check(
+            name="nested-namespace",
+            about="no process below init has pid, IPC, user, time, cgroup or UTS namespaces of its own",
+        ),
+        Check(name="unix-peer", about="no unix socket is connected to a program outside"),
+        Check(name="mptcp", about="no socket of Multipath TCP"),
+        Check(name="socket-kind", about="no socket of a kind that CRIU does not know (vsock, XDP, SCTP, AF_ALG)"),
+        Check(name="raw-socket", about="no raw, packet or ping socket"),
+        Check(name="half-open", about="no connection waits to be accepted"),
+        Check(name="pty-peer", about="no terminal whose other end is outside"),
+        Check(name="inotify-overlay", about="no watch on a file of the container's root"),
+        Check(name="file-lock", about="nobody outside has a lock on a file that the container has open"),
+        Check(name="deleted-file", about="no large file is deleted and still open"),
+        Check(name="deleted-mapping", about="no large file is deleted and still mapped"),
+        Check(name="tmpfs", about="no large tmpfs that does not go ahead as files"),
+        Check(name="sysv-ipc", about="no SysV segment of the host is mapped"),
     )
 }
 UNKNOWN = Check(name="host", about="what an agent of another version found", skippable=False)
