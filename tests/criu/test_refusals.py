@@ -152,14 +152,18 @@ def test_interrupted_command_cancels(fleet: MovingLab, resident: Container, much
 
 
 def test_a_dump_that_criu_refuses_is_explained(fleet: MovingLab) -> None:
-    """The error has CRIU's line, the cause and what to do; `doctor` finds it in the log that the source has kept of the undone move."""
+    """The check finds the file; skipped, the error has CRIU's line, cause and remedy, and `doctor` finds it in the log that is kept."""
     keeps_open = (
         "exec 3>/srv/spool; dd if=/dev/zero bs=1M count=270 >&3 2>/dev/null; rm /srv/spool; echo ready; sleep 1000"
     )
     fleet.client.run(Run(image="work", name="spooler", host="host1", argv=("/bin/sh", "-c", keeps_open)))
     try:
         wait_for(lambda: any(b"ready" in line.data for line in fleet.client.logs("spooler")))
-        asked = fleet.cli("move", "spooler", "--to", "host2")
+        checked = fleet.cli("check", "spooler", "--to", "host2")
+        assert (checked.returncode, "deleted-file: pid " in checked.stdout) == (5, True), checked.stdout
+        refused = fleet.cli("move", "spooler", "--to", "host2")
+        assert (refused.returncode, "deleted-file: pid " in refused.stderr) == (5, True), refused.stderr
+        asked = fleet.cli("move", "spooler", "--to", "host2", "--skip", "deleted-file")
         assert asked.returncode == 6, asked.stderr
         for words in (
             "/srv/spool was deleted and is still open",
