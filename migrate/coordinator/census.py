@@ -5,37 +5,48 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from migrate.coordinator import create
+from migrate.coordinator import checks, create
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.checks import LOOK_S
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
-from migrate.coordinator.preflight.hosts import SPARE_BYTES, version
+from migrate.coordinator.preflight import finding
+from migrate.coordinator.preflight import hosts as preflight
+from migrate.coordinator.preflight.finding import BLOCKER, Finding
+from migrate.coordinator.preflight.hosts import SPARE_BYTES
 from migrate.coordinator.store import Container, Desired, MoveState, Store
 from migrate.errors import MigrateError
 from migrate.placement import labels
 from migrate.placement.model import HostState, Need, Port, Resident
 from protos import agent_pb2, types_pb2
 
+# Of the checks of a move: those that placement makes itself, for their answer changes while a plan is made, or for every container.
+JUDGED_ELSEWHERE = frozenset({"memory", "disk", "capability"})
 KEPT_NS = (
     24 * 3600 * 10**9
 )  # as kept_memory_hours of agent.toml is without a word; a host may keep less, which costs only time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Census:
+    """`states` of every host, by name; `facts` of those that answer."""
+
+    states: tuple[HostState, ...]
+    facts: Mapping[str, agent_pb2.HostFacts]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A container that was looked at on its host. `memory_bytes` and `layer_bytes` as it has them now; `blockers`: of a live move, whatever
-    its target.
-    """
+    """A container that was looked at on its host. `state`: ContainerState; `blockers`: of a live move, whatever its target."""
 
     need: Need
     state: int
     blockers: tuple[str, ...]
 
 
-def hosts(store: Store, pool: AgentPool) -> list[HostState]:
-    """Every host of the fleet, by name; one that does not answer with the reason."""
+def take(store: Store, pool: AgentPool) -> Census:
+    """All hosts are asked at the same time; one that does not answer is there with the reason."""
     known = store.hosts()
     residents = _residents(store)
 
@@ -45,6 +56,7 @@ def hosts(store: Store, pool: AgentPool) -> list[HostState]:
         return facts, frozenset(layer for image in images for layer in image.layers)
 
     found: list[HostState] = []
+    facts: dict[str, agent_pb2.HostFacts] = {}
     for host, answer in zip(known, ask_all(pool, [one.name for one in known], ask), strict=True):
         state = HostState(
             name=host.name,
@@ -53,18 +65,17 @@ def hosts(store: Store, pool: AgentPool) -> list[HostState]:
             labels=host.labels,
             residents=tuple(residents.get(host.name, ())),
         )
-        found.append(_with_facts(state, *answer.value) if answer.value is not None else state)
-    return found
+        if answer.value is not None:
+            facts[host.name] = answer.value[0]
+            state = _with_facts(state, *answer.value)
+        found.append(state)
+    return Census(states=tuple(found), facts=facts)
 
 
 def _with_facts(state: HostState, facts: agent_pb2.HostFacts, layers: frozenset[str]) -> HostState:
     return dataclasses.replace(
         state,
-        protocol=facts.protocol,
-        architecture=facts.architecture,
-        criu=version(facts.criu_version),
         lacking=tuple(one.name for one in facts.capabilities if one.required and not one.ok),
-        instructions=frozenset(facts.instructions),
         cpus=facts.cpus,
         memory_bytes=facts.memory_total_bytes,
         memory_free_bytes=facts.memory_available_bytes,
@@ -107,16 +118,15 @@ def ports(published: Iterable[types_pb2.Port]) -> tuple[Port, ...]:
 
 
 def look(
-    store: Store, pool: AgentPool, containers: Sequence[Container], states: Sequence[HostState]
+    store: Store, pool: AgentPool, containers: Sequence[Container], census: Census
 ) -> dict[str, Seen | MigrateError]:
-    """Each container as its host describes it now, and what every other host has against it; by id.
+    """Each container as its host describes it now, and what every other host has against it: by the checks of a move. By id.
 
     A container whose host does not answer has the error.
     """
-    by_name = {state.name: state for state in states}
     described = _described(pool, containers)
     asked = {cid: one for cid, one in described.items() if not isinstance(one, MigrateError)}
-    against = _against(pool, [state.name for state in states if not state.silence], asked)
+    against = _against(pool, list(census.facts), asked)
     kept = _kept(store)
     found: dict[str, Seen | MigrateError] = {}
     for container in containers:
@@ -125,9 +135,14 @@ def look(
             found[container.id] = description
             continue
         found[container.id] = Seen(
-            need=_need(container, description, by_name[container.owner], kept, against.get(container.id, {})),
+            need=_need(
+                container,
+                description,
+                kept,
+                _compared(container.owner, description, census, against.get(container.id, {})),
+            ),
             state=description.state,
-            blockers=tuple(one.what for one in description.blockers),
+            blockers=_blocking(checks.of_container(container.name, container.owner, description), but={"state"}),
         )
     return found
 
@@ -166,7 +181,10 @@ def _against(
 
     def ask(agent: Agent) -> dict[str, tuple[str, ...]]:
         return {
-            cid: tuple(one.what for one in agent.call("Migration", "Where", question, timeout_s=LOOK_S).blockers)
+            cid: _blocking(
+                finding.of_agent(one, agent.name)
+                for one in agent.call("Migration", "Where", question, timeout_s=LOOK_S).blockers
+            )
             for cid, question in questions.items()
         }
 
@@ -177,6 +195,28 @@ def _against(
             if reasons:
                 found.setdefault(cid, {})[answer.host] = reasons
     return found
+
+
+def _compared(
+    source: str, description: agent_pb2.Description, census: Census, against: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """What each host said itself, and what its facts say beside the source's."""
+    found = dict(against)
+    if source not in census.facts:
+        return found
+    here = preflight.Host(name=source, facts=census.facts[source])
+    for name, facts in census.facts.items():
+        if name == source:
+            continue
+        findings = preflight.compare(here, preflight.Host(name=name, facts=facts), description)
+        if reasons := _blocking(findings, but=JUDGED_ELSEWHERE):
+            found[name] = (*found.get(name, ()), *reasons)
+    return found
+
+
+def _blocking(findings: Iterable[Finding], but: Collection[str] = ()) -> tuple[str, ...]:
+    """Their words, without warnings and without the checks `but`."""
+    return tuple(one.what for one in findings if one.severity == BLOCKER and one.check not in but)
 
 
 def _where(container_id: str, described: agent_pb2.Description) -> agent_pb2.WhereRequest | None:
@@ -206,7 +246,6 @@ def _kept(store: Store) -> dict[str, set[str]]:
 def _need(
     container: Container,
     description: agent_pb2.Description,
-    source: HostState,
     kept: Mapping[str, set[str]],
     against: Mapping[str, tuple[str, ...]],
 ) -> Need:
@@ -219,10 +258,6 @@ def _need(
         memory_bytes=description.memory_bytes + SPARE_BYTES,
         disk_bytes=description.layer_bytes + SPARE_BYTES,
         cpus=spec.limits.cpus,
-        protocol=source.protocol,
-        architecture=source.architecture,
-        criu=source.criu,
-        instructions=source.instructions,
         labels=dict(spec.labels),
         constraints=labels.constraints(spec.labels.get(labels.CONSTRAINTS, "")),
         affinity=labels.terms(spec.labels.get(labels.AFFINITY, "")),

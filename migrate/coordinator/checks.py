@@ -64,7 +64,7 @@ def examine(move: Move) -> Examination:
     size = _size(description, there)
     findings = [
         *hosts.compare(source, target, description, size.image),
-        *_container(move, description),
+        *of_container(move.container, move.source, description),
         *(of_agent(each, move.target) for each in there.blockers),
     ]
     if there.present:
@@ -121,24 +121,25 @@ def _size(description: agent_pb2.Description, there: agent_pb2.WhereResponse) ->
     )
 
 
-def _container(move: Move, description: agent_pb2.Description) -> Iterator[Finding]:
+def of_container(name: str, source: str, description: agent_pb2.Description) -> Iterator[Finding]:
+    """What speaks against moving it wherever it went."""
     if description.state != types_pb2.CONTAINER_STATE_RUNNING:
-        what = f"{move.container} is {state_name(description.state)}, and only a running container can move"
+        what = f"{name} is {state_name(description.state)}, and only a running container can move"
         verb = "unpause" if description.state == types_pb2.CONTAINER_STATE_PAUSED else "start"
-        remedy = f"migrate {verb} {move.container}"
+        remedy = f"migrate {verb} {name}"
         if (
             description.state == types_pb2.CONTAINER_STATE_LOST
         ):  # it runs: a start would be refused, or be a second copy
-            what = f"{move.container} has lost its monitor and gets no other: it runs, and can only be killed"
-            remedy = f"migrate kill --signal KILL {move.container}, then migrate start {move.container}"
-        yield Finding(check="state", what=what, where=move.source, remedy=remedy)
+            what = f"{name} has lost its monitor and gets no other: it runs, and can only be killed"
+            remedy = f"migrate kill --signal KILL {name}, then migrate start {name}"
+        yield Finding(check="state", what=what, where=source, remedy=remedy)
     isolation = description.spec.isolation
-    for name, what in (("pid", "processes"), ("ipc", "shared memory and queues")):
-        if getattr(isolation, name) == "host":
+    for space, what in (("pid", "processes"), ("ipc", "shared memory and queues")):
+        if getattr(isolation, space) == "host":
             yield Finding(
                 check="host-namespace",
-                what=f"{move.container} shares the host's {what} (--{name} host): they are not its own to take along",
-                where=move.source,
-                remedy=f"run it without --{name} host",
+                what=f"{name} shares the host's {what} (--{space} host): they are not its own to take along",
+                where=source,
+                remedy=f"run it without --{space} host",
             )
-    yield from (of_agent(each, move.source) for each in description.blockers)
+    yield from (of_agent(each, source) for each in description.blockers)

@@ -37,7 +37,7 @@ def rank_for_run(
     pulled), WrongState where the fleet has no hosts.
     """
     hosts.needed(store)
-    states = census.hosts(store, pool)
+    states = census.take(store, pool).states
     having = _having(pool, [state.name for state in states if not state.silence], request.image)
     if not having and not will_pull:
         raise _no_image(request.image, [state.name for state in states if state.silence])
@@ -79,11 +79,11 @@ def rank_for_move(store: Store, pool: AgentPool, name: str, constraints: Iterabl
     """All hosts for a container that moves. Raises what describing it on its host raises."""
     wanted = tuple(labels.constraint(text) for text in constraints)
     container = store.container(name)
-    states = census.hosts(store, pool)
-    seen = census.look(store, pool, [container], states)[container.id]
+    now = census.take(store, pool)
+    seen = census.look(store, pool, [container], now)[container.id]
     if isinstance(seen, MigrateError):
         raise seen
-    return rank(dataclasses.replace(seen.need, constraints=seen.need.constraints + wanted), states)
+    return rank(dataclasses.replace(seen.need, constraints=seen.need.constraints + wanted), now.states)
 
 
 def best(ranking: Sequence[Ranked], what: str) -> Ranked:
@@ -126,7 +126,8 @@ def _against_run(
     question.container_id = "0" * 32  # of nobody: only its needs are asked about
 
     def ask(agent: Agent) -> tuple[str, ...]:
-        return tuple(one.what for one in agent.call("Migration", "Where", question, timeout_s=LOOK_S).blockers)
+        found = agent.call("Migration", "Where", question, timeout_s=LOOK_S).blockers
+        return tuple(one.what for one in found if not one.warning)
 
     answers = ask_all(pool, [state.name for state in states if not state.silence], ask)
     found = {one.host: (one.error.message,) if one.error else (one.value or ()) for one in answers}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from migrate.placement.model import Need, Room, missing_bytes
 
 Filter = Callable[[Need, Room], Iterator[str]]
-MOST_SHOWN = 6  # instructions that one reason names
 
 
 def down(_need: Need, room: Room) -> Iterator[str]:
@@ -35,24 +34,6 @@ def constraints(need: Need, room: Room) -> Iterator[str]:
 def abilities(_need: Need, room: Room) -> Iterator[str]:
     for one in room.host.lacking:
         yield f"{one} does not work there"
-
-
-def compatible(need: Need, room: Room) -> Iterator[str]:
-    """Of one that moves: what CRIU and its programs' instructions ask for."""
-    host = room.host
-    if not need.source:
-        return
-    if host.protocol != need.protocol:
-        yield f"speaks protocol {host.protocol}, {need.source} speaks {need.protocol}"
-    if host.architecture != need.architecture:
-        yield f"is {host.architecture}, {need.source} is {need.architecture}"
-        return
-    if host.criu < need.criu:
-        has = ".".join(map(str, host.criu)) or "none"
-        yield f"has CRIU {has}, older than {'.'.join(map(str, need.criu))} on {need.source}"
-    if host.instructions and (lacking := sorted(need.instructions - host.instructions)):
-        more = f" and {len(lacking) - MOST_SHOWN} more" if len(lacking) > MOST_SHOWN else ""
-        yield f"its processor lacks {', '.join(lacking[:MOST_SHOWN])}{more}, which programs on {need.source} may use"
 
 
 def processors(need: Need, room: Room) -> Iterator[str]:
@@ -97,7 +78,7 @@ def affinity(need: Need, room: Room) -> Iterator[str]:
 
 
 # What does not change while a plan is made, and what does. The cheap ones first.
-LASTING: tuple[Filter, ...] = (down, cordoned, own, constraints, abilities, compatible, processors, blockers)
+LASTING: tuple[Filter, ...] = (down, cordoned, own, constraints, abilities, processors, blockers)
 CHANGING: tuple[Filter, ...] = (memory, disk, ports, affinity)
 
 

@@ -25,18 +25,14 @@ class Resident:
 @dataclass(frozen=True, kw_only=True)
 class HostState:
     """One host. `silence`: why it does not answer, "" = it does; then the other facts are empty. `cordon`: the reason, None = it is not
-    cordoned. `lacking`: what it needs to take any container and does not have. `instructions`: of its processors. `cpus` 0 = not known.
+    cordoned. `lacking`: what it needs to take any container and does not have. `cpus` 0 = not known.
     """
 
     name: str
     silence: str = ""
     cordon: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    protocol: int = 0
-    architecture: str = ""
-    criu: tuple[int, ...] = ()
     lacking: tuple[str, ...] = ()
-    instructions: frozenset[str] = frozenset()
     cpus: int = 0
     memory_bytes: int = 0
     memory_free_bytes: int = 0
@@ -49,8 +45,9 @@ class HostState:
 class Need:
     """What a container needs of the host that takes it.
 
-    `source`: where it is, "" of one that is still to be made; then protocol, architecture and CRIU do not matter. `layers`: bytes of each
-    layer of its image. `kept_by`: hosts that have pages of it from an earlier stay. `blockers`: by host, what only that host could say.
+    `source`: where it is, "" of one that is still to be made. `layers`: bytes of each layer of its image. `kept_by`: hosts that have
+    pages of it from an earlier stay. `blockers`: by host, what the checks of a move have found against it there
+    (architecture, CRIU, processors, kernels, networks), and what that host itself has said.
     """
 
     container_id: str
@@ -59,10 +56,6 @@ class Need:
     memory_bytes: int = 0
     disk_bytes: int = 0
     cpus: float = 0.0
-    protocol: int = 0
-    architecture: str = ""
-    criu: tuple[int, ...] = ()
-    instructions: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     constraints: tuple[Constraint, ...] = ()
     affinity: tuple[Term, ...] = ()

@@ -101,8 +101,7 @@ class _Plan:
     def _possible(self, need: Need) -> list[Room]:
         """The hosts that nothing lasting speaks against: found once for all containers that are alike in that."""
         key = (
-            need.source, need.protocol, need.architecture, need.criu, need.instructions, need.constraints, need.cpus,
-            tuple(sorted(need.blockers.items())),
+            need.source, need.constraints, need.cpus, tuple(sorted(need.blockers.items())),
         )  # fmt: skip
         if key not in self._lasting:
             self._lasting[key] = [room for room in self._rooms.values() if filters.fits(need, room, LASTING)]

@@ -146,13 +146,15 @@ def test_one_that_fails_is_tried_elsewhere_and_holds_up_none(three: FakeFleet) -
 
 def test_what_cannot_move_is_told_and_stays(three: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """Refused by the plan or failed everywhere: the others are away, the record says which and why, exit status 1."""
-    one, stuck, paused = start(three, "one", "stuck", "paused")
+    one, stuck, paused, shares = start(three, "one", "stuck", "paused", "shares")
+    three.world.agents["host1"].containers[shares.id].spec.isolation.pid = "host"
     original = three.world.agents["host1"].Describe
 
     def describe(request: Any, context: Any = None) -> Any:
         answer = original(request)
         if request.container_id == stuck.id:
             answer.blockers.add(what="uses io_uring")
+        answer.blockers.add(what="may be slow", warning=True)
         return answer
 
     three.world.agents["host1"].Describe = describe  # type: ignore[method-assign]
@@ -161,8 +163,9 @@ def test_what_cannot_move_is_told_and_stays(three: FakeFleet, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "stuck: refused: uses io_uring" in out
     assert "paused: refused: it is paused, and only a running container can move" in out
+    assert "shares: refused: shares shares the host's processes (--pid host)" in out
     assert "one: moved to host" in out
-    assert ": incomplete, 3 containers" in out
+    assert ": incomplete, 4 containers" in out
     assert owners(three)["stuck"] == owners(three)["paused"] == "host1" != owners(three)["one"]
     refuse_restore(three, "host1")
     home = ended(three.client.restore_host("host1"))

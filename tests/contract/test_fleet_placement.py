@@ -55,6 +55,19 @@ def test_a_move_without_a_target_says_where_it_goes_and_why(three: FakeFleet) ->
     assert len(three.client.migrations()) == 1
 
 
+def test_the_checks_of_a_move_decide_too(three: FakeFleet) -> None:
+    """What `migrate check` calls a blocker is a reason, a warning is none; a container that cannot move anywhere says so at its start."""
+    three.run("web1")
+    three.hosts["host2"].facts["architecture"] = "aarch64"
+    three.hosts["host3"].facts["kernel"] = "5.19"  # older than the source's: a warning
+    ranking = {one.host: one.refusals for one in three.client.place_move("web1").hosts}
+    assert ranking["host2"] == ("is aarch64, host1 is x86_64",)
+    assert ranking["host3"] == ()
+    three.hosts["host3"].facts["criu_version"] = "3.17"
+    ranking = {one.host: one.refusals for one in three.client.place_move("web1").hosts}
+    assert ranking["host3"] == ("has CRIU 3.17, older than 4.2 on host1",)
+
+
 def test_a_dry_run_without_a_target_moves_nothing(three: FakeFleet) -> None:
     """The record names the host that was chosen."""
     three.run("web1")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from migrate.coordinator import census, create, events, learned
 from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.census import Census
 from migrate.coordinator.checks import state_name
 from migrate.coordinator.evacuation.records import EVACUATE, Evacuation, Evacuations, Item, ItemState
 from migrate.coordinator.store import Container, Migration, MoveState, Store
@@ -49,11 +50,11 @@ class CensusPlanner:
 
     def elsewhere(self, evacuation: Evacuation, item: Item) -> Item:
         container = self._store.container(item.container_id)
-        states = self._targets(evacuation)
-        seen = census.look(self._store, self._pool, [container], census.hosts(self._store, self._pool))[container.id]
+        now = census.take(self._store, self._pool)
+        seen = census.look(self._store, self._pool, [container], now)[container.id]
         if isinstance(seen, MigrateError):
             return dataclasses.replace(item, target="", why=f"{container.owner}: {seen.message}")
-        ranked = ranking.rank(seen.need, states)
+        ranked = ranking.rank(seen.need, self._targets(evacuation, now))
         able = [one for one in ranked if not one.refusals]
         if not able:
             reasons = "; ".join(f"{one.host}: {', '.join(one.refusals)}" for one in ranked)
@@ -71,13 +72,14 @@ class CensusPlanner:
             if evacuation.options.selector.items() <= create.spec_of(container).labels.items()
         ]
         items = [_item(container, _action(container, evacuation), container.owner) for container in chosen]
-        return self._placed(evacuation, items, self._targets(evacuation))
+        now = census.take(self._store, self._pool)
+        return self._placed(evacuation, items, now, self._targets(evacuation, now))
 
-    def _targets(self, evacuation: Evacuation) -> list[HostState]:
+    def _targets(self, evacuation: Evacuation, now: Census) -> list[HostState]:
         """The hosts that may be one, with what running evacuations have promised to them already taken off."""
         promised = self._evacuations.promised()
         found: list[HostState] = []
-        for state in census.hosts(self._store, self._pool):
+        for state in now.states:
             if evacuation.kind == EVACUATE:
                 if state.name == evacuation.host or (evacuation.options.to and state.name not in evacuation.options.to):
                     continue
@@ -105,8 +107,9 @@ class CensusPlanner:
                     why = f"it was moved to {container.owner} since, by no evacuation"
                     item = dataclasses.replace(item, state=ItemState.SKIPPED, why=why)
                 items.append(item)
-        targets = [dataclasses.replace(state, cordon=None) for state in self._targets(restore)]  # of a dry run
-        return self._placed(restore, items, targets)
+        now = census.take(self._store, self._pool)
+        targets = [dataclasses.replace(state, cordon=None) for state in self._targets(restore, now)]  # of a dry run
+        return self._placed(restore, items, now, targets)
 
     def _moved_since(self, old: Item) -> str | None:
         """Who has moved it last; None: nobody, for the evacuation's move did not succeed."""
@@ -122,12 +125,13 @@ class CensusPlanner:
 
     # ------------------------------------------------------------ both
 
-    def _placed(self, evacuation: Evacuation, items: Sequence[Item], targets: Sequence[HostState]) -> list[Item]:
+    def _placed(
+        self, evacuation: Evacuation, items: Sequence[Item], now: Census, targets: Sequence[HostState]
+    ) -> list[Item]:
         """With targets, predictions, and what speaks against each."""
         looked_at = [item for item in items if item.action in (*MOVES, "stop") and item.state is ItemState.PLANNED]
         containers = [self._store.container(item.container_id) for item in looked_at]
-        states = census.hosts(self._store, self._pool) if containers else []
-        seen = census.look(self._store, self._pool, containers, states)
+        seen = census.look(self._store, self._pool, containers, now)
         needs: list[Need] = []
         judged: dict[str, Item] = {}
         for item in looked_at:

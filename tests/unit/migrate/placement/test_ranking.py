@@ -20,10 +20,6 @@ GIB = 1 << 30
 def a_host(name: str, **changes: Any) -> HostState:
     usual = HostState(
         name=name,
-        protocol=1,
-        architecture="x86_64",
-        criu=(4, 2),
-        instructions=frozenset({"avx", "avx2"}),
         cpus=4,
         memory_bytes=8 * GIB,
         memory_free_bytes=4 * GIB,
@@ -39,10 +35,6 @@ def a_need(**changes: Any) -> Need:
         source="host1",
         memory_bytes=GIB,
         disk_bytes=GIB,
-        protocol=1,
-        architecture="x86_64",
-        criu=(4, 2),
-        instructions=frozenset({"avx", "avx2"}),
     )
     return dataclasses.replace(usual, **changes)
 
@@ -59,11 +51,6 @@ def beside(**label: str) -> Resident:
         ({"cordon": ""}, {}, "is cordoned"),
         ({}, {"source": "host2"}, "web1 is there already"),
         ({"lacking": ("cgroup",)}, {}, "cgroup does not work there"),
-        ({"protocol": 2}, {}, "speaks protocol 2, host1 speaks 1"),
-        ({"architecture": "aarch64"}, {}, "is aarch64, host1 is x86_64"),
-        ({"criu": (4, 1)}, {}, "has CRIU 4.1, older than 4.2 on host1"),
-        ({"criu": ()}, {}, "has CRIU none, older than 4.2 on host1"),
-        ({"instructions": frozenset({"avx"})}, {}, "its processor lacks avx2, which programs on host1 may use"),
         ({}, {"cpus": 4.5}, "has 4 processors, 4.5 are asked for"),
         ({}, {"blockers": {"host2": ("bind source /x is not on this host",)}}, "bind source /x is not on this host"),
         ({"memory_free_bytes": GIB // 2}, {}, "has 512 MiB of memory free, 1024 MiB are needed"),
@@ -109,7 +96,7 @@ def test_every_filter_says_why(host: dict[str, Any], need: dict[str, Any], reaso
 def test_all_reasons_are_told_and_those_that_can_come_first() -> None:
     """Of a silent host only that: nothing else is known of it."""
     hosts = [
-        a_host("host2", cordon="", memory_free_bytes=0, architecture="aarch64"),
+        a_host("host2", cordon="", memory_free_bytes=0, lacking=("cgroup",)),
         a_host("host3"),
         HostState(name="host4", silence="down"),
     ]
