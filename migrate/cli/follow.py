@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from migrate.cli import failures
 from migrate.cli.interrupts import Interrupts
+from migrate.cli.sight import Sight
 from migrate.errors import MigrateError
 
 if TYPE_CHECKING:
@@ -35,13 +36,16 @@ class _Sign(enum.Enum):
 
 
 class Following:
-    """Reads events in a thread of its own, so that Ctrl-C comes between two events and never inside gRPC."""
+    """Follows a move through the end and the return of the coordinator too: migrate/cli/sight.py.
+
+    Reads events in a thread of its own, so that Ctrl-C comes between two events and never inside gRPC.
+    """
 
     def __init__(self, client: Client, moving: Moving, shown: View) -> None:
         self._client = client
-        self._moving = moving
         self._shown = shown
-        self._news: queue.SimpleQueue[Event | BaseException | _Sign] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Event | str | BaseException | _Sign] = queue.SimpleQueue()  # str: for people
+        self._moving = Sight(client, moving, self._news.put)
         self._interrupts = Interrupts(lambda: self._news.put(_Sign.INTERRUPT))
         self._answered = 0  # interrupts up to this one
         self._asked = False
@@ -81,6 +85,10 @@ class Following:
         if isinstance(news, (_Sign, BaseException)):
             self._end(news)
             return False
+        if isinstance(news, str):
+            self._shown.pause()
+            print(news, file=sys.stderr)
+            return True
         self._shown.show(news)
         if self._wants_cancel and not self._leaving:
             self._cancel()  # asked for before the move had an id; asking twice changes nothing

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from migrate.cli.sight import Sight
+from migrate.errors import Unreachable
 from protos import types_pb2
 from tests.contract.terminals import ROOT, Terminal
 from tests.fakes.fleet import FakeFleet
@@ -132,3 +134,73 @@ def test_ctrl_c_without_news(fleet: FakeFleet, terminals: list[Terminal]) -> Non
         assert terminal.wait() == 130
     finally:
         silent.set()
+
+
+def test_a_move_is_followed_through_the_coordinator_s_end_and_return(
+    fleet: FakeFleet, held_precopy: HeldPrecopy
+) -> None:
+    """What was shown is not shown again; then the rest comes, up to the summary."""
+    fleet.run("web1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "migrate", "move", "web1", "--to", "host2"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        shown = []
+        while not shown or "precopy" not in shown[-1]:
+            shown.append(process.stdout.readline())
+        fleet.go_away()
+        told = process.stderr.readline()
+        assert "the coordinator does not answer" in told and "when it is back" in told
+        held_precopy.release()
+        fleet.come_back()
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, (out, err)
+        assert "the coordinator is back" in err
+    lines = "".join(shown) + out
+    assert lines.splitlines()[-1].startswith("web1 runs on host2: moved from host1")
+    assert [line.split()[0] for line in lines.splitlines()].count("reserve") == 1
+
+
+@pytest.mark.usefixtures("held_precopy")
+def test_a_coordinator_that_stays_away(fleet: FakeFleet) -> None:
+    """After a while the error says what to start and what to type then; until then the user can leave."""
+    fleet.run("web1")
+    told: list[str] = []
+    moving = fleet.client.move("web1", to="host2")
+    sight = Sight(fleet.client, moving, told.append, patience_s=1.0)
+    events = iter(sight)
+    next(events)
+    fleet.go_away()
+    try:
+        with pytest.raises(Unreachable, match="has not come back in 1 s") as caught:
+            list(events)
+        assert caught.value.hint.endswith(f"migrate watch {moving.migration_id}")
+        assert "waiting for it, 1 s at most" in told[0] and len(told) == 1
+    finally:
+        fleet.come_back()
+
+
+def test_who_leaves_while_the_coordinator_is_away(
+    fleet: FakeFleet, terminals: list[Terminal], held_precopy: HeldPrecopy
+) -> None:
+    """Ctrl-C asks as always; d ends the command at once."""
+    fleet.run("web1")
+    terminals.append(terminal := Terminal("move", "web1", "--to", "host2"))
+    terminal.read_until(b"round 1")
+    fleet.go_away()
+    try:
+        terminal.read_until(b"waiting for it")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until(b"goes on while you decide")
+        terminal.type(b"d\n")
+        terminal.read_until(b"look again with: migrate migrations show")
+        assert terminal.wait() == 130
+    finally:
+        held_precopy.release()
+        fleet.come_back()

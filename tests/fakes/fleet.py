@@ -52,6 +52,12 @@ class FakeFleet:
         for name in self.hosts:
             self.store.put_host(Host(name=name, address=address(name), host_keys=("ssh-ed25519 AAAA",)))
         self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
+        self.socket = directory / "fleet.sock"
+        self.client = Client(self.socket)
+        self.come_back()
+
+    def come_back(self) -> None:
+        """The coordinator starts, and goes on with the moves that it left."""
         self.runner = MoveRunner(self.store, self.pool, FakeSigner(), Patience(undo_limit_s=2.0, first_s=0.05))
         containers = FleetContainers(self.store, self.pool)
         records = Evacuations(self.store)
@@ -70,16 +76,19 @@ class FakeFleet:
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(
             EvacuationsService(self.evacuations, records), self._server
         )
-        self._server.add_insecure_port(channels.unix_target(directory / "fleet.sock"))
+        self._server.add_insecure_port(channels.unix_target(self.socket))
         self._server.start()
-        self.socket = directory / "fleet.sock"
-        self.client = Client(self.socket)
+        self.runner.recover()
 
-    def close(self) -> None:
-        self.client.close()
+    def go_away(self) -> None:
+        """The coordinator ends, in the middle of whatever it does."""
         self._server.stop(0).wait()
         self.evacuations.shutdown()
         self.runner.shutdown()
+
+    def close(self) -> None:
+        self.client.close()
+        self.go_away()
         self.pool.close()
         for host in self.hosts.values():
             host.stop()
