@@ -228,6 +228,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         on_timeout: str = "abort",
         throttle: bool = False,
         skip: Iterable[str] = (),
+        hold: bool = False,
     ) -> Moving:
         """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
         twice is the same move; `dry_run` only checks.
@@ -237,6 +238,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         `skip`: names of checks (docs/check.md) whose findings are not to stop it.
+        `hold`: ready, it goes on sending until commit_move().
         """
         request = coordinator_pb2.MoveRequest(
             container=container,
@@ -249,7 +251,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
             dry_run=dry_run,
             transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
             precopy=types_pb2.PrecopyOptions(
-                max_rounds=max_rounds, timeout_s=timeout_s, on_timeout=on_timeout, throttle=throttle
+                max_rounds=max_rounds, timeout_s=timeout_s, on_timeout=on_timeout, throttle=throttle, hold=hold
             ),
             skip=skip,
         )
@@ -286,6 +288,15 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
     def watch(self, migration_id: str) -> Moving:
         """Follow a move from its beginning."""
         return Moving(self, self._fleet.Watch, coordinator_pb2.WatchRequest(migration_id=migration_id))
+
+    def commit_move(self, migration_id: str) -> str:
+        """Let a move that holds switch over; what happens now, for people."""
+        request = coordinator_pb2.MigrationRequest(migration_id=migration_id)
+        return str(self._call(self._fleet.CommitMove, request, LONG_S).text)
+
+    def undo_move(self, migration_id: str) -> Moving:
+        """Of one that succeeded: start the move back, which has an id of its own, and follow it."""
+        return Moving(self, self._fleet.UndoMove, coordinator_pb2.MigrationRequest(migration_id=migration_id))
 
     def cancel(self, migration_id: str) -> tuple[str, str]:
         """Ask for the end of a move; returns its state and what that means. Refused past the pivot."""

@@ -336,13 +336,15 @@ class Travelled(Json):
 
 class PrecopyOptions(Json):
     """How memory is sent ahead: docs/precopy.md. `binding`: the move ends by `on_timeout` ("abort" or "pause") where max_downtime_s is not
-    to be met. `fixed_s`: of a freeze without memory, as earlier moves have shown it; 0 = none has.
+    to be met. `hold`: ready, it goes on sending until somebody commits it. `fixed_s`: of a freeze without memory, as earlier moves have
+    shown it; 0 = none has.
     """
 
     max_rounds: int = 0
     timeout_s: float = 0.0
     on_timeout: str = "abort"
     throttle: bool = False
+    hold: bool = False
     binding: bool = False
     fixed_s: float = 0.0
 

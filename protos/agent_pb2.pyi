@@ -923,6 +923,26 @@ class PrecopyRequest(_message.Message):
     precopy: _types_pb2.PrecopyOptions
     def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., max_downtime_s: _Optional[float] = ..., max_rounds: _Optional[int] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
 
+class HoldRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class SwitchRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class SwitchResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class FreezeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

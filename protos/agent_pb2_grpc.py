@@ -2203,6 +2203,16 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.PrecopyRequest.SerializeToString,
                 response_deserializer=protos_dot_types__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Hold = channel.unary_stream(
+                '/cmigrate.v1.Migration/Hold',
+                request_serializer=protos_dot_agent__pb2.HoldRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Progress.FromString,
+                _registered_method=True)
+        self.Switch = channel.unary_unary(
+                '/cmigrate.v1.Migration/Switch',
+                request_serializer=protos_dot_agent__pb2.SwitchRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.SwitchResponse.FromString,
+                _registered_method=True)
         self.Freeze = channel.unary_stream(
                 '/cmigrate.v1.Migration/Freeze',
                 request_serializer=protos_dot_agent__pb2.FreezeRequest.SerializeToString,
@@ -2277,6 +2287,20 @@ class MigrationServicer(object):
 
     def Precopy(self, request, context):
         """the container runs on
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Hold(self, request, context):
+        """all is ready: rounds go on until Switch; the container runs on
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Switch(self, request, context):
+        """beside Hold, or before it: it ends with one more round
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2358,6 +2382,16 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Precopy,
                     request_deserializer=protos_dot_agent__pb2.PrecopyRequest.FromString,
                     response_serializer=protos_dot_types__pb2.Progress.SerializeToString,
+            ),
+            'Hold': grpc.unary_stream_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=protos_dot_agent__pb2.HoldRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Progress.SerializeToString,
+            ),
+            'Switch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Switch,
+                    request_deserializer=protos_dot_agent__pb2.SwitchRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.SwitchResponse.SerializeToString,
             ),
             'Freeze': grpc.unary_stream_rpc_method_handler(
                     servicer.Freeze,
@@ -2555,6 +2589,60 @@ class Migration(object):
             '/cmigrate.v1.Migration/Precopy',
             protos_dot_agent__pb2.PrecopyRequest.SerializeToString,
             protos_dot_types__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Migration/Hold',
+            protos_dot_agent__pb2.HoldRequest.SerializeToString,
+            protos_dot_types__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Switch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/Switch',
+            protos_dot_agent__pb2.SwitchRequest.SerializeToString,
+            protos_dot_agent__pb2.SwitchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -449,6 +449,12 @@ class MigrationRequest(_message.Message):
     migration_id: str
     def __init__(self, migration_id: _Optional[str] = ...) -> None: ...
 
+class CommitMoveResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
 class MigrationRecord(_message.Message):
     __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy")
     class FactsEntry(_message.Message):

@@ -201,6 +201,16 @@ class FleetStub(object):
                 request_serializer=protos_dot_coordinator__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.CommitMove = channel.unary_unary(
+                '/cmigrate.v1.Fleet/CommitMove',
+                request_serializer=protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.CommitMoveResponse.FromString,
+                _registered_method=True)
+        self.UndoMove = channel.unary_stream(
+                '/cmigrate.v1.Fleet/UndoMove',
+                request_serializer=protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.MoveEvent.FromString,
+                _registered_method=True)
         self.SetMigration = channel.unary_unary(
                 '/cmigrate.v1.Fleet/SetMigration',
                 request_serializer=protos_dot_coordinator__pb2.SetMigrationRequest.SerializeToString,
@@ -437,6 +447,20 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitMove(self, request, context):
+        """of one that holds: switch over
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoMove(self, request, context):
+        """of one that succeeded: a move back, which has an id of its own
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetMigration(self, request, context):
         """of one that is sending
         """
@@ -637,6 +661,16 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=protos_dot_coordinator__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.CancelResponse.SerializeToString,
+            ),
+            'CommitMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitMove,
+                    request_deserializer=protos_dot_coordinator__pb2.MigrationRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.CommitMoveResponse.SerializeToString,
+            ),
+            'UndoMove': grpc.unary_stream_rpc_method_handler(
+                    servicer.UndoMove,
+                    request_deserializer=protos_dot_coordinator__pb2.MigrationRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.MoveEvent.SerializeToString,
             ),
             'SetMigration': grpc.unary_unary_rpc_method_handler(
                     servicer.SetMigration,
@@ -1555,6 +1589,60 @@ class Fleet(object):
             '/cmigrate.v1.Fleet/Cancel',
             protos_dot_coordinator__pb2.CancelRequest.SerializeToString,
             protos_dot_coordinator__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/CommitMove',
+            protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+            protos_dot_coordinator__pb2.CommitMoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/UndoMove',
+            protos_dot_coordinator__pb2.MigrationRequest.SerializeToString,
+            protos_dot_coordinator__pb2.MoveEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -203,6 +203,21 @@ class Source:
             },
         }
 
+    def hold(self, migration_id: str, epoch: int, progress: Progress) -> dict[str, Any]:
+        """Rounds go on while the container runs, until switch_over(). Returns the last report."""
+        with self._turns.call(migration_id, "Hold"):
+            record = self._begun(migration_id, epoch)
+            answer = self._ask_once(
+                migration_id, "hold", progress, roots=carried.trees(self._engine, record.container_id)
+            )
+        held_s, sent_bytes = float(answer["held_s"]), int(answer["sent_bytes"])
+        return {"text": f"held {held_s:.0f} s", "done_bytes": sent_bytes, "facts": {"held_s": held_s}}
+
+    def switch_over(self, migration_id: str, epoch: int) -> None:
+        """A Hold, under way or to come, ends with one round more. Beside it; idempotent."""
+        self._begun(migration_id, epoch)
+        self._sender(migration_id).tell("switch")
+
     def _throttle_plan(self, move: Move, container_id: str) -> dict[str, Any]:
         """How its processor time is limited and given back, durable before anything is limited."""
         limits = self._engine.store.spec(container_id).limits

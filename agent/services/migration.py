@@ -105,6 +105,17 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         for _, facts in _streamed(work):
             yield _progress("precopy", facts)
 
+    def Hold(self, request: pb.HoldRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
+        def work(report: Progress) -> dict[str, Any]:
+            return self._source.hold(request.migration_id, request.epoch, report)
+
+        for _, facts in _streamed(work):
+            yield _progress("hold", facts)
+
+    def Switch(self, request: pb.SwitchRequest, context: grpc.ServicerContext) -> pb.SwitchResponse:
+        self._source.switch_over(request.migration_id, request.epoch)
+        return pb.SwitchResponse()
+
     def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:
         def work(report: Progress) -> Any:
             return self._source.freeze(request.migration_id, request.epoch, report)

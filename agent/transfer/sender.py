@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from agent.memory.policy import Goal
 from agent.memory.ranges import NOTHING, Ranges, ranges, subtract
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import codec_choice, commands, pages, ssh
+from agent.transfer import codec_choice, commands, holding, pages, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
@@ -54,6 +55,7 @@ class Sender:
         self._watch = False  # let the kernel say what changes in them
         self._ahead: set[int] = set()  # trees that were sent while CRIU dumped
         self._bandwidth = Bandwidth()
+        self._switch = threading.Event()  # a move that holds may switch over
         self._precopy: Precopy | None = None
         self._kept = PageIndex()  # what the target has of an earlier move
         self._keeper: Keeper | None = None
@@ -70,6 +72,7 @@ class Sender:
             "open": self._open,
             "layers": self._layers,
             "precopy": self._precopy_rounds,
+            "hold": self._hold,
             "look": self._last_look,
             "files": self._files_ahead,
             "rest": self._rest,
@@ -79,7 +82,10 @@ class Sender:
         return {name: self._explained(handler) for name, handler in handlers.items()}
 
     def told(self) -> dict[str, Callable[[Command], object]]:
-        return {"bandwidth": lambda message: self._bandwidth.set(int(message["rate"]))}
+        return {
+            "bandwidth": lambda message: self._bandwidth.set(int(message["rate"])),
+            "switch": lambda _message: self._switch.set(),
+        }
 
     def _explained(self, handler: commands.Handler) -> commands.Handler:
         """A target that gives up says why and goes: we notice by the pipe that breaks, the reason waits to be read."""
@@ -188,6 +194,23 @@ class Sender:
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
         memory = rounds.run(confirm=self._answer, progress=after_round)
         return {"layer_bytes": layer_bytes, "memory": memory}
+
+    def _hold(self, command: Command, progress: Progress) -> Facts:
+        """What changes goes on being sent, where that costs no look at all of it, until `switch` is told."""
+        writer = self._stream("precopy")
+
+        def send_round() -> int:
+            for number, tree in self._trees.items():
+                if tree.watched:
+                    self._send_tree(number, command["roots"][number], progress)
+            if self._precopy is None or not self._precopy.way:
+                return 0
+            sent = self._precopy.send_round()
+            writer.send_json(Kind.ROUND, {})
+            self._precopy.owe(self._answer().get("lacking", {}))
+            return sent.pages
+
+        return holding.hold(self._switch, send_round, lambda: writer.sent_bytes, progress)
 
     def _tree_rounds(self, roots: list[Any], progress: Progress) -> None:
         """All files; then, where the kernel says what has changed, again while each round has less to send than the one before."""

@@ -1,4 +1,4 @@
-"""`migrate migrations [show ID]`, `migrate cancel`, `migrate repair`."""
+"""`migrate migrations [show|set|commit ID]`, `migrate cancel`, `migrate undo`, `migrate repair`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from migrate.cli.rounds import rounds
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
+    from migrate.client import Client
     from migrate.records import Migration
 
 
@@ -26,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     # `list` may be left out, so these options are the family's too.
     _list_options(family)
-    actions = family.add_subparsers(dest="action", metavar="[list|show ID|set ID]")
+    actions = family.add_subparsers(dest="action", metavar="[list|show ID|set ID|commit ID]")
     _list_options(command(actions, "list", help="list moves, newest first", examples="migrate migrations list -n 5"))
     show = command(
         actions,
@@ -60,6 +61,14 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="RATE",
         help="bytes per second from now on, such as 100M or 1G; 0 or unlimited: as much as there is",
     )
+    commit = command(
+        actions,
+        "commit",
+        help="let a move that holds (move --hold) switch over",
+        examples="migrate move db1 --to host2 --hold --detach\nmigrate migrations commit 4f2a\n"
+        "migrate commit 4f2a    # the same, where no container has that name",
+    )
+    commit.add_argument("id", metavar="ID", help="id of the move, or its beginning")
     cancel = command(
         subparsers,
         "cancel",
@@ -75,13 +84,27 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     watch.add_argument("id", metavar="ID", help="id of the move, or its beginning")
     watch.add_argument("--format", choices=("text", "json"), default="text")
+    undo = command(
+        subparsers,
+        "undo",
+        help="bring a container back from where a move has taken it",
+        examples="migrate undo 4f2a\nmigrate undo 4f2a --format json | tail -n 1",
+    )
+    undo.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    undo.add_argument("--format", choices=("text", "json"), default="text")
     repair = command(
         subparsers,
         "repair",
         help="finish or undo what a crash or an error left of a move",
-        examples="migrate repair 4f2a --dry-run\nmigrate repair 4f2a",
+        examples="migrate repair --dry-run        # of every move that needs attention\n"
+        "migrate repair 4f2a --dry-run\nmigrate repair 4f2a\nmigrate repair 4f2a --keep target",
     )
-    repair.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    repair.add_argument(
+        "id",
+        metavar="ID",
+        nargs="?",
+        help="id of the move, or its beginning (default: every move that needs attention)",
+    )
     repair.add_argument(
         "--keep", choices=("source", "target"), default="", help="decide whose copy lives, where the hosts contradict"
     )
@@ -107,14 +130,16 @@ def run(args: argparse.Namespace) -> int:
             state, text = client.cancel(args.id)
             print(text or state)
             return 0
-        if args.command in ("repair", "watch"):
+        if args.command == "repair":
+            return _repair(client, args)
+        if args.command in ("undo", "watch"):
             from migrate.cli.follow import Following
 
-            repairing = args.command == "repair"
-            moving = (
-                client.repair(args.id, dry_run=args.dry_run, keep=args.keep) if repairing else client.watch(args.id)
-            )
+            moving = client.undo_move(args.id) if args.command == "undo" else client.watch(args.id)
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
+        if args.action == "commit":
+            print(client.commit_move(args.id))
+            return 0
         if args.action == "set":
             print(client.set_migration(args.id, bandwidth=args.bandwidth))
             return 0
@@ -137,6 +162,35 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _repair(client: Client, args: argparse.Namespace) -> int:
+    """Of the move that is named, else of each that needs attention: the exit status is the worst."""
+    from migrate.cli import failures
+    from migrate.cli.follow import Following
+    from migrate.errors import MigrateError
+
+    def one(migration_id: str) -> int:
+        moving = client.repair(migration_id, dry_run=args.dry_run, keep=args.keep)
+        return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
+
+    if args.id:
+        return one(args.id)
+    if args.keep:
+        print("error: --keep decides for one move\nhint: name it: migrate migrations --active", file=sys.stderr)
+        return 2
+    waiting = [record for record in client.migrations(active=True) if record.state == "needs-attention"]
+    if not waiting:
+        print("no move needs attention", file=sys.stderr)
+    worst = 0
+    for record in waiting:
+        if args.format == "text":
+            print(f"move {record.id}: {record.container} from {record.source} to {record.target}")
+        try:
+            worst = max(worst, one(record.id))
+        except MigrateError as exc:  # the others need it too
+            worst = max(worst, failures.report(exc, command="repair"))
+    return worst
 
 
 def _row(record: Migration) -> tuple[str, ...]:

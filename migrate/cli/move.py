@@ -25,6 +25,7 @@ migrate move web1 --constraint disk==ssd
 migrate move web1 --to host2 --dry-run
 migrate move db1 --to host2 --max-downtime 500 --reason "new disk in host1"
 migrate move db1 --to host2 --max-downtime 300 --timeout 2m --throttle --on-timeout pause
+migrate move db1 --to host2 --hold --detach      # later: migrate commit ID
 migrate move db1 --to host2 --bandwidth 100M --compress zstd
 migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
@@ -94,6 +95,12 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         help="send no more than this in a second, such as 100M or 1G (bytes, units of 1024); default: no limit. "
         "To change it while the move runs: migrate migrations set",
     )
+    parser.add_argument(
+        "--hold",
+        action="store_true",
+        help="when all is ready, keep sending what changes and wait, the container running: migrate commit ID switches over, "
+        "migrate cancel ID gives up",
+    )
     check.add_skip(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="as `migrate check`, with what the move would do; change nothing"
@@ -138,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
             on_timeout=args.on_timeout,
             throttle=args.throttle,
             skip=args.skip,
+            hold=args.hold,
         )
         if args.detach:
             for _ in moving:

@@ -90,7 +90,7 @@ class Lines:
         line = f"{phase:<{WIDTH}} {running(event, self._started_ns[phase])}"
         if self._redraw:
             self._rewrite(line)
-        elif phase not in self._printed_ns or event.unix_ns - self._printed_ns[phase] >= PLAIN_INTERVAL_NS:
+        elif phase not in self._printed_ns or event.unix_ns - self._printed_ns[phase] >= _interval_ns(phase):
             self._printed_ns[phase] = event.unix_ns
             self._line(line)
 
@@ -100,6 +100,7 @@ class Lines:
                 "aborting": f"undoing{f': {event.error}' if event.error else ''}",
                 "committed": "-- pivot: the target owns the container --",
                 "cancel_requested": "asked to cancel",
+                "commit_requested": "asked to switch over",
             }.get(event.event)
             if text:
                 self._line(text)
@@ -107,7 +108,10 @@ class Lines:
         name = event.step
         if event.event == "started":
             self._started_ns[name] = event.unix_ns
-            if self._redraw:
+            if name == "hold":
+                what = f"all is ready: migrate commit {event.migration_id} switches over, migrate cancel gives up"
+                self._line(f"{name:<{WIDTH}} {what}")
+            elif self._redraw:
                 self._rewrite(f"{name:<{WIDTH}} ...")
         elif event.event == "done":
             self._line(f"{name:<{WIDTH}} {finished(event, self._started_ns.get(name, 0), self._latest.get(name))}")
@@ -132,6 +136,11 @@ class Lines:
     def _line(self, line: str) -> None:
         print(f"\r\x1b[K{line}" if self._open else line, file=self._file, flush=True)
         self._open = False
+
+
+def _interval_ns(phase: str) -> int:
+    """A move may hold for hours."""
+    return 60 * PLAIN_INTERVAL_NS if phase == "hold" else PLAIN_INTERVAL_NS
 
 
 def running(event: Progress, started_ns: int) -> str:

@@ -51,7 +51,8 @@ class Move:
     """The context of every step. `epoch`: the container's before the pivot.
 
     `transfer` reads the options of the move as they are now: its bandwidth may be changed. `poll` is called between the
-    messages of a stream; it raises Cancelled, or Interrupted when the process goes down. `skip`: names of checks that are not to stop it.
+    messages of a stream; it raises Cancelled, or Interrupted when the process goes down. `reading` is told which stream is being read:
+    a cancellation ends that at once. `skip`: names of checks that are not to stop it.
     """
 
     id: MigrationId
@@ -69,6 +70,7 @@ class Move:
     journal: Journal
     report: Callable[[Progress], None] = field(repr=False)
     poll: Callable[[], None] = field(repr=False)
+    reading: Callable[[Any], None] = field(repr=False, default=lambda _replies: None)
 
     def call(self, host: str, method: str, request: Any, *, timeout_s: float) -> Any:
         """One unary call to the Migration service of `host`."""
@@ -79,11 +81,13 @@ class Move:
         """The messages of one streaming call; leaving the loop early cancels the call."""
         with _naming(host):
             replies = getattr(self.agents.migration(host), method)(request, timeout=timeout_s)
+            self.reading(replies)
             try:
                 for reply in replies:
                     yield reply
                     self.poll()
             finally:
+                self.reading(None)
                 if hasattr(replies, "cancel"):
                     replies.cancel()
 

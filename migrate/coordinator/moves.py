@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from migrate.coordinator import events, learned, migration, move_logs, recovery
+from migrate.coordinator import decisions, events, learned, migration, move_logs, recovery
+from migrate.coordinator.cancelling import Cancelling
 from migrate.coordinator.checks import state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
 from migrate.coordinator.explained import explained
@@ -108,7 +109,7 @@ class MoveRunner:
         self._stop = threading.Event()
         self._threads: dict[MigrationId, threading.Thread] = {}
         self._feeds: dict[MigrationId, Feed] = {}
-        self._cancels: dict[MigrationId, threading.Event] = {}
+        self._cancels: dict[MigrationId, Cancelling] = {}
 
     # ------------------------------------------------------------ what people ask for
 
@@ -174,6 +175,19 @@ class MoveRunner:
         if journal.direction() is Direction.BACK:
             return CancelAnswer(state=move.state, text="it is being undone already")
         return CancelAnswer(state=move.state, text=f"too late: {move.target} owns {move.container}")
+
+    def commit(self, migration_id: str) -> str:
+        """Let a move that holds switch over; what happens now, for people. Raises WrongState, Unreachable."""
+        move = self._store.migration(migration_id)
+        return decisions.commit(move, self._move(move, self._feed(move.id)))
+
+    def undo(self, migration_id: str) -> MigrationId:
+        """Begin the move back of one that succeeded; its id. Raises WrongState, NotFound, Unreachable; as `start`."""
+        move = self._store.migration(migration_id)
+        decisions.refuse_undo(move, self._store)
+        if self._sight(move, move.target) is None:
+            raise decisions.nothing_kept(move)
+        return self.start(MoveOrder(container=move.container_id, to=move.source, reason=f"undo of {move.id}"))
 
     def set_bandwidth(self, migration_id: str, bandwidth: int) -> str:
         """Bytes per second from now on, 0 = no limit; returns what that means, for people.
@@ -320,13 +334,16 @@ class MoveRunner:
             raise InvalidArgument(text, hint="a new move needs a new request id")
         return known.id
 
-    def _journal(self, migration_id: MigrationId) -> Journal:
+    def _feed(self, migration_id: MigrationId) -> Feed:
+        """Of whoever watches it; one that nobody reads where nobody does."""
         with self._lock:
-            feed = self._feeds.get(migration_id)
-        return Journal(self._store.database, migration_id, on_append=feed.wake if feed else lambda: None)
+            return self._feeds.get(migration_id) or Feed()
+
+    def _journal(self, migration_id: MigrationId) -> Journal:
+        return Journal(self._store.database, migration_id, on_append=self._feed(migration_id).wake)
 
     def _move(self, move: Migration, feed: Feed) -> Move:
-        cancel = self._cancels.get(move.id) or threading.Event()
+        cancel = self._cancels.get(move.id) or Cancelling()
 
         def poll() -> None:
             self._wait(0)
@@ -349,6 +366,7 @@ class MoveRunner:
             journal=Journal(self._store.database, move.id, on_append=feed.wake),
             report=feed.report,
             poll=poll,
+            reading=cancel.reading,
         )
 
     def _wait(self, seconds: float) -> None:
@@ -380,7 +398,7 @@ class MoveRunner:
             if move.id in self._threads:
                 raise WrongState(f"move {move.id} is under way", hint=f"migrate migrations show {move.id}")
             self._feeds.setdefault(move.id, Feed())
-            self._cancels[move.id] = threading.Event()
+            self._cancels[move.id] = Cancelling()
             thread = threading.Thread(
                 target=self._work, args=(move, after_a_crash), name=f"move-{move.id}", daemon=True
             )
@@ -419,7 +437,7 @@ class MoveRunner:
                 log.info("move %s after a restart: %s", move.id, verdict.text)
                 if not verdict.go_on:
                     raise verdict.error()
-            migration.saga(move.mode).run(context, context.journal, self._pace(context))
+            migration.saga(move.mode, hold=move.precopy.hold).run(context, context.journal, self._pace(context))
         except SagaUndone as exc:
             return _failed(context, exc)
         except SagaStuck as exc:

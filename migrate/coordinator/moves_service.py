@@ -58,6 +58,18 @@ class MoveCalls:
             raise WrongState(answer.text, hint=f"migrate migrations show {record.migration.id}")
         return coordinator_pb2.CancelResponse(state=answer.state, text=answer.text)
 
+    def CommitMove(  # noqa: N802
+        self,
+        request: coordinator_pb2.MigrationRequest,
+        context: Call,  # noqa: ARG002
+    ) -> coordinator_pb2.CommitMoveResponse:
+        return coordinator_pb2.CommitMoveResponse(text=self._runner.commit(request.migration_id))
+
+    def UndoMove(self, request: coordinator_pb2.MigrationRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
+        migration_id = self._runner.undo(request.migration_id)
+        for happened in self._runner.watch(migration_id):
+            yield pack.event(migration_id, happened)
+
     def SetMigration(  # noqa: N802
         self,
         request: coordinator_pb2.SetMigrationRequest,
@@ -139,6 +151,7 @@ def _order(request: coordinator_pb2.MoveRequest) -> MoveOrder:
             timeout_s=request.precopy.timeout_s,
             on_timeout=request.precopy.on_timeout or "abort",
             throttle=request.precopy.throttle,
+            hold=request.precopy.hold,
         ),
         skip=tuple(request.skip),
     )

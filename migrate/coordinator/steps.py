@@ -20,6 +20,7 @@ from protos import agent_pb2, types_pb2
 
 SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
+HOLD_S = 7 * 24 * 3600.0  # whom nobody commits by then, nobody will
 UNDO_LOOK_S = 5.0  # of the first call of an undo: the source stays frozen for as long as the target does not answer it
 BULK_S = 120.0  # of a stream, besides the time for its bytes ...
 SLOWEST_BYTES_PER_S = 2 << 20  # ... at the speed below which a move makes no sense, unless its user wants it slower
@@ -160,6 +161,34 @@ class Precopy:
 
     def undo(self, move: Move) -> None:
         _run_on_at_source(move)
+
+
+class Hold:
+    """All is ready; what changes goes on being sent and the container runs on, until somebody commits the move."""
+
+    name = "hold"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        told = move.journal.has(SAGA, Event.COMMIT_REQUESTED)
+        if told:
+            switch_over(move)
+        facts: dict[str, float] = {}
+        request = agent_pb2.HoldRequest(migration_id=move.id, epoch=move.epoch)
+        for progress in move.stream(move.source, "Hold", request, timeout_s=HOLD_S):
+            facts = dict(progress.facts)
+            move.pass_on(progress)
+            if not told and move.journal.has(SAGA, Event.COMMIT_REQUESTED):
+                told = True  # who asked may have told the source, or have died before
+                switch_over(move)
+        return facts
+
+    def undo(self, move: Move) -> None:
+        _run_on_at_source(move)
+
+
+def switch_over(move: Move) -> None:
+    """Let the source's Hold end. Idempotent; also before it has begun."""
+    move.call(move.source, "Switch", agent_pb2.SwitchRequest(migration_id=move.id, epoch=move.epoch), timeout_s=SHORT_S)
 
 
 class Freeze:

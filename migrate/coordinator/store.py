@@ -183,6 +183,7 @@ class PrecopyOptions:
     timeout_s: float = 0.0
     on_timeout: str = "abort"
     throttle: bool = False
+    hold: bool = False
     binding: bool = False
     fixed_s: float = 0.0
 

@@ -1,7 +1,7 @@
 """The append-only history of a saga: what was intended, what was seen to be done, which way it was decided to go.
 
 Every append is durable when it returns. Two kinds of rows: of a step (STARTED before its effect, DONE after it, ...)
-and, under the step name "saga", of the whole (CANCEL_REQUESTED, ABORTING, COMMITTED). The last ABORTING or COMMITTED
+and, under the step name "saga", of the whole (CANCEL_REQUESTED, COMMIT_REQUESTED, ABORTING, COMMITTED). The last ABORTING or COMMITTED
 is the direction; only an operator's decision (`decide`) ever writes a second one.
 """
 
@@ -45,6 +45,7 @@ class Event(enum.StrEnum):
     UNDONE = "undone"
     UNDO_FAILED = "undo_failed"
     CANCEL_REQUESTED = "cancel_requested"  # of the saga: do not pass the pivot
+    COMMIT_REQUESTED = "commit_requested"  # of the saga: a step that waits for somebody's word has it
     ABORTING = "aborting"  # of the saga: no way forward
     COMMITTED = "committed"  # of the saga: no way back
 
@@ -108,6 +109,16 @@ class Journal:
                 return False
             if not self._has(db, SAGA, Event.CANCEL_REQUESTED):
                 self._insert(db, SAGA, Event.CANCEL_REQUESTED, data)
+        self._on_append()
+        return True
+
+    def request_commit(self) -> bool:
+        """True: a step that waits for it may go on. False: the saga goes back, is past its pivot, or is to be cancelled."""
+        with self._db.transaction() as db:
+            if self._direction(db) is not Direction.FORWARD or self._has(db, SAGA, Event.CANCEL_REQUESTED):
+                return False
+            if not self._has(db, SAGA, Event.COMMIT_REQUESTED):
+                self._insert(db, SAGA, Event.COMMIT_REQUESTED, None)
         self._on_append()
         return True
 

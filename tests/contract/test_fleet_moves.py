@@ -226,3 +226,85 @@ def test_the_doctor_of_a_move_that_went_well(fleet: FakeFleet, capsys: pytest.Ca
     record = fleet.client.move("web1", to="host2").result()
     assert main(["--coordinator", str(fleet.socket), "doctor", record.id]) == 0
     assert "no error in it" in capsys.readouterr().out
+
+
+def held(fleet: FakeFleet, *, container: str = "web1") -> str:
+    """The id of a move that holds."""
+    moving = fleet.client.move(container, to="host2", hold=True)
+    for event in moving:
+        if isinstance(event, Step) and (event.step, event.event) == ("hold", "started"):
+            break
+    moving.close()
+    return moving.migration_id
+
+
+def test_a_move_that_holds_switches_over_when_it_is_committed(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`migrate commit ID` and `migrate migrations commit ID`; the list says that it holds; `commit NAME` is still Docker's."""
+    fleet.run("web1")
+    move = held(fleet)
+    socket = str(fleet.socket)
+    assert main(["--coordinator", socket, "migrations", "--active"]) == 0
+    assert "running: hold" in capsys.readouterr().out
+    assert fleet.world.states(fleet.store.container("web1").id)["host1"] == "running"
+    assert main(["--coordinator", socket, "commit", move[:6]]) == 0
+    assert "web1 switches over to host2" in capsys.readouterr().out
+    assert fleet.client.watch(move).result().state == "succeeded"
+    fleet.run("web2")
+    second = held(fleet, container="web2")
+    assert main(["--coordinator", socket, "migrations", "commit", second]) == 0
+    assert fleet.client.watch(second).result().precopy.hold
+
+
+def test_a_move_that_holds_is_cancelled_at_once_although_it_says_nothing(fleet: FakeFleet) -> None:
+    """The stream that the coordinator waits on ends; the container never stood still."""
+    fleet.run("web1")
+    silent = threading.Event()
+    agent = fleet.world.agents["host1"]
+
+    def hold(request, context=None):
+        yield types_pb2.Progress(phase="hold", text="ready")
+        silent.wait(30)
+
+    agent.Hold = hold
+    move = held(fleet)
+    try:
+        assert fleet.client.cancel(move)[1]
+        with pytest.raises(Cancelled):
+            fleet.client.watch(move).result()
+    finally:
+        silent.set()
+    assert fleet.world.states(fleet.store.container("web1").id) == {"host1": "running"}
+
+
+def test_undo_moves_back(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """`migrate undo ID` follows the move back; said again, it is refused with where the container is."""
+    container = fleet.run("web1")
+    record = fleet.client.move("web1", to="host2").result()
+    assert main(["--coordinator", str(fleet.socket), "undo", record.id[:6]]) == 0
+    assert "web1 runs on host1" in capsys.readouterr().out
+    assert fleet.world.states(container.id) == {"host1": "running"}
+    assert main(["--coordinator", str(fleet.socket), "undo", record.id]) == 1
+    assert "has moved since" in capsys.readouterr().err
+
+
+def test_repair_without_an_id_is_of_every_move_that_needs_attention(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None: that is said. One: what both hosts have and what would be done; then it is done."""
+    fleet.run("web1")
+    command = ["--coordinator", str(fleet.socket), "repair"]
+    assert main(command) == 0
+    assert "no move needs attention" in capsys.readouterr().err
+    assert main([*command, "--keep", "source"]) == 2
+    record = fleet.client.move("web1", to="host2").result()
+    with fleet.store.database.transaction() as db:  # as a stuck undo would leave it
+        db.execute("update migrations set state='needs-attention', finished_unix_ns=0 where id=?", (record.id,))
+    capsys.readouterr()
+    assert main([*command, "--dry-run"]) == 7  # it still needs attention
+    out = capsys.readouterr().out
+    assert f"move {record.id}: web1 from host1 to host2" in out
+    assert "set web1 running on host2 and release host1; host1: absent, host2: running at epoch 2" in out
+    assert main(command) == 0
+    assert fleet.client.migration(record.id).state == "succeeded"

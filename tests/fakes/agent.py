@@ -12,6 +12,7 @@ running, and the death of the only copy, whoever causes it; `World.violations` h
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ class FakeMove:
     committed: bool = False
     tunnel: bool = False
     bandwidth: int = 0
+    switch: bool = False
     received: dict[str, int] = field(default_factory=dict)  # target: digest -> memory
     marks: list[types_pb2.Mark] = field(default_factory=list)
 
@@ -277,6 +279,20 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             raise WrongState(f"{copy.spec.name} does not run")
         for number in (1, 2):
             yield types_pb2.Progress(phase="precopy", text=f"round {number}", facts={"round": number})
+
+    def Hold(self, request: Any, context: Any = None) -> Iterator[types_pb2.Progress]:
+        move = self._source(request)
+        while True:
+            self._other_end(move, request.migration_id)
+            yield types_pb2.Progress(phase="hold", text="ready", facts={"held_s": 1.0})
+            self._source(request)
+            if move.switch:
+                return
+            time.sleep(0.001)
+
+    def Switch(self, request: Any, context: Any = None) -> agent_pb2.SwitchResponse:
+        self._source(request).switch = True
+        return agent_pb2.SwitchResponse()
 
     def Freeze(self, request: Any, context: Any = None) -> Iterator[agent_pb2.FreezeEvent]:
         move = self._source(request)

@@ -148,12 +148,14 @@ class Wire:
     def _deliver(self, host: str, method: str, request: Any) -> Any:
         try:
             answer = getattr(self.world.agents[host], method)(request)
+            if method == "Hold":  # it would go on as long as the first one
+                return [next(answer)]
             return list(answer) if method in STREAMS else answer
         except AgentError as exc:
             raise rpc_errors.from_detail(rpc_errors.to_detail(exc)) from exc
 
 
-STREAMS = ("SendLayers", "Precopy", "Freeze")
+STREAMS = ("SendLayers", "Precopy", "Hold", "Freeze")
 
 
 class _Stub:
