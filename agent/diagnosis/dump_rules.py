@@ -11,7 +11,7 @@ FILES = (
             "switch io_uring off in the program's configuration (Redis, MariaDB, Node.js and others have a "
             "setting), restart it, move again"
         ),
-        check="io_uring",
+        check="io-uring",
         thread=f"{CRIU}#2131",
     ),
     Rule(
@@ -60,7 +60,7 @@ FILES = (
             "not in its memory"
         ),
         remedy="let the program close the device (end its GPU work) and move again; or run it without the device",
-        check="devices",
+        check="device-open",
         thread=f"{CRIU}#1873",
     ),
     Rule(
@@ -68,7 +68,7 @@ FILES = (
         pattern=r"Can't dump file (?P<fd>\d+) of that type \[\d+\] \((?:chr|blk) (?P<device>\d+:\d+)",
         cause="a process has a device of the host open (descriptor {fd}, device {device}): its state is in hardware and driver",
         remedy="end that program, or let it close the device; `grep DEVICE_MAJOR /proc/devices` names the driver",
-        check="devices",
+        check="device-open",
         thread=f"{CRIU}#1112",
     ),
     Rule(
@@ -311,6 +311,7 @@ PROCESSES = (
         pattern=r"Task (?P<pid>\d+) with SysVIPC shmem map .* doesn't live in IPC ns",
         cause="process {pid} uses System V shared memory of the host's IPC namespace",
         remedy="run the container without --ipc host",
+        check="host-namespace",
         thread="criu/cr-dump.c",
     ),
     Rule(
@@ -381,7 +382,6 @@ MOUNTS = (
             "declare it as a mount of the container (run -v), not by hand from outside; then CRIU is told that "
             "it comes from outside"
         ),
-        check="mounts",
         thread=f"{CRIU}#1511",
     ),
     Rule(
@@ -389,7 +389,7 @@ MOUNTS = (
         pattern=r"Mount \d+ (?P<mount>\S+) .*has unreachable sharing",
         cause="the mount {mount} receives mounts of the host (shared or slave propagation): those cannot go along",
         remedy="run it without that propagation (-v ...:rprivate, the default)",
-        check="mounts",
+        check="propagation",
         thread=f"{CRIU}#223",
     ),
     Rule(

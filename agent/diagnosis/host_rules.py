@@ -58,6 +58,7 @@ WAY = (
         pattern=r"Permission denied \(publickey",
         cause="the target's sshd did not accept the certificate for this move: it lasts minutes",
         remedy="compare the clocks of the hosts, and /etc/migrate/ca.pub on the target with the fleet's ca.pub; move again",
+        check="clock",
         thread="openssh:ssh",
     ),
     Rule(

@@ -46,6 +46,7 @@ FILES = (
         pattern=r"Can't open file (?P<path>\S+)( on restore)?: No such file",
         cause="{path} is open in the container and does not exist on this host",
         remedy="bring it there (a bind mount's source), or let the program close it",
+        check="bind-source",
         thread=f"{CRIU}#102",
     ),
     Rule(
@@ -120,6 +121,7 @@ PROCESSES = (
         pattern=r"can't write lsm profile|mismatched lsm types|LSM specified but",
         cause="the processes had a profile of AppArmor or SELinux that this host does not have",
         remedy="the same security module and profiles on both hosts (aa-status, sestatus), or none",
+        check="lsm",
         thread="podman-container-tools/podman#12437",
     ),
     Rule(
@@ -134,6 +136,7 @@ PROCESSES = (
         pattern=r"FPU feature required by image|CPU (instruction )?capabilities do not match|CPU xsave .*mismatch|killed by signal 4\b",
         cause="the processors differ: the container may use instructions or registers that this host lacks",
         remedy="choose a host with the same or a newer processor, or give both (virtual) machines the same CPU model",
+        check="cpu-features",
         thread="podman-container-tools/podman#17496",
     ),
     Rule(
@@ -174,7 +177,7 @@ NETWORK = (
         pattern=r"Can't (bind|connect) inet socket.*Cannot assign requested address",
         cause="a socket was bound to an address that the container does not have here",
         remedy="the container must keep its address: the same network on both hosts, IPv6 included; --network host cannot move",
-        check="host-network",
+        check="host-namespace",
         thread=f"{CRIU}#457",
     ),
     Rule(
@@ -260,6 +263,7 @@ CGROUPS = (
             "migrate update --cpuset-cpus with processors that this host has; on v1 set cpuset.cpus and "
             "cpuset.mems of the parent first"
         ),
+        check="cpuset",
         thread=f"{CRIU}#1894",
     ),
     Rule(

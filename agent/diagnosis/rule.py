@@ -12,7 +12,7 @@ class Rule:
     """One known failure.
 
     `pattern`, `near`: regular expressions, whatever the case; the first is looked for in one error line, the second in the lines around
-    it. `cause` and `remedy` may name groups of either as {group}. `check`: the check before a move that finds this, a name of CHECKS, ""
+    it. `cause` and `remedy` may name groups of either as {group}. `check`: the check that finds this beforehand, a name of CHECKS, ""
     where none does. `thread`: where it was met, OWNER/REPOSITORY#NUMBER, or a file of CRIU. `general`: it says little; any other error
     line of the log that has a rule goes first.
     """
@@ -27,18 +27,23 @@ class Rule:
     general: bool = False
 
 
-# Who finds it beforehand: "move", the check of both hosts that every move begins with (`--dry-run` does no more); "doctor", the check
-# of one host by `migrate doctor` without arguments, whose names these are.
+# Who finds it beforehand: "check", `migrate check CONTAINER --to HOST`, which every move begins with (docs/check.md has these names);
+# "doctor", the check of one host by `migrate doctor` without arguments, whose names these are.
 CHECKS = {
-    "io_uring": "move",
-    "devices": "move",
-    "terminal": "move",
-    "mounts": "move",
-    "host-network": "move",
-    "memory": "move",
-    "disk": "move",
-    "architecture": "doctor",
-    "cgroup": "doctor",
+    "architecture": "check",
+    "bind-source": "check",
+    "cgroup": "check",
+    "clock": "check",
+    "cpu-features": "check",
+    "cpuset": "check",
+    "device-open": "check",
+    "disk": "check",
+    "host-namespace": "check",
+    "io-uring": "check",
+    "lsm": "check",
+    "memory": "check",
+    "propagation": "check",
+    "terminal": "check",
     "criu": "doctor",
     "kernel": "doctor",
     "network": "doctor",

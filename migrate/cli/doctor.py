@@ -123,7 +123,11 @@ def _lines(where: str, found: Diagnosis, of_move: dict[str, object]) -> list[str
     if found.known:
         lines += [f"cause:  {found.cause}", f"remedy: {found.remedy}"]
         if found.check:
-            how = "migrate doctor, on that host" if CHECKS[found.check] == "doctor" else "migrate move ... --dry-run"
+            how = (
+                "migrate doctor, on that host,"
+                if CHECKS[found.check] == "doctor"
+                else "migrate check CONTAINER --to HOST"
+            )
             lines.append(f"check:  {found.check}: {how} finds it beforehand")
         if found.thread:
             lines.append(f"seen:   {found.thread}")

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from migrate.coordinator import allocate, moves
+from migrate.coordinator.cancelling import Cancelling
 from migrate.coordinator.events import Feed
 from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
 from migrate.coordinator.store import ACTIVE, SCHEMA, Container, Host, Migration, MoveState, PrecopyOptions, Store
@@ -39,8 +40,8 @@ HOST_FAULTS = ("reboot host1", "reboot host2", "cancel")
 MOST_INSTANTS = 400  # of one life: beyond, it does not end
 
 
-class Violation(AssertionError):
-    """The way to a state that must not be."""
+class Violation(BaseException):
+    """The way to a state that must not be. A BaseException: what is explored takes no other for a step that failed."""
 
 
 class _Memory(Database):
@@ -79,6 +80,7 @@ class _Inline(MoveRunner):
     """A life of a move goes in the caller's thread."""
 
     def live(self, move: Migration, *, after_a_crash: bool) -> None:
+        self._cancels[move.id] = Cancelling()
         state, error = self._attempt(move, Feed(), after_a_crash=after_a_crash)
         self._store.set_migration_state(move.id, state, error)
 
@@ -165,8 +167,6 @@ class Model:
         try:
             self._live(move, after_a_crash=bool(node.way))
             self._check_end(way)
-        except Violation:
-            raise
         except AssertionError as exc:
             raise Violation(f"{' -> '.join(way) or 'no fault'}: {exc}") from exc
         return self._wire.calls, self._wire.instants
@@ -178,7 +178,8 @@ class Model:
         self._runner.live(move, after_a_crash=after_a_crash)
 
     def _instant(self, number: int, kind: str, at: int, way: tuple[str, ...], node: _Node) -> None:
-        assert number < MOST_INSTANTS, "it does not end"
+        if number > MOST_INSTANTS:
+            raise Violation(f"{' -> '.join(way) or 'no fault'}: it does not end")
         if self._world.violations:
             raise Violation(f"{' -> '.join(way) or 'no fault'}, instant {number}: {self._world.violations}")
         if kind and number == at:

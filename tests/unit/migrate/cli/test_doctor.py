@@ -28,7 +28,7 @@ def test_a_log_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "dump.log, line 2",
         "cause:  a process uses io_uring",
         "remedy: switch",
-        "--dry-run",
+        "io-uring: migrate check",
         "criu#2131",
         "| (00.1)",
     ):
@@ -41,7 +41,7 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(LOG)
     assert main(["doctor", str(path), "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["rule"], found["known"], found["line"], found["check"]) == ("io-uring", True, 2, "io_uring")
+    assert (found["rule"], found["known"], found["line"], found["check"]) == ("io-uring", True, 2, "io-uring")
 
 
 def test_what_nobody_knows_is_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
