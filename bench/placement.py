@@ -3,7 +3,8 @@
 A fleet is made of random hosts and containers (many small ones, few large; some with constraints, anti-affinity and ports), filled by the
 ranking itself, one container after the other. Then hosts are emptied: one, some, a tenth of them. A plan's quality is what it left out
 that another way of planning would have placed: beside the product's packing stand first-fit in the order of names, which is what moving
-one container after the other does, and a bound that no plan can pass (all free memory as one pool). Nothing is moved.
+one container after the other does, and a bound that no plan can pass (what no host could take alone is left out; all free memory is one
+pool). Nothing is moved.
 
 Pure: no hosts, no agents. The table says seconds of this process and how full the hosts are afterwards.
 """
@@ -119,9 +120,13 @@ def one_by_one(needs: Sequence[Need], states: Sequence[HostState]) -> int:
 
 
 def bound(needs: Sequence[Need], states: Sequence[HostState]) -> int:
-    """More than these no plan can place: the smallest first, into all free memory as one pool."""
+    """More than these no plan can place: those that some host could take if it were the only one, the smallest first, into all free memory
+    as one pool.
+    """
+    rooms = [Room(state) for state in states]
+    possible = [need for need in needs if any(filters.fits(need, room, (*CHANGING, *LASTING)) for room in rooms)]
     free, placed = sum(state.memory_free_bytes for state in states), 0
-    for need in sorted(needs, key=lambda one: one.memory_bytes):
+    for need in sorted(possible, key=lambda one: one.memory_bytes):
         if free < need.memory_bytes:
             break
         free -= need.memory_bytes

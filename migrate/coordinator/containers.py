@@ -11,7 +11,7 @@ from migrate.coordinator import choose, create
 from migrate.coordinator.agents import Agent, AgentPool, Pending, Stream
 from migrate.coordinator.hosts import LIST_RETRIES, Answer, ask_all
 from migrate.coordinator.store import Container, Desired, Store
-from migrate.errors import Cancelled, MigrateError, NotFound, Unreachable, WrongState
+from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, Unreachable, WrongState
 from protos import agent_pb2, coordinator_pb2, types_pb2
 
 STOPPED = (types_pb2.CONTAINER_STATE_CREATED, types_pb2.CONTAINER_STATE_EXITED)
@@ -53,7 +53,7 @@ class FleetContainers:
 
     def run(self, request: coordinator_pb2.RunRequest) -> types_pb2.ContainerStatus:
         if request.name:  # one that is gone gives its name back
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(NotFound, InvalidArgument):  # nobody, or the beginning of several ids
                 container = self.store.container(request.name)
                 if container.name == request.name and create.spec_of(container).remove_on_exit:
                     self.inspect(container.id)

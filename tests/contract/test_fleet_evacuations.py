@@ -16,6 +16,7 @@ from migrate.coordinator.evacuation.plan import CensusPlanner
 from migrate.coordinator.evacuation.records import Evacuations
 from migrate.coordinator.evacuation.runner import EvacuationRunner
 from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.preflight.predict import FIRST_FREEZE_S
 from migrate.errors import InvalidArgument, NotFound, WrongState
 from migrate.records import Container, Evacuation, EvacuationItem, EvacuationNote, Run
 from protos import types_pb2
@@ -112,18 +113,20 @@ def test_a_host_is_emptied_and_filled_again(three: FakeFleet) -> None:
 
 
 def test_a_dry_run_touches_nothing(three: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
-    """The plan has a target for each, and times from earlier moves where there are any."""
+    """The plan has a target for each, and times: as `migrate check` assumes them, then as earlier moves have shown them."""
     start(three, "a", "b")
     (plan,) = three.client.evacuate("host1", dry_run=True)
     assert isinstance(plan, Evacuation)
-    assert (plan.state, plan.id, plan.predicted_s) == ("planned", "", 0.0)
+    assert (plan.state, plan.id) == ("planned", "")
+    assert {item.predicted_downtime_s for item in plan.items} == {FIRST_FREEZE_S}
     assert {item.target for item in plan.items} == {"host2", "host3"}
     three.client.move("a", to="host2").result()
     three.client.move("a", to="host1").result()
     (plan,) = three.client.evacuate("host1", dry_run=True)
     assert isinstance(plan, Evacuation)
     assert plan.predicted_s > 0
-    assert all(item.predicted_s > 0 and item.predicted_downtime_s > 0 for item in plan.items)
+    assert all(item.predicted_s > 0 for item in plan.items)
+    assert not {item.predicted_downtime_s for item in plan.items} & {0.0, FIRST_FREEZE_S}
     assert main(["evacuate", "host1", "--dry-run", "--to", "host3"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("evacuate of host1: the plan, 2 containers, ")

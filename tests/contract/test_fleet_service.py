@@ -162,6 +162,15 @@ def test_names_are_unique_and_checked_before_a_host_is_touched(world: FakeFleet)
     assert world.hosts["host2"].containers == {}
 
 
+def test_a_name_may_be_the_beginning_of_several_ids(world: FakeFleet) -> None:
+    """Seen: `run --name d` was refused where two containers had ids that begin with d."""
+    first = [
+        world.client.create(Run(image="base", host="host1")).id[0] for _ in range(17)
+    ]  # of 16 digits one comes twice
+    twice = next(digit for digit in first if first.count(digit) > 1)
+    assert world.client.run(Run(image="base", host="host1", name=twice)).name == twice
+
+
 def test_an_image_without_a_command_needs_one(world: FakeFleet) -> None:
     """Neither cmd nor argv is an error before anything is allocated."""
     world.hosts["host1"].add_image("bare")

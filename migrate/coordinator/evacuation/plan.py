@@ -12,6 +12,9 @@ from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.census import Census
 from migrate.coordinator.checks import state_name
 from migrate.coordinator.evacuation.records import EVACUATE, Evacuation, Evacuations, Item, ItemState
+from migrate.coordinator.moves import DEFAULT_DOWNTIME_S
+from migrate.coordinator.preflight.predict import Known, Size
+from migrate.coordinator.preflight.predict import predict as assumed
 from migrate.coordinator.store import Container, Migration, MoveState, Store
 from migrate.errors import ErrorRecord, MigrateError, NotFound
 from migrate.placement import packing, ranking, schedule
@@ -147,10 +150,11 @@ class CensusPlanner:
         predict = self._predictor(evacuation)
         for need in needs:
             item = dataclasses.replace(judged[need.container_id], memory_bytes=need.memory_bytes)
-            judged[need.container_id] = _with_target(item, packed, predict(need))
+            judged[need.container_id] = _with_target(item, packed, predict(need, item.action))
         return [judged.get(item.container_id, item) for item in items]
 
-    def _predictor(self, evacuation: Evacuation) -> Callable[[Need], Prediction]:
+    def _predictor(self, evacuation: Evacuation) -> Callable[[Need, str], Prediction]:
+        """By need and action: from earlier moves; where the fleet has none, what `migrate check` assumes."""
         options = evacuation.options
         share = options.bandwidth // options.max_parallel
         moves = [one for one in self._store.migrations(limit=LEARN_FROM_MOST) if one.state is MoveState.SUCCEEDED]
@@ -159,9 +163,13 @@ class CensusPlanner:
         for move in moves:
             own.setdefault(move.container_id, []).append(move)
 
-        def predict(need: Need) -> Prediction:
+        def predict(need: Need, action: str) -> Prediction:
             mine = self._samples(own.get(need.container_id, ()))
-            return schedule.predict(need.memory_bytes, mine, everyone, share)
+            if mine or everyone:
+                return schedule.predict(need.memory_bytes, mine, everyone, share)
+            size = Size(memory=need.memory_bytes, layer=need.disk_bytes, image=0, missing_layers=0)
+            first = assumed(size, Known(), mode=action, max_downtime_s=DEFAULT_DOWNTIME_S, lazy=True, bandwidth=share)
+            return Prediction(total_s=first.total_s, downtime_s=first.downtime_s)
 
         return predict
 
