@@ -190,6 +190,7 @@ def _evacuations(client: Client, args: argparse.Namespace) -> int:
 
 def follow(events: Iterable[Evacuation | EvacuationItem | EvacuationNote], host: str, *, format: str) -> int:
     """Print what happens; 0 when every container is where it should be, else 1. Ctrl-C leaves it going on: 130."""
+    from migrate.errors import Unreachable
     from migrate.records import Evacuation, EvacuationItem
 
     last: Evacuation | None = None
@@ -212,6 +213,14 @@ def follow(events: Iterable[Evacuation | EvacuationItem | EvacuationNote], host:
                 print(line(event), flush=True)
             else:
                 print(event.text, flush=True)
+    except Unreachable as exc:
+        if last is None or not last.id:
+            raise
+        raise Unreachable(
+            f"lost sight of {last.kind} {last.id}: {exc.message}",
+            hint=f"it goes on when the coordinator is back: migrate evacuations watch {last.id}",
+            touched="something",
+        ) from exc
     except KeyboardInterrupt:
         where = last.id if last else f"$(migrate evacuations --host {host} -n 1 --format json | jq -r '.[0].id')"
         print(

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from agent import errors as agent_errors
+from migrate.cli.evacuate import follow
 from migrate.cli.main import main
 from migrate.coordinator.evacuation.plan import CensusPlanner
 from migrate.coordinator.evacuation.records import Evacuations
 from migrate.coordinator.evacuation.runner import EvacuationRunner
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.preflight.predict import FIRST_FREEZE_S
-from migrate.errors import InvalidArgument, NotFound, WrongState
+from migrate.errors import InvalidArgument, NotFound, Unreachable, WrongState
 from migrate.records import Container, Evacuation, EvacuationItem, EvacuationNote, Run
 from protos import types_pb2
 from tests.fakes.fleet import FakeFleet, FakeSigner, eventually
@@ -320,6 +321,48 @@ def test_it_waits_for_what_is_under_way(three: FakeFleet) -> None:
     held.go.set()
     assert states(ended(events)) == {"coming": "moved"}
     assert owners(three) == {"coming": "host3"}
+
+
+def test_it_waits_for_what_is_being_made(three: FakeFleet) -> None:
+    """A create that has passed the cordon comes to its end, and its container leaves with the others."""
+    entered, go = threading.Event(), threading.Event()
+    original = three.hosts["host1"].called
+
+    def called(name: str) -> None:
+        if name == "Containers.Create":
+            entered.set()
+            assert go.wait(60)
+        original(name)
+
+    three.hosts["host1"].called = called  # type: ignore[method-assign]
+    made = threading.Thread(target=lambda: three.client.run(Run(image="base", host="host1", name="early")))
+    made.start()
+    assert entered.wait(60)
+    events = three.client.evacuate("host1")
+    assert isinstance(next(events), EvacuationNote)
+    three.world.run("host1", three.store.container("early").id, name="early")
+    go.set()
+    assert states(ended(events)) == {"early": "moved"}
+    made.join(60)
+    assert not made.is_alive()
+
+
+def test_whoever_loses_sight_of_it_is_told_how_to_look_again(
+    three: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stream ends with the coordinator, the evacuation does not."""
+    start(three, "a")
+    ended(three.client.evacuate("host1"))
+    (known,) = three.client.evacuations()
+
+    def stream() -> Iterator[Evacuation]:
+        yield known
+        raise Unreachable("the coordinator did not answer")
+
+    with pytest.raises(Unreachable, match=f"lost sight of evacuate {known.id}") as caught:
+        follow(stream(), "host1", format="text")
+    assert caught.value.hint == f"it goes on when the coordinator is back: migrate evacuations watch {known.id}"
+    assert known.id in capsys.readouterr().out
 
 
 def test_a_restart_goes_on_where_the_last_coordinator_was(three: FakeFleet) -> None:
