@@ -11,18 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.memory import areas
 from agent.scan import tmpfs
 from agent.storage import tree_scan
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
     """Resident anonymous and shared memory; file pages come with the layers."""
-    total = 0
-    for pid in pids:
-        for line in _read(Path(f"/proc/{pid}/status")).splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
-                total += int(line.split()[1]) * 1024
-    return total
+    return sum(sum(areas.resident_bytes(pid)) for pid in pids)
 
 
 def tmpfs_bytes(init_pid: int) -> int:

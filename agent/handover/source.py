@@ -99,7 +99,8 @@ class Source:
             return Description(
                 spec=status.spec,
                 state=status.state,
-                memory_bytes=inside.memory_bytes(pids) + inside.tmpfs_bytes(status.pid),
+                memory_bytes=max(inside.memory_bytes(pids), stage.arriving_bytes(self._config.moves_dir, container_id))
+                + inside.tmpfs_bytes(status.pid),
                 layer_bytes=sum(tree_bytes(root) for root in carried.roots(self._engine, spec)),
                 tasks=len(pids),
                 blockers=made.of_network(spec.network)
@@ -180,6 +181,7 @@ class Source:
                     migration_id,
                     "precopy",
                     progress,
+                    host=self._config.host,
                     roots=carried.trees(self._engine, record.container_id),
                     watch=self._watch,
                     logs=str(directory),

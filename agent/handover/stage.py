@@ -8,27 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from agent.engine import init
-from agent.errors import StorageError
+from agent.errors import AgentError, StorageError
 from agent.handover.record import Move
-from agent.linux import mounts
-
-MARGIN_BYTES = 256 << 20  # images of thousands of tasks, non-lazy memory, page tables of the tmpfs itself
-_MEMINFO = Path("/proc/meminfo")
+from agent.linux import meminfo, mounts
+from agent.transfer import room
 
 
-def mount(move: Move, needed_bytes: int) -> None:
-    """Mount `move.stage` with room for `needed_bytes`; what is there already stays. Raises StorageError when memory lacks."""
+def mount(move: Move, needed_bytes: int, *, beside_bytes: int = 0) -> None:
+    """Mount `move.stage` with room for `needed_bytes`; what is there already stays. `beside_bytes`: of memory that the host must have
+    besides. Raises StorageError when memory lacks.
+    """
     if move.stage.is_mount():
         return
-    size = needed_bytes + MARGIN_BYTES
-    available = available_bytes()
-    if needed_bytes > available:
+    wanted, available = needed_bytes + beside_bytes, meminfo.available_bytes()
+    if wanted > available:
         raise StorageError(
-            f"the move needs {needed_bytes >> 20} MiB of memory on this host, {available >> 20} MiB are available",
+            f"the move needs {wanted >> 20} MiB of memory on this host, {available >> 20} MiB are available",
             hint="free memory on it, or choose another target",
         )
     move.stage.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mounts.mount("migrate-stage", move.stage, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=700,size={size}")
+    flags, data = mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=700,size={room.stage_bytes(needed_bytes)}"
+    try:
+        mounts.mount("migrate-stage", move.stage, "tmpfs", flags, f"{data},huge=advise")
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        mounts.mount("migrate-stage", move.stage, "tmpfs", flags, data)  # a kernel without huge pages
     for directory in (move.memory, move.logs):
         directory.mkdir(mode=0o700)
     # Restored tasks read CRIU's images as the container's root, by a descriptor: the way there stays closed to everybody else.
@@ -74,8 +79,14 @@ def unmount(move: Move) -> None:
             raise StorageError(f"cannot unmount {move.stage}: {exc.strerror}") from exc
 
 
-def available_bytes() -> int:
-    for line in _MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def arriving_bytes(moves_dir: Path, container_id: str) -> int:
+    """Memory that has come here with the container, as long as not all of it is known to be in its tasks; else 0."""
+    total = 0
+    for move in Move.all(moves_dir):
+        try:
+            record = move.read()
+            if record.container_id == container_id and record.role == "target":
+                total += sum(path.stat().st_blocks * 512 for path in move.memory.glob("*.mem"))
+        except (AgentError, OSError):
+            continue  # it has just been cleared
+    return total

@@ -134,7 +134,8 @@ class Target:
         try:
             if missing := self.why_not_mounts(spec.mounts, ()):
                 raise WrongState(missing[0][0], hint=missing[0][1])
-            stage.mount(move, memory_bytes)
+            # Twice: it is copied out of the stage, which goes when all of it is in place.
+            stage.mount(move, memory_bytes, beside_bytes=memory_bytes)
             self._write_image(move, image)
             self._engine.volumes.arrive(volumes, move.migration_id)
             stage.mount_scratch(move, mounted.scratch(spec))

@@ -112,6 +112,17 @@ def is_mounted(target: Path) -> bool:
         return any(unescape(line.split(" ", 5)[4]) == wanted for line in lines)
 
 
+def options(path: Path) -> set[str]:
+    """Of the file system that `path` is on, as it shows them: {"size=1024k", "huge=advise", ...}."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            if line.split(" ", 3)[2] == wanted:
+                return set(line.rstrip("\n").rsplit(" ", 1)[1].split(","))
+    return set()
+
+
 def open_tree(path: Path, flags: int = OPEN_TREE_CLONE) -> int:
     """A descriptor of a detached copy of the mount at `path` (a directory of a mount: a copy that begins there)."""
     return _open_tree(AT_FDCWD, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)

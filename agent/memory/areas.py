@@ -35,6 +35,16 @@ def private_anonymous(pid: int, *, executable: bool = True) -> Iterator[tuple[in
             yield int(start, 16), int(end, 16)
 
 
+def resident_bytes(pid: int) -> tuple[int, int]:
+    """(private, shared) memory of a task that is in no file, in memory or in swap; of what several share, its part. (0, 0): it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0, 0
+    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in text.splitlines() if line.endswith(" kB")}
+    return found.get("Anonymous", 0) + found.get("Swap", 0), found.get("Pss_Shmem", 0)
+
+
 def takes_writes_from_devices(pid: int) -> bool:
     """It has a context of asynchronous I/O: what a device puts into its pages later, no write protection and no dirty bit shows."""
     try:

@@ -16,7 +16,7 @@ from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.state import State
 from agent.errors import Unsupported
-from agent.handover import stage
+from agent.linux import meminfo
 from agent.services import convert
 from agent.setup import compared, criu, probe, probe_host
 from agent.setup.capability import Capability
@@ -52,7 +52,7 @@ class HostService(agent_pb2_grpc.HostServicer):
             architecture=platform.machine(),
             criu_version=version,
             memory_total_bytes=total,
-            memory_available_bytes=stage.available_bytes(),
+            memory_available_bytes=meminfo.available_bytes(),
             disk_available_bytes=disk.f_bavail * disk.f_frsize,
             capabilities=[convert.capability_to_proto(c) for c in self._capabilities],
             containers_running=sum(status.state == State.RUNNING for status in self._engine.list()),

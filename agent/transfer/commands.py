@@ -78,7 +78,8 @@ class TransferProcess:
                 stderr=log_file,
                 pass_fds=(theirs.fileno(), *pass_fds),
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # numpy's BLAS does nothing for us, and its threads spin while they wait for work.
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         self._stream = self._socket.makefile("rb")
         self._sending = threading.Lock()

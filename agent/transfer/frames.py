@@ -17,6 +17,7 @@ what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, 
     (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
     Ranges are pairs of u64, start and end.)
 
+ROUND says {"expected": ...} (room.Expected) where the target is to make sure that it has room for the rest.
 HELLO says {"kept": true} to learn what the target has kept: "kept_bytes" of the answer follow it, a packed PageIndex.
 The answers to ROUND and DONE may have "lacking": {task: [[start, end], ...]}, pages of KEPT or SAME that were not what they should be. They
 have to be sent; after a DONE with such an answer another DONE follows.
@@ -32,7 +33,7 @@ import enum
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ MAGIC = 0x4D47
 HEADER = struct.Struct("<HBBIQIIQ")
 HEADER_BYTES = HEADER.size
 CODEC_BITS = 0x0F
+_IOV_MAX = 1024  # buffers a call
 
 
 class BrokenStream(TransferError):
@@ -73,13 +75,16 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """`payload` is valid until the next frame is read: it lies in the reader's buffer."""
+    """`payload` is valid until the next frame is read: it lies in the reader's buffer. `placed`: it is where it belongs already, and
+    `payload` is empty.
+    """
 
     kind: Kind
     task: int
     address: int
     size: int
     payload: memoryview
+    placed: bool = False
 
     def json(self) -> dict[str, Any]:
         """Raises TransferError when the payload is no JSON object."""
@@ -99,6 +104,10 @@ class Frame:
         return list(zip(bounds[::2], bounds[1::2], strict=True))
 
 
+# Where the payload of a MEMORY frame of (task, address, bytes) belongs, in order; None: in the reader's buffer.
+Places = Callable[[int, int, int], Sequence[memoryview] | None]
+
+
 class Reader:
     """Frames out of a descriptor, into one reused buffer. Blocking; one thread."""
 
@@ -114,8 +123,11 @@ class Reader:
         """Of every frame before the last one read: what the sender put into that one if it is DONE."""
         return self._before
 
-    def read(self) -> Frame | None:
-        """The next frame, None at a clean end. Raises TransferError for anything that is no frame of this protocol."""
+    def read(self, places: Places | None = None) -> Frame | None:
+        """The next frame, None at a clean end. Raises TransferError for anything that is no frame of this protocol.
+
+        A frame of memory that is not packed is read to where `places` says, before anybody knows whether it came undamaged.
+        """
         header = self._read_exactly(bytearray(HEADER_BYTES), allow_end=True)
         if header is None:
             return None
@@ -125,20 +137,42 @@ class Reader:
             raise TransferError(
                 "the stream holds something that is no frame", hint="compare the versions of both agents"
             )
-        payload = self._buffer[:length]
-        if length:
-            self._read_exactly(payload)
-        if codec:
-            payload = codecs.decode(codec, payload, size)
-        if xxhash.xxh3_64_intdigest(payload) != check:
+        direct = places(task, address, length) if places and kind == Kind.MEMORY and length and not codec else None
+        if direct is not None:
+            payload = self._buffer[:0]
+            found = self._read_places(direct)
+        else:
+            payload = self._buffer[:length]
+            if length:
+                self._read_exactly(payload)
+            if codec:
+                payload = codecs.decode(codec, payload, size)
+            found = xxhash.xxh3_64_intdigest(payload)
+        if found != check:
             raise TransferError("a frame arrived damaged")
         self._before = self._digest.hexdigest() if kind == Kind.DONE else ""
         self._digest.update(header)
         self.received_bytes += HEADER_BYTES + length
         try:
-            return Frame(Kind(kind), task, address, size, payload)
+            return Frame(Kind(kind), task, address, size, payload, direct is not None)
         except ValueError as exc:
             raise TransferError(f"unknown kind of frame {kind}", hint="compare the versions of both agents") from exc
+
+    def _read_places(self, places: Sequence[memoryview]) -> int:
+        """Fill all of them; returns the check of what came."""
+        rest = list(places)
+        while rest:
+            got = os.readv(self._fd, rest[:_IOV_MAX])
+            if got == 0:
+                raise TransferError("the stream ended in the middle of a frame")
+            while rest and got >= len(rest[0]):
+                got -= len(rest.pop(0))
+            if got:
+                rest[0] = rest[0][got:]
+        check = xxhash.xxh3_64()
+        for place in places:
+            check.update(place)
+        return check.intdigest()
 
     def _read_exactly(self, into: bytearray | memoryview, *, allow_end: bool = False) -> bytearray | memoryview | None:
         view = memoryview(into)

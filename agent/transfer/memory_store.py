@@ -18,9 +18,11 @@ import xxhash
 
 from agent.criu import images
 from agent.errors import TransferError
+from agent.linux import mounts
 from agent.memory.ranges import PAGE, Ranges, ranges, subtract, total_bytes, union
 from agent.storage import rawfs
 from agent.transfer.frames import FRAME_BYTES, Frame, Kind
+from agent.transfer.huge_pages import HugePages
 from agent.transfer.kept import Kept
 from agent.transfer.pages import page_addresses
 
@@ -40,12 +42,26 @@ class MemoryStore:
         self._lacking: dict[int, list[tuple[int, int]]] = {}
         self._buffer = memoryview(bytearray(FRAME_BYTES))
         self._runs: list[tuple[int, int]] = []  # of the MEMORY that comes next
+        stage = os.statvfs(directory)
+        huge = mounts.options(directory) & {"huge=advise", "huge=always"}
+        self._huge = HugePages(stage.f_blocks * stage.f_frsize) if huge else None
+
+    def places(self, task: int, address: int, size: int) -> list[memoryview] | None:
+        """Where the `size` bytes of the MEMORY frame that comes belong; None: they are to be given to take(). Raises TransferError."""
+        if self._huge is None:
+            return None
+        runs = self._runs or [(address, address + size)]
+        _check_named(runs)
+        if sum(end - start for start, end in runs) != size:
+            return None  # take() says what is wrong
+        return self._huge.places(self._file(task), runs)
 
     def take(self, frame: Frame) -> bool:
         """Put a frame about memory where it belongs; False when it is about something else. Raises as write()."""
         if frame.kind == Kind.MEMORY:
             runs, self._runs = self._runs or [(frame.address, frame.address + len(frame.payload))], []
-            self.write(frame.task, runs, frame.payload)
+            if not frame.placed:
+                self.write(frame.task, runs, frame.payload)
         elif frame.kind == Kind.RUNS:
             self._runs = frame.ranges()
         elif frame.kind == Kind.ZERO:
@@ -109,6 +125,8 @@ class MemoryStore:
         for start, end in runs:
             self._write(task, start, data[at : at + end - start])
             at += end - start
+        if self._huge:
+            self._huge.note(self._file(task), runs)
 
     def _write(self, task: int, address: int, data: memoryview) -> None:
         _check(address, len(data))
@@ -121,11 +139,13 @@ class MemoryStore:
         for start, end in runs:
             _check(start, end - start)
             rawfs.punch_hole(self._file(task), start, end - start)
+        if self._huge:
+            self._huge.note(self._file(task), runs, gone=True)
 
     def seal_lazy(self, pycriu: Any, images_dir: Path) -> int:
         """Write down, for the filler, which ranges each task lacks. Returns bytes."""
         total = 0
-        for page_map, left in _left_behind(pycriu, images_dir):
+        for page_map, left in self._left_behind(pycriu, images_dir):
             (self._directory / f"{page_map.task}.ranges").write_bytes(left.tobytes())
             self._file(page_map.task)
             total += total_bytes(left)
@@ -134,7 +154,7 @@ class MemoryStore:
     def assemble(self, pycriu: Any, images_dir: Path) -> int:
         """Complete the images so that CRIU restores without a filler: every page in pages-ID.img in its order. Returns bytes."""
         total = 0
-        for page_map, left in _left_behind(pycriu, images_dir):
+        for page_map, left in self._left_behind(pycriu, images_dir):
             if not len(left):
                 continue
             kept = [run for run in page_map.runs if not run.left_behind]
@@ -152,6 +172,11 @@ class MemoryStore:
         if self._kept:
             self._kept.close()
             self._kept = None
+
+    def _left_behind(self, pycriu: Any, images_dir: Path) -> Iterator[tuple[images.PageMap, Ranges]]:
+        """As _left_behind(), without what reads as zeros in a task's file though it is no hole."""
+        for page_map, left in _left_behind(pycriu, images_dir):
+            yield page_map, subtract(left, self._huge.gaps(self._file(page_map.task))) if self._huge else left
 
     def _assemble_task(self, images_dir: Path, page_map: images.PageMap) -> int:
         target = images_dir / f"pages-{page_map.pages_id}.img"

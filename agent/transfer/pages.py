@@ -1,4 +1,4 @@
-"""Read the memory of tasks from outside and send what the target lacks. Work is a megabyte at a time, nothing a page in Python."""
+"""Read the memory of tasks from outside and send what the target lacks. Work is some megabytes at a time, nothing a page in Python."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from agent.transfer.frames import FRAME_BYTES, Kind
 from agent.transfer.kept import Keeper
 from agent.transfer.page_digest import Digests
 from agent.transfer.page_index import Addresses, TaskPages
-from agent.transfer.writer import Slot, Writer
+from agent.transfer.writer import BATCH_BYTES, Slot, Writer
 
 WORDS = PAGE // 8
+FRAME_PAGES = FRAME_BYTES // PAGE
 Mask = NDArray[np.bool_]
-_NO_PLACES = np.zeros(FRAME_BYTES // PAGE, np.uint64)
+_NO_PLACES = np.zeros(BATCH_BYTES // PAGE, np.uint64)
 
 
 OnRead = Callable[[int, Addresses, NDArray[np.uint64]], None]
@@ -153,23 +154,27 @@ class PageSender:
                 self._send_memory(rest, addresses[~little])
 
     def _send_delta(self, changes: Slot, content: NDArray[np.uint64], addresses: Addresses) -> None:
-        digest = xxhash.xxh3_128_digest(content.data.cast("B"))
-        self._writer.send(Kind.BASE, digest + to_ranges(addresses).tobytes(), task=self.task)
-        view = changes.view[: len(addresses) * PAGE]
-        self._writer.send(Kind.DELTA, view, task=self.task, slot=changes, setting=codecs.FIXED["lz4"])
+        for part in _frames(len(addresses)):
+            digest = xxhash.xxh3_128_digest(content[part].data.cast("B"))
+            self._writer.send(Kind.BASE, digest + to_ranges(addresses[part]).tobytes(), task=self.task)
+            view = changes.view[part.start * PAGE : part.stop * PAGE]
+            self._writer.send(Kind.DELTA, view, task=self.task, slot=changes, setting=codecs.FIXED["lz4"])
 
     def _send_known(self, kind: Kind, pages: NDArray[np.uint64], addresses: Addresses, there: Mask) -> None:
         """Name pages that the target has; it compares the digest of what it has, and asks for them if that is something else."""
-        content = pages if there.all() else pages[there]
-        digest = xxhash.xxh3_128_digest(content.data.cast("B"))
-        self._writer.send(kind, digest + to_ranges(addresses[there]).tobytes(), task=self.task)
+        content, addresses = (pages, addresses) if there.all() else (pages[there], addresses[there])
+        for part in _frames(len(addresses)):
+            digest = xxhash.xxh3_128_digest(content[part].data.cast("B"))
+            self._writer.send(kind, digest + to_ranges(addresses[part]).tobytes(), task=self.task)
         self.skipped["kept" if kind == Kind.KEPT else "unchanged"] += content.nbytes
 
     def _send_memory(self, slot: Slot, addresses: Addresses) -> None:
-        runs, size = to_ranges(addresses), len(addresses) * PAGE
-        if len(runs) > 1:
-            self._writer.send(Kind.RUNS, runs.tobytes(), task=self.task)
-        self._writer.send(Kind.MEMORY, slot.view[:size], task=self.task, address=int(runs[0, 0]), size=size, slot=slot)
+        for part in _frames(len(addresses)):
+            runs, view = to_ranges(addresses[part]), slot.view[part.start * PAGE : part.stop * PAGE]
+            if len(runs) > 1:
+                self._writer.send(Kind.RUNS, runs.tobytes(), task=self.task)
+            first = int(runs[0, 0])
+            self._writer.send(Kind.MEMORY, view, task=self.task, address=first, size=len(view), slot=slot)
 
     @contextmanager
     def _some_of(self, slot: Slot, wanted: Mask) -> Iterator[Slot]:
@@ -198,7 +203,8 @@ class PageSender:
     def _read(self, memory: int, slot: Slot, batch: Ranges, *, exact: bool) -> Addresses:
         """Fill `slot` with `batch`; returns the addresses of the pages that are in it, one after the other."""
         wanted = total_bytes(batch)
-        vector = np.stack((batch[:, 0], batch[:, 1] - batch[:, 0]), axis=1)
+        vector = batch.copy()
+        vector[:, 1] -= vector[:, 0]
         try:
             if process_memory.read(self.pid, slot.address, wanted, vector.ctypes.data, len(vector)) == wanted:
                 return page_addresses(batch)
@@ -219,19 +225,34 @@ def _pages(slot: Slot, count: int) -> NDArray[np.uint64]:
     return slot.words[: count * WORDS].reshape(-1, WORDS)
 
 
+def _frames(count: int) -> Iterator[slice]:
+    """`count` pages of a batch in parts of at most a frame."""
+    return (slice(at, min(at + FRAME_PAGES, count)) for at in range(0, count, FRAME_PAGES))
+
+
 def batches(of: Ranges) -> Iterator[Ranges]:
-    """Cut into parts of at most FRAME_BYTES, in order; each has at most FRAME_BYTES / PAGE ranges."""
+    """Cut into parts of at most BATCH_BYTES, in order; each has at most BATCH_BYTES / PAGE ranges. A long range is cut at
+    multiples of BATCH_BYTES: what arrives then fills whole huge pages (memory_store.py).
+    """
     ends = np.cumsum(of[:, 1] - of[:, 0])
     starts = ends - (of[:, 1] - of[:, 0])
     total = int(ends[-1]) if len(ends) else 0
-    for low in range(0, total, FRAME_BYTES):
-        high = min(low + FRAME_BYTES, total)
-        first = np.searchsorted(ends, np.uint64(low), "right")  # of another type the whole array would be converted
-        last = np.searchsorted(starts, np.uint64(high), "left")
+    low = 0
+    while low < total:
+        high = min(low + BATCH_BYTES, total)
+        first = int(
+            np.searchsorted(ends, np.uint64(low), "right")
+        )  # of another type the whole array would be converted
+        last = int(np.searchsorted(starts, np.uint64(high), "left"))
         part = of[first:last].copy()
-        part[-1, 1] -= ends[last - 1] - np.uint64(high)
-        part[0, 0] += np.uint64(low) - starts[first]
+        part[0, 0] += np.uint64(low - int(starts[first]))
+        beyond = int(ends[last - 1]) - high  # of the last range
+        end = int(part[-1, 1]) - beyond
+        if beyond and (over := end % BATCH_BYTES) < end - int(part[-1, 0]):
+            end, high = end - over, high - over
+        part[-1, 1] = end
         yield part
+        low = high
 
 
 def page_addresses(of: Ranges) -> Addresses:

@@ -24,7 +24,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
-from agent.transfer import kept
+from agent.transfer import kept, room
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -70,7 +70,7 @@ class Receiver:
     def run(self) -> None:
         """Until the stream ends. An error is told to the source, which ends the move."""
         try:
-            while frame := self._reader.read():
+            while frame := self._reader.read(self._memory.places):
                 try:
                     self._take(frame)
                 except (AgentError, OSError) as exc:
@@ -132,6 +132,9 @@ class Receiver:
         elif frame.kind == Kind.HELLO:
             self._hello(frame.json())
         elif frame.kind == Kind.ROUND:
+            if expected := frame.json().get("expected"):
+                stage, roots = Path(self._plan.images_dir).parent, [Path(root) for root in self._plan.roots]
+                room.at_target(self._plan.host, stage, room.Expected(**expected), roots)
             say(self._tx, {"ok": True, "lacking": self._memory.lacking()})
         elif frame.kind == Kind.DONE:
             self._done(frame.json())

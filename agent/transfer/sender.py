@@ -7,25 +7,28 @@ goes away this ends, ssh with it: the target then sees the stream end and waits 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.criu import images
 from agent.engine import throttle
+from agent.engine.cgroup import Tasks
 from agent.errors import TransferError
 from agent.linux import openat2
-from agent.memory import withheld
+from agent.memory import areas, withheld
 from agent.memory.policy import Goal
 from agent.memory.ranges import NOTHING, Ranges, ranges, subtract
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import codec_choice, commands, holding, pages, ssh
+from agent.transfer import codec_choice, commands, holding, pages, room, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
@@ -53,6 +56,7 @@ class Sender:
         self._answers: Answers | None = None
         self._trees: dict[int, TreeSource] = {}
         self._watch = False  # let the kernel say what changes in them
+        self._last_round: Counter[int] = Counter()  # bytes that each tree's sent, the first one not counted
         self._ahead: set[int] = set()  # trees that were sent while CRIU dumped
         self._bandwidth = Bandwidth()
         self._switch = threading.Event()  # a move that holds may switch over
@@ -178,8 +182,7 @@ class Sender:
         self._watch = command["watch"]
         self._tree_rounds(command["roots"], progress)
         self._send_logs(Path(command["logs"]))
-        writer.send_json(Kind.ROUND, {})
-        self._answer()
+        self._foresee(command)  # here, too: a container that came a moment ago has its memory by now
         layer_bytes = writer.sent_bytes - before
 
         def after_round(facts: Mapping[str, Any]) -> None:
@@ -193,6 +196,7 @@ class Sender:
         plan = throttle.Plan(**command["throttle"]) if command["throttle"] else None
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
         memory = rounds.run(confirm=self._answer, progress=after_round)
+        self._foresee(command)
         return {"layer_bytes": layer_bytes, "memory": memory}
 
     def _hold(self, command: Command, progress: Progress) -> Facts:
@@ -212,15 +216,26 @@ class Sender:
 
         return holding.hold(self._switch, send_round, lambda: writer.sent_bytes, progress)
 
+    def _foresee(self, command: Command) -> None:
+        """Is there room for what is still to come, on both sides? Raises StorageError or TransferError where there is not."""
+        resident = [areas.resident_bytes(pid) for pid in Tasks(Path(command["freezer"])).procs()]
+        private, shared = (sum(each[part] for each in resident) for part in range(2))
+        images_bytes = room.IMAGES_BYTES + len(resident) * room.IMAGES_TASK_BYTES
+        in_images = shared if command["tracker"] else shared + private  # CRIU writes it itself
+        room.at_source(command["host"], self._directory / "stage", images_bytes + in_images)
+        tree_bytes = [self._last_round[number] for number in range(len(command["roots"]))]
+        expected = room.Expected(memory_bytes=private + shared, images_bytes=images_bytes, tree_bytes=tree_bytes)
+        self._stream().send_json(Kind.ROUND, {"expected": dataclasses.asdict(expected)})
+        self._answer()
+
     def _tree_rounds(self, roots: list[Any], progress: Progress) -> None:
         """All files; then, where the kernel says what has changed, again while each round has less to send than the one before."""
-        writer, sent = self._stream(), 0
+        sent = 0
         for number_of_round in range(MAX_TREE_ROUNDS):
-            before = writer.sent_bytes
+            before, sent = sent, 0
             for number, root in enumerate(roots):
                 if number_of_round == 0 or self._trees[number].watched:
-                    self._send_tree(number, root, progress)
-            before, sent = sent, writer.sent_bytes - before
+                    sent += self._send_tree(number, root, progress)
             if sent < SMALL_ROUND_BYTES or (number_of_round and sent > before / 2):
                 break
 
@@ -375,15 +390,18 @@ class Sender:
         held: Mapping[str, list[list[int]]] | None = None,
         still: bool = False,
         last: bool = False,
-    ) -> None:
-        """One round. `held`: inside.Held of the tasks that stand still."""
-        if number not in self._trees:
+    ) -> int:
+        """One round; returns its bytes. `held`: inside.Held of the tasks that stand still."""
+        if first := number not in self._trees:
             self._trees[number] = TreeSource(self._root(root), watch=self._watch)
-        tree = self._trees[number]
+        tree, sent = self._trees[number], 0
         report = _Reporter(progress, f"mount {number}" if number else "writable layer", 0)
         for frame in tree.delta(*_held(held), still=still, last=last):
             self._stream().send(Kind.TREE, frame, task=number)
+            sent += len(frame)
             report.add(len(frame))
+        self._last_round[number] = 0 if first else sent
+        return sent
 
     def _root(self, root: str | dict[str, Any]) -> Path | int:
         """A directory of the host, or `target` in the container whose init is `pid`: no link leads out of that one's root."""

@@ -99,7 +99,7 @@ class BulkTunnel:
         rx_fd, stdout_write = os.pipe()
         try:
             for fd in (tx_fd, rx_fd):
-                _enlarge(fd)
+                enlarge(fd)
             with (directory / _LOG).open("wb") as ssh_log:
                 # Relative names and cwd: ssh would split paths at spaces and expand their percent signs.
                 process = subprocess.Popen(
@@ -246,7 +246,7 @@ def _program(name: str) -> str:
     return found
 
 
-def _enlarge(fd: int) -> None:
+def enlarge(fd: int) -> None:
     try:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except OSError:

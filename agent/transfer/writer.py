@@ -1,20 +1,24 @@
 """Frames on their way out: packed by a few threads, written by one, in the order in which they were given.
 
-    caller ── send() ──► queue (bounded) ──► writer thread ── writev ──► ssh
+    caller ── send() ──► queue (bounded) ──► writer thread ── vmsplice, writev ──► ssh
                  └─ codec threads ─┘   a frame waits in the queue until it is packed
 
 The caller fills buffers that are used again and again (`slot()`): when all of them are on their way it waits, so a slow link
 reaches back to whoever reads the container's memory. All bulk work is in calls that release the interpreter's lock.
+
+Large frames that are not packed go into the pipe as they lie in their buffers, not copied: a buffer is free again when so much has gone
+into the pipe after it that ssh must have read it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -23,14 +27,18 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from agent.linux import pipes
+from agent.memory.ranges import PAGE
 from agent.transfer import codec_choice, codecs
 from agent.transfer.bandwidth import PIECE_BYTES, Bandwidth
 from agent.transfer.codec_choice import Choice
 from agent.transfer.codecs import Codec, Setting
-from agent.transfer.frames import FRAME_BYTES, HEADER, MAGIC, Kind, write_all
+from agent.transfer.frames import FRAME_BYTES, HEADER, MAGIC, BrokenStream, Kind, write_all
 
-SLOTS = 10  # buffers of one frame each: what is read ahead of the link, and of the disk (kept.py)
-_QUEUE = 16  # frames; those that are not of memory carry their own megabyte
+BATCH_BYTES = 4 << 20  # what is read at once: what Python and numpy cost a call is not to be paid for each frame
+SLOTS = 10  # buffers of a batch each: what is read ahead of the link, and of the disk (kept.py)
+_SPLICED_BYTES = FRAME_BYTES // 2  # shorter frames are copied: many of them in the pipe would hold as many buffers
+_QUEUE = 16  # frames that are not in a slot; they carry their own megabyte
 # What may be packed. The rest is small, or named by content that is packed already.
 _PACKED = frozenset({Kind.LAYER, Kind.TREE, Kind.MEMORY, Kind.FILE_DATA})
 _CLOSE_LIMIT_S = 5.0
@@ -39,10 +47,13 @@ Body = bytes | memoryview
 
 
 class Slot:
-    """A buffer of FRAME_BYTES, page aligned. Whoever has something to do with its content holds it; free again when nobody does."""
+    """A buffer of BATCH_BYTES, page aligned. Whoever has something to do with its content holds it; free again when nobody does."""
 
-    def __init__(self, free: queue.SimpleQueue[Slot]) -> None:
-        self.view = memoryview(mmap.mmap(-1, FRAME_BYTES))
+    def __init__(self, free: queue.LifoQueue[Slot]) -> None:
+        area = mmap.mmap(-1, BATCH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            area.madvise(mmap.MADV_HUGEPAGE)
+        self.view = memoryview(area)
         self.words = np.frombuffer(self.view, np.uint64)
         self.address = self.words.ctypes.data
         self._free, self._lock, self._holders = free, threading.Lock(), 0
@@ -88,8 +99,12 @@ class Writer:
         self._fd, self._choice = fd, choice or codec_choice.Fixed(codecs.RAW)
         self._bandwidth = bandwidth or Bandwidth()
         self._digest = xxhash.xxh3_128()
-        self._queue: queue.Queue[_Item | None] = queue.Queue(_QUEUE)
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_QUEUE)  # slots are bounded by themselves
+        self._pipe_pages = pipes.pages(fd)
+        self._spliced_pages = 0
+        self._in_pipe: deque[tuple[Slot, int]] = deque()  # and how many pages had been spliced with its last one
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()  # the last one used is still in the processor's cache
         self._slots = 0
         self._pool = ThreadPoolExecutor(codec_choice.threads(), "codec")
         self._thread: threading.Thread | None = None
@@ -172,6 +187,8 @@ class Writer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
             self._thread.start()
+        if item.slot is None:
+            self._room.acquire()
         self._queue.put(item)
 
     def _run(self) -> None:
@@ -182,7 +199,9 @@ class Writer:
             except Exception as exc:  # noqa: BLE001  raised again in the caller's thread, by its next call
                 self._error = exc
             finally:
-                if item.slot is not None:
+                if item.slot is None:
+                    self._room.release()
+                else:
                     if item.packed is not None:
                         wait((item.packed,))  # until nobody reads the buffer any more
                     item.slot.release()
@@ -207,8 +226,24 @@ class Writer:
         began = time.monotonic()
         waited = self._drip(header, body) if self._bandwidth.rate else 0.0
         if not waited:
-            write_all(self._fd, header, body)
+            if item.slot is not None and codec == Codec.NONE and len(body) >= _SPLICED_BYTES and self._pipe_pages:
+                write_all(self._fd, header)
+                self._splice(item.slot, memoryview(body))
+            else:
+                write_all(self._fd, header, body)
         self._choice.wrote(wire, time.monotonic() - began - waited)
+
+    def _splice(self, slot: Slot, body: memoryview) -> None:
+        """`body`: whole pages in `slot`, which is held for as long as they may be in the pipe."""
+        slot.hold()
+        self._spliced_pages += len(body) // PAGE
+        self._in_pipe.append((slot, self._spliced_pages))
+        try:
+            pipes.vmsplice(self._fd, np.frombuffer(body, np.uint8).ctypes.data, len(body))
+        except BrokenPipeError as exc:
+            raise BrokenStream("the stream to the target is broken") from exc
+        while self._in_pipe[0][1] <= self._spliced_pages - self._pipe_pages:
+            self._in_pipe.popleft()[0].release()
 
     def _drip(self, header: bytes, body: Body) -> float:
         """In pieces, as fast as it may; returns how long it waited for leave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -12,15 +13,18 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from agent.errors import TransferError
+from agent.errors import StorageError, TransferError
 from agent.linux import mounts
+from agent.memory.policy import Goal
+from agent.memory.ranges import PAGE
 from agent.setup import criu
 from agent.storage.images import ImageStore
 from agent.storage.manifest import ImageConfig
-from agent.transfer import ssh
+from agent.transfer import room, ssh
 from agent.transfer.frames import PROTOCOL, Answers, BrokenStream, Kind
 from agent.transfer.sender import Sender
 from agent.transfer.writer import Writer
@@ -103,6 +107,7 @@ def sender(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     """Connected to `target`."""
     monkeypatch.setattr(ssh.BulkTunnel, "open", lambda *_args, **_options: target.tunnel)
     made = Sender(tmp_path)
+    (tmp_path / "stage").mkdir()
     command = {"pycriu_path": str(criu.locate().pycriu_path), "migration": "abc"}
     command |= dict.fromkeys(("certificate", "address", "port", "user", "host_keys"), "")
     command |= {"compress": "none", "bandwidth": 0, "keep": "", "keep_bytes": 0}
@@ -129,20 +134,26 @@ def test_an_image_layer(target: Target, sender: Sender, tmp_path: Path) -> None:
     assert left == []
 
 
+def precopy_command(directory: Path) -> dict[str, object]:
+    """Of a container without tasks, whose layer and logs are in `directory`."""
+    return {
+        "host": "host1",
+        "roots": [str(directory / "upper")],
+        "logs": str(directory / "logs"),
+        "freezer": str(directory),
+        "tracker": "",
+        "goal": dataclasses.asdict(Goal()),
+        "throttle": None,
+        "watch": False,
+    }
+
+
 def test_the_writable_layer(target: Target, sender: Sender, tmp_path: Path) -> None:
     """The same for a file of the container that does not fit."""
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/big").write_bytes(os.urandom(8 << 20))
     (tmp_path / "logs").mkdir()
-    command = {
-        "roots": [str(tmp_path / "upper")],
-        "logs": str(tmp_path / "logs"),
-        "freezer": "",
-        "tracker": "",
-        "goal": {},
-        "throttle": None,
-        "watch": False,
-    }
+    command = precopy_command(tmp_path)
     with pytest.raises(TransferError, match=ROOM.format("layer/upper", "the writable layer")):
         sender.handlers()["precopy"](command, lambda _facts: None)
     assert target.process.wait(20) == 1
@@ -166,6 +177,73 @@ def test_the_staging_tmpfs(target: Target, sender: Sender, kind: Kind) -> None:
         sender._explained(send)({}, lambda _facts: None)
     assert isinstance(caught.value.__cause__, BrokenStream)
     assert target.process.wait(20) == 1
+
+
+def test_what_the_freeze_would_bring(
+    target: Target, sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that grew by 1.5 MB in its last round has not room for as much again: said before anything is frozen."""
+    mounts.mount("hs-full", target.directory / "layer", "tmpfs", mounts.MS_REMOUNT, "size=3m")
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "logs").mkdir()
+    rounds = iter((("first", 1_200_000), ("second", 1_500_000)))
+
+    original = Sender._send_tree
+
+    def send_tree(*arguments: Any, **options: Any) -> int:
+        for name, size in rounds:
+            (tmp_path / "upper" / name).write_bytes(os.urandom(size))
+            break
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Sender, "_send_tree", send_tree)
+    command = precopy_command(tmp_path)
+    command["watch"] = True
+    expected = (
+        rf"no room on host2 in {target.directory}/layer/upper for what is still to come of the writable layer: "
+        r"15\d{5} bytes are needed, \d{6} are free"
+    )
+    with pytest.raises(TransferError, match=expected) as caught:
+        sender.handlers()["precopy"](command, lambda _facts: None)
+    assert caught.value.hint == "make room on that disk"
+
+
+def test_memory_that_the_target_has_not(target: Target, sender: Sender) -> None:
+    """The container's memory is needed twice for a moment: who has not that much says so, with both figures."""
+    expected = {"memory_bytes": 1 << 45, "images_bytes": 1 << 20, "tree_bytes": [0]}
+    sender._stream().send_json(Kind.ROUND, {"expected": expected})
+    with pytest.raises(TransferError, match=r"not enough memory on host2: \d+ bytes are needed .*; \d+ are available"):
+        sender._answer()
+
+
+def test_a_stage_that_has_become_too_small(target: Target, sender: Sender) -> None:
+    """It is made larger while there is memory: a container that grows while it is sent can move."""
+    expected = {"memory_bytes": 8 << 20, "images_bytes": 1 << 20, "tree_bytes": [0]}
+    writer = sender._stream()
+    writer.send_json(Kind.ROUND, {"expected": expected})
+    sender._answer()
+    for number in range(2 * SMALL_BYTES // 65536):
+        writer.send(Kind.MEMORY, os.urandom(65536), task=1, address=number * 65536)
+    writer.send_json(Kind.ROUND, {})
+    assert sender._answer()["lacking"] == {}
+    place = os.statvfs(target.directory / "stage")
+    assert place.f_blocks * place.f_frsize >= room.stage_bytes(8 << 20)
+
+
+def test_images_that_the_source_has_no_room_for(tmp_path: Path) -> None:
+    """The stage on the source grows too, and says when its host's memory does not do."""
+    place = tmp_path / "stage"
+    place.mkdir()
+    mounts.mount("hs-full", place, "tmpfs", 0, f"size={SMALL_BYTES}")
+    try:
+        room.at_source("host1", place, 3 << 20)
+        assert os.statvfs(place).f_bfree * PAGE >= 3 << 20
+        with pytest.raises(
+            StorageError, match=r"not enough memory on host1: \d+ bytes are needed for CRIU's images; \d+ are"
+        ):
+            room.at_source("host1", place, 1 << 45)
+    finally:
+        mounts.umount(place, mounts.MNT_DETACH)
 
 
 def test_a_write_that_the_last_free_page_cuts_short(target: Target, sender: Sender) -> None:

@@ -158,7 +158,7 @@ def _kernels(source: Host, target: Host, coming: agent_pb2.Description) -> Itera
 
 
 def _room(target: Host, coming: agent_pb2.Description, missing_bytes: int) -> Iterator[Finding]:
-    memory = coming.memory_bytes + SPARE_BYTES
+    memory = 2 * coming.memory_bytes + SPARE_BYTES  # for a moment it is there twice: as it came, and in its tasks
     if target.facts.memory_available_bytes < memory:
         yield Finding(
             check="memory",

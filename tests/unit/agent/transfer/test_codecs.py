@@ -14,7 +14,7 @@ from agent.transfer import codec_choice, codecs
 from agent.transfer.codec_choice import Auto, Fixed, choose
 from agent.transfer.codecs import RAW, Codec, Setting
 from agent.transfer.frames import FRAME_BYTES, HEADER_BYTES, Kind, Reader
-from agent.transfer.writer import SLOTS, Writer
+from agent.transfer.writer import BATCH_BYTES, SLOTS, Writer
 
 pytestmark = pytest.mark.unit
 
@@ -107,7 +107,7 @@ def test_a_frame_that_claims_to_unpack_to_more_than_a_frame() -> None:
 
 
 def test_a_slow_link_reaches_back() -> None:
-    """Who fills buffers waits when all are on their way, and no buffer is filled again before it is written."""
+    """Who fills buffers waits when all are on their way, and no buffer is filled again before it was read at the pipe's other end."""
     read, write = os.pipe()
     writer = Writer(write, Fixed(Setting(Codec.LZ4)))
     filled: list[int] = []
@@ -115,8 +115,9 @@ def test_a_slow_link_reaches_back() -> None:
     def fill() -> None:
         for number in range(SLOTS + 4):
             slot = writer.slot()
-            slot.view[:] = bytes([number]) * FRAME_BYTES
-            writer.send(Kind.FILE, slot.view, slot=slot)  # a kind that is never packed
+            slot.view[:] = bytes([number]) * BATCH_BYTES
+            for at in range(0, BATCH_BYTES, FRAME_BYTES):
+                writer.send(Kind.FILE, slot.view[at : at + FRAME_BYTES], slot=slot)  # a kind that is never packed
             slot.release()
             filled.append(number)
 
@@ -125,10 +126,10 @@ def test_a_slow_link_reaches_back() -> None:
     thread.join(0.5)
     assert len(filled) <= SLOTS  # a pipe holds less than one frame
     reader = Reader(read)
-    for number in range(SLOTS + 4):
+    for number in range((SLOTS + 4) * (BATCH_BYTES // FRAME_BYTES)):
         frame = reader.read()
         assert frame is not None
-        assert set(bytes(frame.payload)) == {number}
+        assert set(bytes(frame.payload)) == {number // (BATCH_BYTES // FRAME_BYTES)}
     thread.join()
     writer.close()
     os.close(read)

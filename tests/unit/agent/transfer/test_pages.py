@@ -9,23 +9,28 @@ from hypothesis import strategies as st
 
 from agent.memory.ranges import PAGE, ranges, total_bytes
 from agent.transfer import page_digest, pages
-from agent.transfer.frames import FRAME_BYTES
+from agent.transfer.writer import BATCH_BYTES
 
 pytestmark = pytest.mark.unit
 
-some_ranges = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 700)), max_size=30).map(
+some_ranges = st.lists(st.tuples(st.integers(0, 30000), st.integers(1, 5000)), max_size=30).map(
     lambda pairs: ranges((start * PAGE, (start + count) * PAGE) for start, count in pairs)
 )
 
 
 @given(some_ranges)
 def test_batches(of: np.ndarray) -> None:
-    """Together they are what was cut, in order; each fits a frame, and all but the last fill it."""
+    """Together they are what was cut, in order; each fits a buffer; it ends where nothing more fits or a batch's address begins."""
     parts = list(pages.batches(of))
     flat = [address for part in parts for address in pages.page_addresses(part).tolist()]
     assert flat == [address for start, end in of.tolist() for address in range(start, end, PAGE)]
-    assert all(total_bytes(part) == FRAME_BYTES for part in parts[:-1])
-    assert all(0 < total_bytes(part) <= FRAME_BYTES for part in parts)
+    assert all(0 < total_bytes(part) <= BATCH_BYTES for part in parts)
+    assert all(total_bytes(part) == BATCH_BYTES or part[-1, 1] % BATCH_BYTES == 0 for part in parts[:-1])
+    long = sum((end - start) // BATCH_BYTES for start, end in of.tolist())
+    aligned = sum(
+        total_bytes(part) == BATCH_BYTES and part[0, 0] % BATCH_BYTES == 0 and len(part) == 1 for part in parts
+    )
+    assert aligned >= long - len(of)
 
 
 @given(some_ranges)

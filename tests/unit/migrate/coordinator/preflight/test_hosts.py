@@ -92,7 +92,7 @@ def test_hosts_that_are_the_same() -> None:
         ("cpu-features", BLOCKER, "host2", "lack avx2", lambda _h, t, _c: replace(t.instructions, "aes", "avx")),
         ("cpu-features", WARNING, "host2", "AuthenticAMD", lambda _h, t, _c: put(t, processor="AuthenticAMD")),
         ("cgroup", WARNING, "host2", "hybrid", lambda _h, t, _c: put(t, cgroup="hybrid")),
-        ("memory", BLOCKER, "host2", "needs 264 MiB", lambda _h, t, _c: put(t, memory_available_bytes=263 << 20)),
+        ("memory", BLOCKER, "host2", "needs 464 MiB", lambda _h, t, _c: put(t, memory_available_bytes=463 << 20)),
         ("disk", BLOCKER, "host2", "needs 74 MiB", lambda _h, t, _c: put(t, disk_available_bytes=73 << 20)),
         ("subnet", BLOCKER, "host2", "10.99.0.0/24", lambda _h, t, _c: replace(t.bridge_addresses, "10.99.0.1/24")),
         ("mtu", BLOCKER, "host2", "1450 bytes", lambda _h, t, _c: put(t, bridge_mtu=1450)),
