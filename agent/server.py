@@ -22,6 +22,7 @@ from agent.engine import adjust, stillness
 from agent.engine.container import Engine
 from agent.errors import StorageError, WrongState
 from agent.handover.ended import EndedMoves
+from agent.handover.link_probe import LinkProbe
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.memory import ways
@@ -75,7 +76,14 @@ class Agent:
         ended = EndedMoves(config.ended_moves_dir)
         self._source = Source(config, self._engine, find_criu, ended, lazy=lazy, tracker=tracker, watch=watch)
         self._target = Target(config, self._engine, self._images, self._door, find_criu, ended, lazy=lazy)
-        migration = MigrationService(config, self._engine, self._images, self._source, self._target)
+        migration = MigrationService(
+            config,
+            self._engine,
+            self._images,
+            self._source,
+            self._target,
+            LinkProbe(config.run_dir / "probes", self._door),
+        )
         self._builder = Builder(config, self._images, self._engine)
         images = ImagesService(self._images, self._engine, config.host, cache=self._builder.cache)
         for add, service in (

@@ -785,6 +785,34 @@ class MoveLogs(_message.Message):
     silent: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, logs: _Optional[_Iterable[_Union[MoveLog, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ProbeRequest(_message.Message):
+    __slots__ = ("probe_id",)
+    PROBE_ID_FIELD_NUMBER: _ClassVar[int]
+    probe_id: str
+    def __init__(self, probe_id: _Optional[str] = ...) -> None: ...
+
+class ExpectProbeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RunProbeRequest(_message.Message):
+    __slots__ = ("probe_id", "tunnel")
+    PROBE_ID_FIELD_NUMBER: _ClassVar[int]
+    TUNNEL_FIELD_NUMBER: _ClassVar[int]
+    probe_id: str
+    tunnel: OpenTunnelRequest
+    def __init__(self, probe_id: _Optional[str] = ..., tunnel: _Optional[_Union[OpenTunnelRequest, _Mapping]] = ...) -> None: ...
+
+class RunProbeResponse(_message.Message):
+    __slots__ = ("connect_s", "round_trip_s", "bytes_per_s")
+    CONNECT_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    connect_s: float
+    round_trip_s: float
+    bytes_per_s: float
+    def __init__(self, connect_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -2228,6 +2228,21 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.ExpectProbe = channel.unary_unary(
+                '/cmigrate.v1.Migration/ExpectProbe',
+                request_serializer=protos_dot_agent__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ExpectProbeResponse.FromString,
+                _registered_method=True)
+        self.PrepareProbe = channel.unary_unary(
+                '/cmigrate.v1.Migration/PrepareProbe',
+                request_serializer=protos_dot_agent__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.PrepareTunnelResponse.FromString,
+                _registered_method=True)
+        self.RunProbe = channel.unary_unary(
+                '/cmigrate.v1.Migration/RunProbe',
+                request_serializer=protos_dot_agent__pb2.RunProbeRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.RunProbeResponse.FromString,
+                _registered_method=True)
         self.Finish = channel.unary_unary(
                 '/cmigrate.v1.Migration/Finish',
                 request_serializer=protos_dot_agent__pb2.FinishRequest.SerializeToString,
@@ -2328,6 +2343,28 @@ class MigrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExpectProbe(self, request, context):
+        """before a move: how fast the tunnel is. In this order; nothing of it is kept
+        target: let that tunnel in, once
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareProbe(self, request, context):
+        """source: a key for it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunProbe(self, request, context):
+        """source: open it and measure, a second at most
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Finish(self, request, context):
         """both
         committed: source releases, target resumes; else both undo
@@ -2407,6 +2444,21 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=protos_dot_agent__pb2.RestoreRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.RestoreResponse.SerializeToString,
+            ),
+            'ExpectProbe': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpectProbe,
+                    request_deserializer=protos_dot_agent__pb2.ProbeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ExpectProbeResponse.SerializeToString,
+            ),
+            'PrepareProbe': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareProbe,
+                    request_deserializer=protos_dot_agent__pb2.ProbeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.PrepareTunnelResponse.SerializeToString,
+            ),
+            'RunProbe': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunProbe,
+                    request_deserializer=protos_dot_agent__pb2.RunProbeRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.RunProbeResponse.SerializeToString,
             ),
             'Finish': grpc.unary_unary_rpc_method_handler(
                     servicer.Finish,
@@ -2724,6 +2776,87 @@ class Migration(object):
             '/cmigrate.v1.Migration/Restore',
             protos_dot_agent__pb2.RestoreRequest.SerializeToString,
             protos_dot_agent__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpectProbe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/ExpectProbe',
+            protos_dot_agent__pb2.ProbeRequest.SerializeToString,
+            protos_dot_agent__pb2.ExpectProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareProbe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/PrepareProbe',
+            protos_dot_agent__pb2.ProbeRequest.SerializeToString,
+            protos_dot_agent__pb2.PrepareTunnelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunProbe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/RunProbe',
+            protos_dot_agent__pb2.RunProbeRequest.SerializeToString,
+            protos_dot_agent__pb2.RunProbeResponse.FromString,
             options,
             channel_credentials,
             insecure,

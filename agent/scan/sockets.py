@@ -46,7 +46,7 @@ def check(seen: Snapshot, unix: Sequence[Mapping[str, object]] | None) -> Iterat
                     "half-open",
                     f"{count} connection{'s' if count > 1 else ''} to port {listeners[file.inode]} the program has not accepted: "
                     "CRIU refuses to dump while there is one",
-                    "nothing where the program accepts soon: the freeze is tried when it comes to that; else see why it does not",
+                    "nothing, where the program accepts soon; else see why it does not",
                     warning=True,
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from agent.engine.spec import Device, Mount, Port
 from agent.errors import InvalidArgument, NotFound
 from agent.handover import kept_logs
 from agent.handover.conflicts import conflicts
+from agent.handover.link_probe import LinkProbe
 from agent.handover.source import Source
 from agent.handover.target import Target
 from agent.memory.policy import Goal
@@ -34,9 +36,11 @@ Progress = Callable[[Mapping[str, Any]], None]
 class MigrationService(agent_pb2_grpc.MigrationServicer):
     """This host's part in moves."""
 
-    def __init__(self, config: AgentConfig, engine: Engine, images: ImageStore, source: Source, target: Target) -> None:
+    def __init__(
+        self, config: AgentConfig, engine: Engine, images: ImageStore, source: Source, target: Target, probe: LinkProbe
+    ) -> None:
         self._config, self._engine, self._images = config, engine, images
-        self._source, self._target = source, target
+        self._source, self._target, self._probe = source, target, probe
 
     # ------------------------------------------------------------ source
 
@@ -154,6 +158,26 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         return pb.RestoreResponse(
             pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
         )
+
+    # ------------------------------------------------------------ before a move
+
+    def ExpectProbe(self, request: pb.ProbeRequest, context: grpc.ServicerContext) -> pb.ExpectProbeResponse:
+        self._probe.expect(request.probe_id)
+        return pb.ExpectProbeResponse()
+
+    def PrepareProbe(self, request: pb.ProbeRequest, context: grpc.ServicerContext) -> pb.PrepareTunnelResponse:
+        return pb.PrepareTunnelResponse(public_key=self._probe.prepare(request.probe_id))
+
+    def RunProbe(self, request: pb.RunProbeRequest, context: grpc.ServicerContext) -> pb.RunProbeResponse:
+        speed = self._probe.run(
+            request.probe_id,
+            certificate=request.tunnel.certificate,
+            address=request.tunnel.address,
+            port=request.tunnel.port,
+            user=request.tunnel.user,
+            host_keys=list(request.tunnel.host_keys),
+        )
+        return pb.RunProbeResponse(**dataclasses.asdict(speed))
 
     # ------------------------------------------------------------ both
 

@@ -104,6 +104,10 @@ def text(report: CheckReport, *, with_plan: bool = False, width: int = _WIDEST) 
     lines += [""]
     lines += _wrapped(f"stands still  about {_seconds(predicted.downtime_s)}: {predicted.downtime_because}", width, 14)
     lines += _wrapped(f"takes         about {_seconds(predicted.total_s)}: {predicted.total_because}", width, 14)
+    if predicted.round_trip_s:
+        lines.append(
+            f"tunnel        {predicted.bytes_per_s / 1e6:.0f} MB/s, round trip {predicted.round_trip_s * 1000:.1f} ms, measured now"
+        )
     if with_plan and not report.blockers:
         lines += ["", "what it would do:"]
         for step in report.plan:
@@ -116,7 +120,7 @@ def _finding(finding: CheckFinding, width: int) -> list[str]:
     if finding.remedy:
         lines += _wrapped(f"    -> {finding.remedy}", width, 7)
     if finding.severity == "blocker" and finding.skippable and f"--skip {finding.check}" not in finding.remedy:
-        lines += _wrapped(f"    -> or, at the risk of a move that is undone: --skip {finding.check}", width, 7)
+        lines += _wrapped(f"    -> or, if you know better: --skip {finding.check}", width, 7)
     return lines
 
 

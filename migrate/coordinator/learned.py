@@ -54,3 +54,18 @@ def bytes_per_s(records: Sequence[MigrationRecord]) -> float:
         if largest.get("pages") and largest.get("took_s"):
             found.append(largest["pages"] * PAGE / largest["took_s"])
     return statistics.median(found) if found else 0.0
+
+
+def steps_s(records: Sequence[MigrationRecord]) -> float:
+    """Median of the seconds that they spent on what sends neither layers nor memory ahead; 0 where none says so."""
+    found = []
+    for record in records:
+        at = {(row.step, row.event): row.unix_ns for row in record.journal}
+        sending_ns = sum(
+            at[step, "done"] - at[step, "started"]
+            for step in ("layers", "precopy")
+            if (step, "done") in at and (step, "started") in at
+        )
+        if record.facts.get("total_s"):
+            found.append(record.facts["total_s"] - sending_ns / 1e9)
+    return statistics.median(found) if found else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent import errors as agent_errors
 from migrate.cli.main import main
 from migrate.errors import InvalidArgument, NotFound, PrecheckError
 from protos import agent_pb2, types_pb2
@@ -28,6 +29,8 @@ def test_hosts_that_agree(fleet: FakeFleet) -> None:
     assert report.prediction.memory_bytes > 0
     assert report.prediction.missing_layers == 2  # host2 has no image of it
     assert report.prediction.total_s > report.prediction.downtime_s > 0
+    assert (report.prediction.bytes_per_s, report.prediction.round_trip_s) == (500e6, 0.001)
+    assert "measured now" in report.prediction.total_because
     assert fleet.client.migrations() == []
     assert not any(agent.moves for agent in fleet.world.agents.values())
     assert not {"Containers.Create", "Images.Import"} & set(fleet.hosts["host2"].calls)
@@ -93,6 +96,22 @@ def test_a_move_refuses_with_the_same_lines_and_goes_with_skip(fleet: FakeFleet)
         ["skipped", " memory"],
     ]
     assert fleet.world.states(container.id) == {"host2": "running"}
+
+
+def test_a_tunnel_that_cannot_be_opened(fleet: FakeFleet) -> None:
+    """It would be in the move's way, too; skipped, nothing is measured and the report says what it assumes."""
+    fleet.run("web1")
+
+    def refuse(request: agent_pb2.RunProbeRequest, context: object = None) -> agent_pb2.RunProbeResponse:
+        raise agent_errors.TransferError("cannot open the bulk tunnel: Connection refused", hint="is sshd running?")
+
+    fleet.world.agents["host1"].RunProbe = refuse  # type: ignore[method-assign]
+    (one,) = fleet.client.check("web1", to="host2").findings
+    assert (one.check, one.severity, one.where, one.remedy) == ("tunnel", "blocker", "host1", "is sshd running?")
+    assert "Connection refused" in one.what
+    report = fleet.client.check("web1", to="host2", skip=["tunnel"])
+    assert report.findings == ()
+    assert "assumed" in report.prediction.total_because
 
 
 def test_what_cannot_be_skipped(fleet: FakeFleet) -> None:

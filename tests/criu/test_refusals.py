@@ -82,6 +82,17 @@ def test_exec_session_is_in_the_way(fleet: MovingLab, resident: Container) -> No
     assert b"".join(output.data for output in session) == b"still here 42\n"
 
 
+def test_check_measures_the_tunnel_and_leaves_nothing(fleet: MovingLab, resident: Container) -> None:
+    """Through real ssh, there and back; the key that it made is gone, and so is what the target expected."""
+    with untouched(fleet, resident):
+        report = fleet.client.check("resident", to="host2")
+    assert report.blockers == ()
+    assert report.prediction.bytes_per_s > 0
+    assert report.prediction.round_trip_s > 0
+    left = [path for node in ("host1", "host2") for path in fleet.lab.node_dir(node).rglob("probes/*")]
+    assert left == []
+
+
 def test_dry_run(fleet: MovingLab, resident: Container) -> None:
     """Finds that it could move, and moves nothing."""
     with untouched(fleet, resident):

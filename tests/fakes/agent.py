@@ -132,6 +132,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         self.moves: dict[str, FakeMove] = {}
         self.epochs: dict[str, int] = {}  # outlives the container: a late call must still be refused
         self.layers: set[str] = set()
+        self.probes: set[str] = set()
         self.logs: dict[str, dict[str, bytes]] = {}  # by move and name: what was kept when it was undone
 
     def facts(self) -> agent_pb2.HostFacts:
@@ -254,6 +255,22 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             raise TransferError(f"nobody at {request.address} waits for move {request.migration_id}")
         move.tunnel, move.bandwidth = True, request.transfer.bandwidth
         return agent_pb2.OpenTunnelResponse(connect_s=0.1, round_trip_s=0.001, cipher="aes128-gcm@openssh.com")
+
+    def ExpectProbe(self, request: Any, context: Any = None) -> agent_pb2.ExpectProbeResponse:
+        self.probes.add(request.probe_id)
+        return agent_pb2.ExpectProbeResponse()
+
+    def PrepareProbe(self, request: Any, context: Any = None) -> agent_pb2.PrepareTunnelResponse:
+        return agent_pb2.PrepareTunnelResponse(public_key=f"ssh-ed25519 AAAA{request.probe_id}")
+
+    def RunProbe(self, request: Any, context: Any = None) -> agent_pb2.RunProbeResponse:
+        if request.tunnel.certificate != f"certificate of ssh-ed25519 AAAA{request.probe_id}":
+            raise TransferError("the target's sshd refused the certificate")
+        target = next(each for each in self.world.agents.values() if address(each.host) == request.tunnel.address)
+        if request.probe_id not in target.probes:
+            raise TransferError(f"no migration {request.probe_id} waits for a tunnel here")
+        target.probes.remove(request.probe_id)
+        return agent_pb2.RunProbeResponse(connect_s=0.1, round_trip_s=0.001, bytes_per_s=500e6)
 
     def SetBandwidth(self, request: Any, context: Any = None) -> agent_pb2.SetBandwidthResponse:
         move = self._source(request)

@@ -37,6 +37,7 @@ CHECKS = {
         Check(name="subnet", about="the container's address and gateway are of the target's bridge"),
         Check(name="mtu", about="the target's bridge takes frames as long as the container sends"),
         Check(name="clock", about="both hosts' clocks agree"),
+        Check(name="tunnel", about="the source reaches the target by ssh, as a move does"),
         # What is on the target already, and what it lacks.
         Check(name="present", about="the target has no container of that id", skippable=False),
         Check(name="name", about="no other container there has the name", skippable=False),

@@ -22,9 +22,12 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """From earlier moves, 0 = none: `fixed_s` of a freeze without memory, `learned_bytes_per_s`. `measured_*`: just now, 0 = not."""
+    """From earlier moves: `fixed_s` of a freeze without memory, `steps_s` of all that sends nothing ahead, `learned_bytes_per_s`.
+    Just now: `measured_bytes_per_s`, `round_trip_s`. 0 = not known.
+    """
 
     fixed_s: float = 0.0
+    steps_s: float = 0.0
     learned_bytes_per_s: float = 0.0
     measured_bytes_per_s: float = 0.0
     round_trip_s: float = 0.0
@@ -32,7 +35,7 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Seconds, and what they come from, for people."""
+    """Seconds, and what they come from, for people. `bytes_per_s`: of the tunnel, measured or as in earlier moves; 0 = not known."""
 
     downtime_s: float
     downtime_because: str
@@ -63,15 +66,17 @@ def predict(size: Size, known: Known, *, mode: str, max_downtime_s: float, lazy:
             f"{restore_s:.2f} s to put {_mib(size.memory)} in place, because the target has no userfaultfd for it"
         )
     total_bytes = size.memory + size.layer + size.image
-    total_s = total_bytes / rate + STEPS_S
-    images = f", {_mib(size.image)} of image in {size.missing_layers} layers" if size.missing_layers else ""
+    steps_s = known.steps_s or STEPS_S
+    total_s = total_bytes / rate + steps_s
+    layers = f"{size.missing_layers} layer{'s' if size.missing_layers > 1 else ''}"
+    images = f", {_mib(size.image)} of image in {layers}" if size.missing_layers else ""
     return Prediction(
         downtime_s=downtime_s,
         downtime_because="; ".join(parts),
         total_s=total_s,
         total_because=f"{_mib(size.memory)} of memory, {_mib(size.layer)} of files{images}, at {rate / 1e6:.0f} MB/s ({whence}); "
-        f"{STEPS_S:g} s for the steps themselves",
-        bytes_per_s=rate,
+        f"{steps_s:.1f} s for the steps themselves{', as in earlier moves' if known.steps_s else ''}",
+        bytes_per_s=known.measured_bytes_per_s or known.learned_bytes_per_s,
         round_trip_s=known.round_trip_s,
     )
 

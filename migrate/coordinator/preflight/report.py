@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from migrate.coordinator import learned
 from migrate.coordinator.checks import Examination, examine
 from migrate.coordinator.events import MigrationRecord
 from migrate.coordinator.move import Move
-from migrate.coordinator.preflight.finding import BLOCKER, Finding
+from migrate.coordinator.preflight import tunnel
+from migrate.coordinator.preflight.finding import BLOCKER, Finding, judged
 from migrate.coordinator.preflight.predict import Known, Prediction, Size, predict
 from migrate.coordinator.store import Migration
+from migrate.errors import MigrateError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,18 @@ def make(move: Move, planned: Migration, earlier: Sequence[MigrationRecord]) -> 
     Reads on both hosts and touches neither. Raises Unreachable.
     """
     seen = examine(move)
-    known = Known(fixed_s=learned.fixed_s(earlier), learned_bytes_per_s=learned.bytes_per_s(earlier))
+    known = Known(
+        fixed_s=learned.fixed_s(earlier),
+        steps_s=learned.steps_s(earlier),
+        learned_bytes_per_s=learned.bytes_per_s(earlier),
+    )
+    findings = seen.findings
+    if tunnel.CHECK not in move.skip:
+        try:
+            speed = tunnel.measure(move)
+            known = dataclasses.replace(known, measured_bytes_per_s=speed.bytes_per_s, round_trip_s=speed.round_trip_s)
+        except MigrateError as exc:
+            findings = judged([*findings, tunnel.why_not(move, exc)], move.skip)
     return Report(
         container_id=move.container_id,
         container=move.container,
@@ -49,7 +63,7 @@ def make(move: Move, planned: Migration, earlier: Sequence[MigrationRecord]) -> 
         target=move.target,
         mode=planned.mode,
         epoch=move.epoch,
-        findings=seen.findings,
+        findings=findings,
         size=seen.size,
         prediction=predict(
             seen.size,

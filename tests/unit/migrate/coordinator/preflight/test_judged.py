@@ -56,7 +56,8 @@ def test_what_a_first_move_takes() -> None:
     found = predict(SIZE, Known(), mode="auto", max_downtime_s=0.3, lazy=True, bandwidth=0)
     assert "assumed" in found.total_because
     assert "first move" in found.downtime_because
-    assert found.total_s == pytest.approx(250e6 / found.bytes_per_s + 2.5)
+    assert found.total_s == pytest.approx(250e6 / 100e6 + 2.5)
+    assert found.bytes_per_s == 0
 
 
 def test_what_earlier_moves_teach() -> None:
@@ -65,10 +66,15 @@ def test_what_earlier_moves_teach() -> None:
     found = predict(SIZE, known, mode="auto", max_downtime_s=0.3, lazy=True, bandwidth=0)
     assert (found.downtime_s, found.bytes_per_s) == (0.5, 200e6)
     assert "as in earlier moves" in found.total_because
+    assert "2.5 s for the steps themselves" in found.total_because
+    slow = predict(SIZE, Known(steps_s=9.0), mode="auto", max_downtime_s=0.3, lazy=True, bandwidth=0)
+    assert slow.total_s == pytest.approx(2.5 + 9.0)
+    assert "9.0 s for the steps themselves, as in earlier moves" in slow.total_because
     measured = Known(fixed_s=0.5, learned_bytes_per_s=200e6, measured_bytes_per_s=400e6)
     assert predict(SIZE, measured, mode="auto", max_downtime_s=0.3, lazy=True, bandwidth=0).bytes_per_s == 400e6
     limited = predict(SIZE, measured, mode="auto", max_downtime_s=0.3, lazy=True, bandwidth=1000)
-    assert (limited.bytes_per_s, "--bandwidth" in limited.total_because) == (1000, True)
+    assert (limited.bytes_per_s, "--bandwidth" in limited.total_because) == (400e6, True)
+    assert limited.total_s == pytest.approx(250e6 / 1000 + 2.5)
 
 
 def test_memory_that_is_sent_or_placed_while_it_stands_still_counts() -> None:
