@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent import errors as agent_errors
+from migrate.cli import completion
 from migrate.cli.evacuate import follow
 from migrate.cli.main import main
 from migrate.coordinator.evacuation.plan import CensusPlanner
@@ -424,6 +425,22 @@ def test_wrong_orders_are_refused_before_anything_is_cordoned(three: FakeFleet) 
     assert all(one.cordon is None for one in three.store.hosts())
     with pytest.raises(NotFound, match="no evacuation 'abc'"):
         list(three.client.watch_evacuation("abc"))
+
+
+def test_names_are_completed(three: FakeFleet) -> None:
+    """Hosts, ids of evacuations, verbs."""
+    ended(three.client.evacuate("host1"))
+    hosts = ["host1", "host2", "host3"]
+    for words in (
+        ["evacuate", ""],
+        ["evacuate", "host1", "--to", ""],
+        ["restore", ""],
+        ["host", "cordon", "host1", ""],
+    ):
+        assert completion.candidates(words, str(three.socket)) == hosts
+    found = three.client.evacuations()[0].id[:12]
+    assert completion.candidates(["evacuations", "watch", ""], str(three.socket)) == [found]
+    assert "cordon" in completion.candidates(["host", ""], str(three.socket))
 
 
 def test_the_command_line_reports_each_container(three: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
