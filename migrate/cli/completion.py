@@ -136,6 +136,10 @@ def _after(parser: argparse.ArgumentParser, before: Sequence[str], typed: str, c
 def _values(action: argparse.Action, coordinator: str | None) -> list[str]:
     if action.choices is not None:
         return [str(choice) for choice in action.choices]
+    if (
+        isinstance(action.metavar, str) and "|" in action.metavar
+    ):  # "abort|pause": choices that are checked as they are read
+        return action.metavar.split("|")
     kind = KINDS.get(action.metavar if isinstance(action.metavar, str) else "") or KINDS.get(action.dest)
     return names(kind, coordinator) if kind else []
 

@@ -261,12 +261,16 @@ def _tag(client: Client, args: argparse.Namespace) -> int:
 
 def _remove(client: Client, args: argparse.Namespace) -> int:
     from migrate.cli import failures
-    from migrate.errors import MigrateError
+    from migrate.errors import MigrateError, NotFound
 
     status = 0
     for name in args.images:
         try:
             gone = client.remove_image(name, host=args.host, force=args.force)
+        except NotFound as exc:
+            failure = failures.report(exc, command="rmi")
+            status = status if args.force else failure  # as Docker: with -f what is not there is said, and no failure
+            continue
         except MigrateError as exc:
             status = failures.report(exc, command="rmi")
             continue
@@ -293,9 +297,9 @@ def _prune(client: Client, args: argparse.Namespace) -> int:
 
 def _say(gone: RemovedImages) -> None:
     for name in gone.untagged:
-        print(f"untagged {name}")
+        print(f"Untagged: {name}")
     for digest in gone.deleted:
-        print(f"deleted {digest}")
+        print(f"Deleted: {digest}")
 
 
 def _layers(gone: RemovedImages) -> str:

@@ -26,7 +26,12 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers, "lab", help="a small fleet of hosts on this machine, to try and test everything", examples=_EXAMPLES
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    up = verbs.add_parser("up", help="build the lab and start it; one that is up already is left alone")
+    up = command(
+        verbs,
+        "up",
+        help="build the lab and start it; one that is up already is left alone",
+        examples="migrate lab up\nmigrate lab up --hosts 3",
+    )
     up.add_argument("--hosts", type=int, metavar="N", default=None, help="how many (default: 2, or as many as it had)")
     up.add_argument(
         "--criu",
@@ -34,15 +39,35 @@ def add_parser(subparsers: Subparsers) -> None:
         default=os.environ.get("MIGRATE_CRIU", ""),
         help="the CRIU that its agents use (default: $MIGRATE_CRIU, else they find one)",
     )
-    status = verbs.add_parser("status", help="what of it lives; exit status 1 unless all does")
+    status = command(
+        verbs,
+        "status",
+        help="what of it lives; exit status 1 unless all does",
+        examples="migrate lab status\nmigrate lab status --format json",
+    )
     status.add_argument("--format", choices=("table", "json"), default="table")
-    down = verbs.add_parser("down", help="end and remove everything of it, containers and images too")
+    down = command(
+        verbs,
+        "down",
+        help="end and remove everything of it, containers and images too",
+        examples="migrate lab down\nmigrate lab down --keep",
+    )
     down.add_argument("--force", action="store_true", help="kill at once, ask nothing to end by itself")
     down.add_argument("--keep", action="store_true", help="leave its directory: images, keys, logs")
-    enter = verbs.add_parser("enter", help="a shell, or a command, on one of its nodes")
+    enter = command(
+        verbs,
+        "enter",
+        help="a shell, or a command, on one of its nodes",
+        examples="migrate lab enter host1\nmigrate lab enter client ping -c 1 10.88.64.1",
+    )
     enter.add_argument("name", metavar="NODE", help="host1, host2, ..., controller, client, switch")
     enter.add_argument("argv", metavar="CMD", nargs=argparse.REMAINDER)
-    logs = verbs.add_parser("logs", help="what the programs of a node wrote")
+    logs = command(
+        verbs,
+        "logs",
+        help="what the programs of a node wrote",
+        examples="migrate lab logs host2\nmigrate lab logs controller --tail 50",
+    )
     logs.add_argument("name", metavar="NODE", help="host1, host2, ..., controller")
     logs.add_argument("--tail", type=int, metavar="N", default=1000, help="the last N lines of each (default: 1000)")
 

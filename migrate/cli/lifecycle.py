@@ -70,7 +70,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from migrate.client import Client
-    from migrate.errors import MigrateError
+    from migrate.errors import MigrateError, NotFound
 
     status = 0
     if args.command == "start" and (args.attach or args.interactive):
@@ -80,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
         for name in args.containers:
             try:
                 print(action(name), flush=True)
+            except NotFound as exc:
+                failure = failures.report(exc, command=args.command)
+                if (
+                    args.command != "rm" or not args.force
+                ):  # as Docker: with -f what is not there is said, and no failure
+                    status = failure
             except MigrateError as exc:
                 status = failures.report(exc, command=args.command)
     return status

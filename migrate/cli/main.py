@@ -104,6 +104,10 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 MODULES = {name: module for _, commands in GROUPS for name, module, _ in commands}
 MODULES["__complete"] = "completion"  # what the completion scripts call
 
+# `migrate container VERB`, as Docker groups them: what is not of the group itself is the command of that name.
+CONTAINER_VERBS = {name: name for name, _, _ in GROUPS[1][1] if name not in ("container", "system", "prune")}
+CONTAINER_VERBS |= {"ls": "ps", "list": "ps"}
+
 OVERVIEW = """Move running containers between Linux hosts: memory, open files and TCP connections go along.
 
 usage: migrate [--coordinator SOCKET] COMMAND ...
@@ -145,6 +149,17 @@ def split(argv: Sequence[str]) -> tuple[str | None, str]:
     return coordinator, ""
 
 
+def ungrouped(argv: list[str], name: str) -> tuple[list[str], str]:
+    """`container stop web1` is `stop web1`; anything else stays as it is."""
+    place = argv.index(name) if name else 0
+    verb = argv[place + 1] if name == "container" and place + 1 < len(argv) else ""
+    if verb not in CONTAINER_VERBS:
+        return argv, name
+    name = CONTAINER_VERBS[verb]
+    kind = ["--type", "container"] if name == "inspect" else []
+    return [*argv[:place], name, *kind, *argv[place + 2 :]], name
+
+
 def command() -> NoReturn:
     """What `migrate` runs: `main`, then the end of this process, without Python's own tidying up.
 
@@ -167,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status. Never raises but SystemExit (from --help and wrong arguments)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     coordinator, name = split(argv)
+    argv, name = ungrouped(argv, name)
     options = argv[: argv.index(name)] if name else argv
     if "--version" in options:
         name, argv = "version", ["version", "--client"]
@@ -185,8 +201,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"migrate.cli.{MODULES[name]}")
         parser = Parser(prog="migrate", add_help=False)
         parser.add_argument("--coordinator", metavar="SOCKET", default=None)
-        module.add_parser(parser.add_subparsers(dest="command", required=True, prog="migrate", parser_class=Parser))
-        args = parser.parse_args(argv)
+        subparsers = parser.add_subparsers(dest="command", required=True, prog="migrate", parser_class=Parser)
+        module.add_parser(subparsers)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:  # said by the command that does not know them, with its own help and exit status
+            subparsers.choices[name].error(f"unrecognized arguments: {' '.join(unknown)}")
         args.coordinator = coordinator
         status: int = module.run(args)
         sys.stdout.flush()

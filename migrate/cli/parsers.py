@@ -18,13 +18,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(
-    subparsers: Subparsers, name: str, *, help: str, examples: str, usage: str | None = None
+    subparsers: Subparsers, name: str, *, help: str, examples: str, usage: str | None = None, short_help: bool = True
 ) -> argparse.ArgumentParser:
-    """Add the parser of one command; `help` is its line in the list of commands and the head of its own page."""
+    """Add the parser of one command; `help` is its line in the list of commands and the head of its own page. Without `short_help`
+    it adds --help itself, where -h means something else.
+    """
     return subparsers.add_parser(
         name,
         help=help,
         usage=usage,
+        add_help=short_help,
         description=help[0].upper() + help[1:] + ".",
         epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -36,6 +36,13 @@ def add_parser(subparsers: Subparsers) -> None:
                 examples="migrate container prune\nmigrate container prune -f --filter until=24h --filter label!=keep",
             )
             _options(prune)
+            exists = command(
+                inner,
+                "exists",
+                help="say by the exit status whether there is such a container: 0 or 1",
+                examples="migrate container exists web1 || migrate run -d --name web1 app",
+            )
+            exists.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
         else:
             prune = command(
                 inner,
@@ -91,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     from migrate.client import Client
 
     only_containers = args.command == "container"
+    if only_containers and args.verb == "exists":
+        return _exists(args)
     what = "all containers that do not run" + ("" if only_containers else " and all images that nothing names")
     if not only_containers and args.all:
         what = "all containers that do not run and all images that no container uses"
@@ -103,6 +112,18 @@ def run(args: argparse.Namespace) -> int:
             if args.volumes:
                 _volumes(client, args)
     return status
+
+
+def _exists(args: argparse.Namespace) -> int:
+    from migrate.client import Client
+    from migrate.errors import NotFound
+
+    with Client(args.coordinator) as client:
+        try:
+            client.inspect(args.container)
+        except NotFound:
+            return 1
+    return 0
 
 
 def _sure(question: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -14,6 +15,7 @@ from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
+    from migrate.client import Client
     from migrate.records import Container
 
 RUN = """
@@ -39,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="create a container and start it",
         usage="migrate run [OPTIONS] IMAGE [COMMAND...]",
         examples=RUN,
+        short_help=False,
     )
     run_.add_argument("-d", "--detach", action="store_true", help="print the id and return; the container runs on")
     upkeep.add_attachment(run_)
@@ -49,8 +52,10 @@ def add_parser(subparsers: Subparsers) -> None:
         help="create a container without starting it",
         usage="migrate create [OPTIONS] IMAGE [COMMAND...]",
         examples=CREATE,
+        short_help=False,
     )
     for parser in (run_, create):
+        parser.add_argument("--help", action="help", help="show this help message and exit")
         _options(parser)
 
 
@@ -64,11 +69,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--env-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines; repeatable")
     add("-w", "--workdir", default="", help="working directory in the container")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="name or id of the user")
-    add("--hostname", default="", help="host name in the container (default: its short id)")
+    add("-h", "--hostname", default="", help="host name in the container (default: its short id)")
     add("--entrypoint", default=None, help='replaces the entrypoint of the image; "" clears it')
     add("--ip", type=values.address, default=None, metavar="ADDRESS", help="address (default: allocated)")
     add("--mac-address", type=values.mac, default=None, metavar="MAC", help="MAC address (default: from the address)")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="label; repeatable")
+    add("--label-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines; repeatable")
+    add("--replace", action="store_true", help="remove the container that has the --name, first")
     add("--cap-add", action="append", default=[], type=values.capability, metavar="CAP", help="add a capability")
     add(
         "--cap-drop",
@@ -106,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         environment = values.environment(args.env, args.env_file)
         life = upkeep.fields(args)
         mounted = mounts.fields(args)
+        labels = values.labels([*values.lines(args.label_file), *args.label])
     except argparse.ArgumentTypeError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2 if args.command == "create" else 125
@@ -126,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         **mounted,
         tty=args.tty,
         stdin_open=args.interactive,
-        labels={**values.labels(args.label), **placing.labels(args)},
+        labels={**labels, **placing.labels(args)},
         address=args.ip or "",
         mac=args.mac_address or "",
         cap_add=tuple(args.cap_add),
@@ -146,7 +154,9 @@ def run(args: argparse.Namespace) -> int:
             wanted = dataclasses.replace(wanted, host=ranking.best)
 
         def make(method: Callable[[Run], Container]) -> Container:
-            return keep(upkeep.with_image(client, wanted, args.pull, method))
+            if args.replace:
+                _remove_old(client, args.name)
+            return keep(upkeep.with_image(client, wanted, args.pull, method, quiet=args.quiet))
 
         if args.command == "create":
             print(make(client.create).id)
@@ -157,3 +167,12 @@ def run(args: argparse.Namespace) -> int:
         return terminal.run_attached(
             client, make(client.create), detach_keys=args.detach_keys, sig_proxy=args.sig_proxy
         )
+
+
+def _remove_old(client: Client, name: str) -> None:
+    from migrate.errors import InvalidArgument, NotFound
+
+    if not name:
+        raise InvalidArgument("--replace needs a --name: that of the container to replace")
+    with contextlib.suppress(NotFound):
+        client.remove(client.inspect(name).id, force=True, volumes=True)

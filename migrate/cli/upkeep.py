@@ -26,6 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_restart(parser)
     add("--init", action="store_true", help="a small init is process 1: it passes signals on and reaps orphans")
+    add("-q", "--quiet", action="store_true", help="no progress of a pull")
+    add("--log-driver", choices=("local", "json-file"), default="local", help="accepted: there is one, of local files")
+    add("--cgroupns", choices=("private",), default="private", help="accepted: every container has its own")
     add("--log-opt", action="append", default=[], metavar="NAME=VALUE", help="max-size=10m, max-file=3; repeatable")
     add(
         "--health-cmd",
@@ -165,29 +168,32 @@ def id_file(name: str) -> Iterator[Callable[[Container], Container]]:
             Path(name).unlink(missing_ok=True)
 
 
-def with_image(client: Client, wanted: Run, pull: str, make: Callable[[Run], Container]) -> Container:
+def with_image(
+    client: Client, wanted: Run, pull: str, make: Callable[[Run], Container], *, quiet: bool = False
+) -> Container:
     """`make(wanted)`, with the image pulled first if need be, to the host that is named or else the one that would be chosen if
     it had the image. Where it cannot be pulled: the error that it is not here.
     """
     from migrate.errors import MigrateError, NotFound
 
     if pull == "always":
-        return make(_pull(client, wanted))
+        return make(_pull(client, wanted, quiet=quiet))
     try:
         return make(wanted)
     except NotFound as exc:
         if pull == "never" or not exc.code.startswith("image."):
             raise
-        print(f"Unable to find image {wanted.image!r} locally: pulling it", file=sys.stderr)
+        if not quiet:
+            print(f"Unable to find image {wanted.image!r} locally: pulling it", file=sys.stderr)
         try:
-            wanted = _pull(client, wanted)
+            wanted = _pull(client, wanted, quiet=quiet)
         except MigrateError as why:
             exc.detail = "\n".join(filter(None, (f"it cannot be pulled: {why.message}", why.detail)))
             raise exc from why
         return make(wanted)
 
 
-def _pull(client: Client, wanted: Run) -> Run:
+def _pull(client: Client, wanted: Run, *, quiet: bool) -> Run:
     """`wanted` with the host that has the image now. Raises what choosing and pulling raise."""
     from migrate.cli import image_progress, registry
     from migrate.errors import WrongState
@@ -199,10 +205,11 @@ def _pull(client: Client, wanted: Run) -> Run:
             reasons = "\n".join(f"{one.host}: {'; '.join(one.refusals)}" for one in ranking.hosts)
             raise WrongState("no host can take the container", detail=reasons, hint="migrate host ls")
         wanted = dataclasses.replace(wanted, host=ranking.best)
-        print(f"to {wanted.host}", file=sys.stderr)
+        if not quiet:
+            print(f"to {wanted.host}", file=sys.stderr)
     options = argparse.Namespace(authfile="", tls_verify=True, cert="")
     access = registry.access(options, registry.registry_of(wanted.image))
-    view = image_progress.Layers(quiet=False)  # on stderr: stdout is the id's
+    view = image_progress.Layers(quiet=quiet)  # on stderr: stdout is the id's
     try:
         for event in client.pull_image(wanted.image, access=access, host=wanted.host):
             if isinstance(event, ImageProgress):

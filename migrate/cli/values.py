@@ -163,6 +163,18 @@ def environment(given: Iterable[str], files: Iterable[str], outside: Mapping[str
     return [f"{key}={value}" for key, value in result.items()]
 
 
+def lines(files: Iterable[str]) -> list[str]:
+    """Of the files, without comments and empty ones. ArgumentTypeError for one that cannot be read."""
+    found: list[str] = []
+    for name in files:
+        try:
+            text = Path(name).read_text()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ArgumentTypeError(f"cannot read {name}: {exc}") from exc
+        found += [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    return found
+
+
 def labels(given: Iterable[str]) -> dict[str, str]:
     """{"tier": "web"} of "tier=web"; "tier" alone has the empty value."""
     pairs = (text.partition("=") for text in given)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import migrate
-from migrate.cli import failures
+from migrate.cli import failures, templates
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -19,10 +20,17 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "version",
         help="print the version of the client and the coordinator",
-        examples="migrate version\nmigrate version --client\nmigrate version --format json",
+        examples="migrate version\nmigrate version --client\nmigrate version --format json\nmigrate version -f '{{.Server.Version}}'",
     )
     parser.add_argument("--client", action="store_true", help="do not ask the coordinator")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "-f",
+        "--format",
+        type=templates.form,
+        default="table",
+        metavar="FORMAT",
+        help="table, json, or a template: '{{.Client.Version}} {{.Server.Version}}'",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +48,13 @@ def run(args: argparse.Namespace) -> int:
             status = failures.report(exc, command="version")
     if args.format == "json":
         print(json.dumps(answer))
+    elif args.format != "table":
+        sides = {"Client": {"Version": migrate.__version__}, "Server": {"Version": answer.get("coordinator", "")}}
+        try:
+            print(templates.line(args.format, answer | sides))
+        except argparse.ArgumentTypeError as exc:
+            print(f"error: {exc}", file=sys.stderr)
+            return 2
     else:
         for key, value in answer.items():
             print(f"{key + ':':<13}{value}")

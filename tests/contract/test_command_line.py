@@ -275,7 +275,7 @@ def test_prune_asks_first_unless_forced(fleet: FakeFleet, capsys: pytest.Capture
     assert "hint: migrate image prune -f" in capsys.readouterr().err
     assert main(["image", "prune", "-f"]) == 0
     out = capsys.readouterr().out
-    assert "untagged web:1@sha256" in out and "host2: 0 B free again" in out
+    assert "Untagged: web:1@sha256" in out and "host2: 0 B free again" in out
     assert main(["image", "prune", "-f", "--filter", "dangling=true"]) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,69 @@ def test_inspect_says_docker_s_fields_and_ours(fleet: FakeFleet, capsys: pytest.
     assert main(["inspect", "--type", "image", "web1"]) == 3
     assert main(["inspect", "-f", "{{.Nothing}}", "web1"]) == 2
     assert "there is no field '.Nothing'" in capsys.readouterr().err
+
+
+def test_container_is_before_a_verb_as_with_docker(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """`container ls` is `ps`; `inspect` means containers only; what is missing with -f is said and no failure."""
+    assert main(["container", "run", "-d", "--name", "web1", "-h", "www", "--host", "host1", "base"]) == 0
+    capsys.readouterr()
+    assert main(["container", "ls", "--format", "{{.Names}}"]) == 0
+    assert main(["container", "inspect", "-f", "{{.Config.Hostname}}", "web1"]) == 0
+    assert capsys.readouterr().out == "web1\nwww\n"
+    assert main(["container", "inspect", "base"]) == 3
+    assert main(["container", "exists", "web1"]) == 0
+    assert main(["container", "rm", "-f", "web1", "nothing"]) == 0
+    assert "no container 'nothing'" in capsys.readouterr().err
+    assert main(["container", "exists", "web1"]) == 1
+    assert main(["rm", "nothing"]) == 3
+    assert main(["rmi", "-f", "nothing"]) == 0
+    assert "no image 'nothing'" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_the_command_s_own_error(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its help, and for `run` with 125, as for every mistake before the container."""
+    for words, status, hint in (
+        (["run", "--nope", "base"], 125, "migrate run --help"),
+        (["ps", "--nope"], 2, "migrate ps --help"),
+        (["image", "ls", "--nope"], 2, "migrate image --help"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == status
+        assert capsys.readouterr().err == f"error: unrecognized arguments: --nope\nhint: {hint}\n"
+
+
+def test_replace_and_labels_of_a_file(fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The container of the name goes first; a file's labels are below those of the command line."""
+    file = tmp_path / "labels"
+    file.write_text("# of the team\ntier=web\nowner=me\n")
+    words = [
+        "run",
+        "-d",
+        "--host",
+        "host1",
+        "--name",
+        "web1",
+        "--label-file",
+        str(file),
+        "-l",
+        "owner=you",
+        "-q",
+        "base",
+    ]
+    assert main(words) == 0
+    assert dict(fleet.client.inspect("web1").labels) == {"tier": "web", "owner": "you"}
+    assert main(words) == 125
+    first = fleet.client.inspect("web1").id
+    assert main([*words[:2], "--replace", *words[2:]]) == 0
+    assert fleet.client.inspect("web1").id != first
+    assert main(["run", "-d", "--replace", "base"]) == 125
+    assert "--replace needs a --name" in capsys.readouterr().err
+    assert main(["run", "-d", "--label-file", str(tmp_path / "none"), "base"]) == 125
+
+
+def test_version_takes_a_template(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Docker's two sides."""
+    assert main(["version", "-f", "{{.Client.Version}} {{.Server.Version}} {{.fleet}}"]) == 0
+    client, server, name = capsys.readouterr().out.split()
+    assert client == server and name == "test"
