@@ -19,6 +19,7 @@ FILES = (
         pattern=r"Can't dump file (?P<fd>\d+) of that type .*\[userfaultfd\]",
         cause="a process uses userfaultfd itself (descriptor {fd}): CRIU cannot save that",
         remedy="let the program close it for the time of the move, or move it stopped: migrate stop, then start it elsewhere",
+        check="userfaultfd",
         thread=f"{CRIU}#2021",
     ),
     Rule(
@@ -26,6 +27,7 @@ FILES = (
         pattern=r"secretmem",
         cause="a process has memory of memfd_secret, which nobody else can read, CRIU included",
         remedy="switch secret memory off in the program (a setting of its cryptographic library), or move it stopped",
+        check="memfd-secret",
         thread=f"{CRIU}#2188",
     ),
     Rule(
@@ -43,6 +45,7 @@ FILES = (
         pattern=r"Can't dump file (?P<fd>\d+) of that type .*\[perf_event\]",
         cause="a process measures with perf events (descriptor {fd}): these live in this kernel only",
         remedy="end the profiler in the container and move again",
+        check="perf-event",
         thread="criu/files-ext.c",
     ),
     Rule(
@@ -50,6 +53,7 @@ FILES = (
         pattern=r"Can't dump file (?P<fd>\d+) of that type .*\bbpf-(prog|link)",
         cause="a process holds a BPF program or link (descriptor {fd}): it is loaded into this kernel and stays there",
         remedy="end the process that loaded it, move, and start it again on the other host",
+        check="kernel-object",
         thread="criu/files-ext.c",
     ),
     Rule(
@@ -76,6 +80,7 @@ FILES = (
         pattern=r"Can't dump file (?P<fd>-?\d+) of that type \[\d+\] \((?P<what>[^)]*)\)?",
         cause="CRIU does not know how to save descriptor {fd} ({what})",
         remedy="find who holds it (ls -l /proc/PID/fd) and let that program close it for the time of the move",
+        check="kernel-object",
         thread=f"{CRIU}#1124",
     ),
     Rule(
@@ -86,6 +91,7 @@ FILES = (
             "let the program close or truncate it (often a rotated log or a JIT's file: restart or signal the "
             "program), move again"
         ),
+        check="deleted-file",
         thread=f"{CRIU}#202",
     ),
     Rule(
@@ -106,6 +112,7 @@ FILES = (
             "stop the watcher for the time of the move (a desktop, a development server's reloader, "
             "NetworkManager), or watch a volume instead"
         ),
+        check="inotify-overlay",
         thread=f"{CRIU}#136",
     ),
     Rule(
@@ -161,6 +168,7 @@ SOCKETS = (
             "the other's: {peer})"
         ),
         remedy="close that connection (often a mounted /run/... socket: D-Bus, a database, a log daemon) and move again",
+        check="unix-peer",
         thread=f"{CRIU}#1788",
     ),
     Rule(
@@ -168,6 +176,7 @@ SOCKETS = (
         pattern=r"External socket is used|Can't dump name-less external socket|Ext stream not supported",
         cause="a process is connected to a unix socket outside the container",
         remedy="close that connection and move again",
+        check="unix-peer",
         thread=f"{CRIU}#505",
     ),
     Rule(
@@ -182,6 +191,7 @@ SOCKETS = (
         pattern=r"In-flight connection",
         cause="a client was in the middle of connecting: TCP connections that are not complete cannot be carried",
         remedy="move again; on a busy server, let the proxy in front of it hold new connections for a second",
+        check="half-open",
         thread=f"{CRIU}#1324",
     ),
     Rule(
@@ -210,6 +220,7 @@ SOCKETS = (
         pattern=r"Unsupported proto 262|MPTCP",
         cause="a process uses Multipath TCP (Go programs do by default since 1.24), which CRIU cannot save",
         remedy="set GODEBUG=multipathtcp=0 in the container's environment (run -e), or switch MPTCP off in the program",
+        check="mptcp",
         thread="criu/sk-inet.c",
     ),
     Rule(
@@ -217,6 +228,7 @@ SOCKETS = (
         pattern=r"Unsupported proto (?P<proto>\d+) for socket",
         cause="a process has a socket of IP protocol {proto}, which CRIU cannot save",
         remedy="let the program close it; /etc/protocols names the protocol",
+        check="socket-kind",
         thread="criu/sk-inet.c",
     ),
     Rule(
@@ -245,6 +257,7 @@ PROCESSES = (
             "run without what makes them: systemd units with PrivateUsers=, ProtectHostname= and the like, "
             "sandboxes of browsers, docker in docker"
         ),
+        check="nested-namespace",
         thread=f"{CRIU}#1430",
     ),
     Rule(
@@ -259,6 +272,7 @@ PROCESSES = (
         pattern=r"zombie.* found while seizing|Unable to interrupt task|is already traced",
         cause="a process is being traced by a debugger or strace: a task has one tracer, and CRIU must be it",
         remedy="detach strace, gdb or the profiler (grep TracerPid /proc/PID/status names it) and move again",
+        check="ptrace",
         thread=f"{CRIU}#1753",
     ),
     Rule(
@@ -311,7 +325,7 @@ PROCESSES = (
         pattern=r"Task (?P<pid>\d+) with SysVIPC shmem map .* doesn't live in IPC ns",
         cause="process {pid} uses System V shared memory of the host's IPC namespace",
         remedy="run the container without --ipc host",
-        check="host-namespace",
+        check="sysv-ipc",
         thread="criu/cr-dump.c",
     ),
     Rule(
@@ -361,6 +375,7 @@ TERMINALS = (
         pattern=r"Unable to find a master for (?P<path>\S+)|Found slave peer index \d+ without|Found dangling tty",
         cause="a process has a terminal whose other end is outside the container",
         remedy="detach who is attached from outside (a shell by nsenter, lxc console, script), run terminals by `migrate run -it`",
+        check="pty-peer",
         thread=f"{CRIU}#299",
     ),
     Rule(

@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
         logs, silent = client.migration_logs(record.id)
     about = {"move": record.id, "container": record.container, "source": record.source, "target": record.target}
     found = _of_move(record, logs)
-    return _show(args.format, found, {**about, "state": record.state, "silent": silent, "failed": bool(record.failure)})
+    failed = record.failure is not None and record.state != "cancelled"
+    hint = record.failure.hint if record.failure and failed else ""
+    return _show(args.format, found, {**about, "state": record.state, "silent": silent, "failed": failed, "hint": hint})
 
 
 def _log(what: str) -> str | None:
@@ -84,15 +86,22 @@ def _of_move(record: Migration, logs: list[MoveLog]) -> tuple[str, Diagnosis]:
         said.insert(0, ("the move's error", diagnose(text)))
     ordered = sorted(logs, key=lambda log: ("dump.log", "restore.log").index(log.name) if log.name in CRIU_LOGS else 2)
     read = [(f"{log.name} of {log.host}", diagnose(log.text)) for log in ordered]
-    if not record.failure:
+    if not record.failure or record.state == "cancelled":  # who cancelled it knows why
         return "the move's record", Diagnosis()
     for where, found in (*said, *read):
         if found.known:
             # The log has more lines around the same error than the message that it came in.
             return next(((place, one) for place, one in read if one.rule == found.rule), (where, found))
+    if record.failure.code == PRECHECK:  # the agents and the coordinator have said why, and what to do
+        reasons = record.failure.detail or record.failure.message
+        cause = "a check before the move said no; nothing was touched"
+        return "the move's error", Diagnosis(
+            error=record.failure.message, rule="check", cause=cause, remedy=record.failure.hint, context=reasons
+        )
     return next(((where, found) for where, found in (*read, *said) if found.error), ("the move's error", said[0][1]))
 
 
+PRECHECK = "migration.precheck"
 CRIU_LOGS = ("dump.log", "restore.log")
 
 
@@ -119,7 +128,8 @@ def _lines(where: str, found: Diagnosis, of_move: dict[str, object]) -> list[str
             f"{where}: no error in it",
             *([] if of_move else [f"  | {line}" for line in found.context.splitlines()]),
         ]
-    lines.append(f"error:  {found.error}  ({where}{f', line {found.line}' if found.line else ''})")
+    error = found.error.replace(f" ({found.cause})", "")  # a move's own error has the cause in it
+    lines.append(f"error:  {error}  ({where}{f', line {found.line}' if found.line else ''})")
     if found.known:
         lines += [f"cause:  {found.cause}", f"remedy: {found.remedy}"]
         if found.check:
@@ -129,8 +139,10 @@ def _lines(where: str, found: Diagnosis, of_move: dict[str, object]) -> list[str
                 else "migrate check CONTAINER --to HOST"
             )
             lines.append(f"check:  {found.check}: {how} finds it beforehand")
-        if found.thread:
+        if "#" in found.thread or found.thread.startswith("criu/"):  # else it is one of our own messages
             lines.append(f"seen:   {found.thread}")
     else:
         lines.append("cause:  nobody knows this one yet; the lines around it:")
+    if (hint := of_move.get("hint")) and hint != found.remedy:
+        lines.append(f"next:   {hint}")
     return [*lines, *(f"  | {line}" for line in found.context.splitlines())]

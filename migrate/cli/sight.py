@@ -54,8 +54,8 @@ class Sight:
                         yield event
                 return
             except Unreachable as exc:
-                if not self.migration_id or self._closed.is_set():
-                    raise
+                if not self.migration_id or self._closed.is_set() or self._moving.record is not None:
+                    raise  # with a record it is the move that failed so: a host did not answer
                 self._find_again(exc)
 
     def _is_new(self, event: Event) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import secrets
 import sqlite3
 import threading
@@ -543,10 +544,12 @@ def _failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
     if undone.cancelled:
         return MoveState.CANCELLED, error
     if not error.hint:  # else who failed knows what to do
-        error = explained(error)
         again = f"try again: migrate move {context.container} --to {context.target}"
         why = f"why: migrate doctor {context.id}"
-        error = dataclasses.replace(error, hint="; ".join(each for each in (error.hint, again, why) if each))
+        remedy = re.sub(
+            r"[,;]? (then |and )?move again$|^move again$", "", explained(error).hint
+        )  # which is said in full
+        error = dataclasses.replace(explained(error), hint="; ".join(each for each in (remedy, again, why) if each))
     if undone.step not in (SAGA, "precheck"):
         error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
     return MoveState.FAILED, error

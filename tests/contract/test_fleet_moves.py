@@ -8,7 +8,7 @@ import pytest
 
 from agent import errors as agent_errors
 from migrate.cli.main import main
-from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, PrecheckError, WrongState
+from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, PrecheckError, Unreachable, WrongState
 from migrate.records import Progress, Step
 from protos import types_pb2
 from tests.fakes.fleet import FakeFleet, eventually
@@ -308,3 +308,43 @@ def test_repair_without_an_id_is_of_every_move_that_needs_attention(
     assert "set web1 running on host2 and release host1; host1: absent, host2: running at epoch 2" in out
     assert main(command) == 0
     assert fleet.client.migration(record.id).state == "succeeded"
+
+
+def test_the_doctor_of_a_move_that_was_refused_or_cancelled(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A refusal has its reasons and its remedy; whoever cancelled a move knows why."""
+    fleet.run("web1")
+    command = ["--coordinator", str(fleet.socket), "doctor"]
+    fleet.world.agents["host2"].containers[fleet.store.container("web1").id] = fleet.world.agents["host1"].containers[
+        fleet.store.container("web1").id
+    ]
+    with pytest.raises(PrecheckError) as refused:
+        fleet.client.move("web1", to="host2").result()
+    assert main([*command, fleet.client.migrations()[0].id]) == 0
+    out = capsys.readouterr().out
+    assert "a check before the move said no" in out
+    assert f"remedy: {refused.value.hint}" in out
+    fleet.world.agents["host2"].containers.clear()
+    move = held(fleet)
+    fleet.client.cancel(move)
+    with pytest.raises(Cancelled):
+        fleet.client.watch(move).result()
+    assert main([*command, move]) == 0
+    assert "no error in it" in capsys.readouterr().out
+
+
+def test_a_host_that_does_not_answer_is_not_taken_for_the_coordinator(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The move has ended with that error, which is shown at once; nobody waits for a coordinator that is there."""
+    fleet.run("web1")
+
+    def silent(request, context=None):
+        raise Unreachable("host2 did not answer in time")
+
+    fleet.world.agents["host2"].Where = silent
+    assert main(["--coordinator", str(fleet.socket), "move", "web1", "--to", "host2"]) == 4
+    said = capsys.readouterr().err
+    assert "error: host2 did not answer in time" in said
+    assert "the coordinator does not answer" not in said
