@@ -13,7 +13,7 @@ from agent.memory.ranges import NOTHING, Ranges, ranges
 
 # linux/fs.h
 PAGEMAP_SCAN = 0xC0606610
-_FILE, _PRESENT, _SWAPPED, _ZERO, _GUARD = 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 8
+_PRESENT, _SWAPPED, _ZERO, _GUARD = 1 << 3, 1 << 4, 1 << 5, 1 << 8
 _REGIONS = 32768
 _FIELDS = (
     "size", "flags", "start", "end", "walk_end", "vec", "vec_len", "max_pages",
@@ -29,9 +29,10 @@ ioctl = libc.declare("ioctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 def populated(pid: int, areas: Ranges) -> Ranges:
-    """The pages in `areas` that have content of their own: in memory or in swap, and neither a file's nor the zero page.
+    """The pages in private anonymous `areas` that have content of their own: in memory or in swap, and not the zero page.
 
-    The same that CRIU asks for. Raises OSError: gone, or a kernel before 6.7.
+    The same that CRIU asks for, but for "no file's page", which none is there: for that the kernel would look at each page's own
+    structure, 24 ms a GB instead of 5. Raises OSError: gone, or a kernel before 6.7.
     """
     pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -41,9 +42,10 @@ def populated(pid: int, areas: Ranges) -> Ranges:
 
 
 def _scan(pagemap: int, start: int, end: int) -> Ranges:
+    """As the kernel says them: when its buffer of 512 is full just at the end, it says the last stretch twice (6.18)."""
     found = np.empty((_REGIONS, 3), np.uint64)  # struct page_region: start, end, categories
     pieces: list[Ranges] = [NOTHING]
-    without = _FILE | _ZERO | _GUARD
+    without = _ZERO | _GUARD
     while start < end:
         request = Scan(
             size=ctypes.sizeof(Scan),

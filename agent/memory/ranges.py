@@ -13,6 +13,7 @@ Ranges = NDArray[np.uint64]  # shape (n, 2): byte addresses [start, end), page a
 
 _Keep = Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.bool_]]
 
+_MANY = 4096  # ranges in both: below that the look before costs more than the cuts
 NOTHING: Ranges = np.empty((0, 2), np.uint64)
 
 
@@ -22,22 +23,36 @@ def ranges(pairs: Iterable[tuple[int, int]] | Ranges) -> Ranges:
     array = array[array[:, 1] > array[:, 0]]
     if len(array) < 2:
         return array
-    array = array[np.argsort(array[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(array[:, 1])
+    if (
+        array[1:, 0] >= array[:-1, 1]
+    ).all():  # sorted and disjoint already, as what the kernel says of pages is, but not always
+        reach = array[:, 1]
+    else:
+        array = array[np.argsort(array[:, 0], kind="stable")]
+        reach = np.maximum.accumulate(array[:, 1])
     first = np.concatenate(([True], array[1:, 0] > reach[:-1]))  # where nothing before reaches it
     last = np.concatenate((first[1:], [True]))
     return np.stack((array[first, 0], reach[last]), axis=1)
 
 
 def subtract(a: Ranges, b: Ranges) -> Ranges:
+    if not len(b):
+        return a
+    if min(len(a), len(b)) > _MANY:  # of sets that are nearly the same there is little left to cut
+        a = np.compress(~_covered(a, b), a, axis=0)
+        b = np.compress(_touched(b, a), b, axis=0)
     return _combine(a, b, lambda in_a, in_b: in_a & ~in_b)
 
 
 def intersect(a: Ranges, b: Ranges) -> Ranges:
+    if not len(a) or not len(b):
+        return NOTHING
     return _combine(a, b, lambda in_a, in_b: in_a & in_b)
 
 
 def union(a: Ranges, b: Ranges) -> Ranges:
+    if not len(a) or not len(b):
+        return a if len(a) else b
     return ranges(np.concatenate((a, b)))
 
 
@@ -59,6 +74,21 @@ def cut(of: Ranges, size: int) -> Iterator[Ranges]:
         yield part
 
 
+def _covered(a: Ranges, b: Ranges) -> NDArray[np.bool_]:
+    """Which of `a` lie within one of `b`."""
+    if not len(b):
+        return np.zeros(len(a), np.bool_)
+    at = np.searchsorted(b[:, 0], a[:, 0], "right")  # the first that begins after it
+    found: NDArray[np.bool_] = (at > 0) & (b[at - 1, 1] >= a[:, 1])
+    return found
+
+
+def _touched(a: Ranges, b: Ranges) -> NDArray[np.bool_]:
+    """Which of `a` have something in common with `b`."""
+    found: NDArray[np.bool_] = np.searchsorted(b[:, 0], a[:, 1], "left") > np.searchsorted(b[:, 1], a[:, 0], "right")
+    return found
+
+
 def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:
     """Cut both at all their bounds; the pieces that `keep` wants, joined."""
     bounds = np.concatenate((a.ravel(), b.ravel()))
@@ -76,5 +106,7 @@ def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:
 
 def _inside(own: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """After each bound: whether an odd number of a set's own bounds, which are starts and ends in turn, has been passed."""
-    odd: NDArray[np.bool_] = np.cumsum(own) & 1 == 1
+    odd: NDArray[np.bool_] = (
+        np.cumsum(own.view(np.uint8), dtype=np.uint8) & 1 == 1
+    )  # modulo 256: even or odd all the same
     return odd

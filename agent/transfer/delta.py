@@ -62,6 +62,10 @@ class TaskShadow:
         self._remember(addresses, pages, np.flatnonzero(again & ~known))
         return chosen
 
+    def settle(self) -> None:
+        """Sort what was remembered: done when it is needed, or sooner, where that costs nobody time."""
+        self._known.settle()
+
     def forget(self, addresses: Addresses) -> None:
         """The target has something else there now. Their memory is not used again: it is little, and the move is short."""
         self._known.settle()

@@ -62,7 +62,11 @@ class TaskPages:
     def forget(self, addresses: Addresses) -> None:
         """Nothing is known of these any more."""
         self.settle()
-        rest = ~np.isin(self.addresses, addresses)
+        at, known = self.find(addresses)
+        if not known.any():
+            return
+        rest = np.ones(len(self.addresses), np.bool_)
+        rest[at[known]] = False
         self.addresses, self.digests, self.places = self.addresses[rest], self.digests[rest], self.places[rest]
 
 

@@ -90,6 +90,12 @@ class PageSender:
         self.held = subtract(self.held, _joined(zeros))
         return sent_pages, _joined(reached)
 
+    def settle(self) -> None:
+        """Sort what has been noted of the pages sent: a send does that first, and the one in the freeze shall find it done."""
+        self._sent.settle()
+        if self._shadow:
+            self._shadow.settle()
+
     def drop(self, gone: Ranges) -> None:
         """The target shall hold nothing of `gone`: as in memory that was never written, it finds zeros there."""
         dropped = intersect(gone, self.held)

@@ -70,6 +70,11 @@ class Precopy:
         self._last: dict[int, Look] = {}  # what the last look has seen and _account has not
         self.shadowed: dict[int, str] = {}  # why the kernel's way does not serve for a pid
 
+    def settle(self) -> None:
+        """After the last round, while the tasks run: what takes as long as there are pages is not left to the freeze."""
+        for sender in self._senders.values():
+            sender.settle()
+
     def last_look(self) -> None:
         """The tasks stand still for good: what was written since the last round is known."""
         for pid, tracker in self._trackers.items():

@@ -197,6 +197,7 @@ class Sender:
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
         memory = rounds.run(confirm=self._answer, progress=after_round)
         self._foresee(command)
+        self._precopy.settle()
         return {"layer_bytes": layer_bytes, "memory": memory}
 
     def _hold(self, command: Command, progress: Progress) -> Facts:
@@ -214,7 +215,10 @@ class Sender:
             self._precopy.owe(self._answer().get("lacking", {}))
             return sent.pages
 
-        return holding.hold(self._switch, send_round, lambda: writer.sent_bytes, progress)
+        facts = holding.hold(self._switch, send_round, lambda: writer.sent_bytes, progress)
+        if self._precopy is not None:
+            self._precopy.settle()
+        return facts
 
     def _foresee(self, command: Command) -> None:
         """Is there room for what is still to come, on both sides? Raises StorageError or TransferError where there is not."""

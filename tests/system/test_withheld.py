@@ -111,6 +111,7 @@ def test_large_memory_is_withheld(large: tuple[int, mmap.mmap]) -> None:
 
 
 def test_populated_pages_are_those_that_were_written(large: tuple[int, mmap.mmap]) -> None:
+    """Each once, in order: the kernel says the last of so many twice, for they fill its buffer just at the end."""
     address, memory = large
     found = pagemap_scan.populated(os.getpid(), ranges([(address, address + len(memory))]))
     assert found.tolist() == [[page, page + PAGE] for page in range(address, address + len(memory), 2 * PAGE)]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.memory import ranges as module
 from agent.memory.ranges import PAGE, Ranges, intersect, ranges, subtract, total_bytes, union
 
 pytestmark = pytest.mark.unit
@@ -38,6 +39,24 @@ def test_set_algebra(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None
         assert pages(result) == expected
         assert well_formed(result)
         assert total_bytes(result) == len(expected) * PAGE
+
+
+@given(pairs, pairs)
+def test_difference_of_many_ranges(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
+    """Sets of many ranges, which are looked at before they are cut, have the difference that sets of few have."""
+    left, right = ranges(a), ranges(b)
+    expected = subtract(left, right)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MANY", 0)
+        assert subtract(left, right).tolist() == expected.tolist()
+
+
+@given(pairs)
+def test_pieces_that_come_in_order(a: list[tuple[int, int]]) -> None:
+    """Single pages in order, a stretch of them once more at the end: the same ranges."""
+    single = [(page * PAGE, page * PAGE + PAGE) for page in sorted(pages(ranges(a)))]
+    assert ranges(single).tolist() == ranges(a).tolist()
+    assert ranges(single + single[len(single) // 2 :]).tolist() == ranges(a).tolist()
 
 
 @given(pairs)
