@@ -44,6 +44,7 @@ class OpenFile:
 class Task:
     """`inner`: its pid in the container. `tracers`: thread -> who traces it. `namespaces`: name -> "pid:[4026531836]".
 
+    `command`: its command line, "" of one that has none; `age_s`: since it began, 0 where that is not known.
     `leads`: the leader of its session is in the foreground of its terminal, or it has none. `mapped`: descriptor "mapped".
     """
 
@@ -51,6 +52,8 @@ class Task:
     name: str
     inner: int = 0
     parent: int = 0
+    command: str = ""
+    age_s: float = 0.0
     tracers: Mapping[int, int] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
     leads: bool = True
@@ -113,6 +116,14 @@ def text(path: Path) -> str:
         return ""
 
 
+def _age_s(proc: Path, fields: list[str]) -> float:
+    """Of the fields of its stat from the third on: the 22nd is its start, in ticks since the host's own."""
+    up = text(proc / "uptime").split()
+    if not up or len(fields) < 20:
+        return 0.0
+    return max(0.0, float(up[0]) - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+
+
 def _task(proc: Path, pid: int) -> Task | None:
     directory = proc / str(pid)
     status = _status(directory / "status")
@@ -124,6 +135,8 @@ def _task(proc: Path, pid: int) -> Task | None:
         name=status.get("Name", ""),
         inner=int((status.get("NSpid") or "0").split()[-1]),
         parent=int(status.get("PPid", "0")),
+        command=text(directory / "cmdline").replace("\0", " ").strip(),
+        age_s=_age_s(proc, fields),
         tracers=dict(_tracers(directory)),
         namespaces=_namespaces(directory),
         leads=len(fields) < 6 or fields[3] == fields[5],  # session and tpgid: criu/tty.c, tty_verify_ctty

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.scan.finding import Blocker
 from agent.scan.place import of_task
-from agent.scan.procfs import Snapshot
+from agent.scan.procfs import Snapshot, Task
 
 # criu/namespaces.c, CLONE_SUBNS: mounts and networks of its own are all that CRIU dumps below init.
 _NESTED = {
@@ -19,6 +19,21 @@ _NESTED = {
 }
 
 
+def _shown(task: Task) -> str:
+    command = task.command or task.name
+    return f"`{command if len(command) <= 60 else command[:59] + '…'}`"
+
+
+def _since(task: Task) -> str:
+    """ " 12 s ago", " 3 min ago", " 2 h ago"; "" where that is not known."""
+    if not task.age_s:
+        return ""
+    for unit, length_s in (("h", 3600), ("min", 60)):
+        if task.age_s >= length_s:
+            return f" {task.age_s // length_s:.0f} {unit} ago"
+    return f" {task.age_s:.0f} s ago"
+
+
 def check(seen: Snapshot) -> Iterator[Blocker]:
     """Processes that came in by exec, that are traced, that have namespaces of their own."""
     init = next((task for task in seen.tasks if task.pid == seen.init), None)
@@ -27,8 +42,8 @@ def check(seen: Snapshot) -> Iterator[Blocker]:
             yield of_task(
                 task,
                 "exec",
-                "a process that came in by exec is not init's child: CRIU would lose it",
-                "end the exec session and move again",
+                f"{_shown(task)} came in by exec{_since(task)} and is not init's child: CRIU would lose it",
+                f"end that exec session (inside: kill {task.inner or task.pid}) and move again",
             )
         for thread, tracer in sorted(task.tracers.items()):
             which = f"its thread {thread} is" if thread != task.pid else "it is"

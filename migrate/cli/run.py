@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from migrate.cli import limits, mounts, network, placing, security, upkeep, values
@@ -16,7 +16,7 @@ from migrate.cli.parsers import command, rest
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
     from migrate.client import Client
-    from migrate.records import Container
+    from migrate.records import Container, Mount
 
 RUN = """
 migrate run -d --name web1 --host host1 redis
@@ -75,6 +75,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--mac-address", type=values.mac, default=None, metavar="MAC", help="MAC address (default: from the address)")
     add("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="label; repeatable")
     add("--label-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines; repeatable")
+    add(
+        "--volumes-from",
+        action="append",
+        default=[],
+        metavar="CONTAINER[:ro]",
+        help="the volumes and bind mounts of another container too; repeatable",
+    )
     add("--replace", action="store_true", help="remove the container that has the --name, first")
     add("--cap-add", action="append", default=[], type=values.capability, metavar="CAP", help="add a capability")
     add(
@@ -148,6 +155,9 @@ def run(args: argparse.Namespace) -> int:
     for line in security.warnings(wanted.isolation):
         print(f"warning: {line}", file=sys.stderr)
     with Client(args.coordinator) as client, upkeep.id_file(args.cidfile) as keep:
+        if args.volumes_from:
+            inherited = _inherited(client, args.volumes_from, {one.target for one in wanted.mounts})
+            wanted = dataclasses.replace(wanted, mounts=(*inherited, *wanted.mounts))
         if args.explain and not wanted.host:
             ranking = client.place_run(wanted)
             print(placing.explained(ranking), file=sys.stderr)
@@ -167,6 +177,18 @@ def run(args: argparse.Namespace) -> int:
         return terminal.run_attached(
             client, make(client.create), detach_keys=args.detach_keys, sig_proxy=args.sig_proxy
         )
+
+
+def _inherited(client: Client, others: Sequence[str], taken: set[str]) -> list[Mount]:
+    """What those containers have mounted, but for `taken` targets. Anonymous volumes stay theirs. Raises NotFound."""
+    found: dict[str, Mount] = {}
+    for text in others:
+        name, _, how = text.partition(":")
+        for one in client.inspect(name).mounts:
+            if one.kind in ("bind", "volume") and one.target not in taken:
+                read_only = one.read_only or how == "ro"
+                found[one.target] = dataclasses.replace(one, anonymous=False, read_only=read_only)
+    return list(found.values())
 
 
 def _remove_old(client: Client, name: str) -> None:

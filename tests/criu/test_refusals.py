@@ -77,7 +77,9 @@ def test_exec_session_is_in_the_way(fleet: MovingLab, resident: Container) -> No
     with untouched(fleet, resident):
         asked = fleet.cli("move", "resident", "--to", "host2")
     assert asked.returncode == 5, asked.stderr
-    assert "exec" in asked.stderr
+    assert "`/bin/sh -c read x; echo still here $x` came in by exec " in asked.stderr
+    assert " s ago" in asked.stderr or " min ago" in asked.stderr
+    assert "hint: end that exec session (inside: kill " in asked.stderr
     session.send(b"42\n")
     assert b"".join(output.data for output in session) == b"still here 42\n"
 

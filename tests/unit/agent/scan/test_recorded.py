@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_threads_that_are_traced_and_sandboxes() -> None:
     assert "pid:[2]" in found[1].what
 
 
+def test_an_exec_session_is_named_with_its_command_and_age() -> None:
+    """A child of init is none; what is not known of one is left out."""
+    child = Task(pid=101, name="sh", parent=100)
+    session = Task(pid=102, name="sh", inner=7, parent=44, command="sh -c read x", age_s=200.0)
+    unknown = Task(pid=103, name="kthread", parent=44)
+    found = list(tasks.check(Snapshot(init=100, tasks=(INIT, child, session, unknown))))
+    assert [(each.check, each.pid) for each in found] == [("exec", 102), ("exec", 103)]
+    assert found[0].what.startswith("`sh -c read x` came in by exec 3 min ago and is not")
+    assert found[0].remedy == "end that exec session (inside: kill 7) and move again"
+    assert found[1].what.startswith("`kthread` came in by exec and is not")
+
+
 def test_a_small_tmpfs_and_one_that_goes_ahead() -> None:
     """Neither is told."""
     assert list(tmpfs.check("web1", {"/run": 1 << 20, "/dev/shm": 1 << 30}, ["/dev/shm"])) == []
@@ -110,7 +123,11 @@ def recorded(tmp_path: Path) -> Path:
         (root / name).mkdir(parents=True)
     status = "Name:\tredis server\nPPid:\t90\nNSpid:\t100\t1\n"
     (root / "status").write_text(status)
-    (root / "stat").write_text("100 (redis) server) S 90 100 100 34816 105 1 2 3")
+    (root / "stat").write_text(
+        f"100 (redis) server) S 90 100 100 34816 105 {'0 ' * 13}{100 * os.sysconf('SC_CLK_TCK')}"
+    )
+    (root / "cmdline").write_bytes(b"redis-server\0--port\x007300\0")
+    (tmp_path / "uptime").write_text("160.25 300.00\n")
     (root / "task/100/status").write_text(status + "TracerPid:\t0\n")
     (root / "task/103/status").write_text(status + "TracerPid:\t55\n")
     (root / "fd/10").symlink_to("anon_inode:[io_uring]")
@@ -137,6 +154,7 @@ def test_a_recorded_process(recorded: Path) -> None:
     found = procfs.read(100, [100, 999], recorded)
     (task,) = found.tasks
     assert (task.name, task.inner, task.parent, task.tracers) == ("redis server", 1, 90, {103: 55})
+    assert (task.command, task.age_s) == ("redis-server --port 7300", 60.25)
     assert not task.leads  # session 100, foreground 105
     assert task.namespaces == {"pid": "pid:[7]"}
     assert [(each.descriptor, each.target) for each in task.files] == [

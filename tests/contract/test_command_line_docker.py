@@ -1,4 +1,4 @@
-"""`--format` of every command that has one, against a fleet in memory: what Docker's users type comes out as they know it."""
+"""What Docker's users type comes out as they know it: templates, words and options, against a fleet in memory."""
 
 from __future__ import annotations
 
@@ -131,3 +131,14 @@ def test_version_takes_a_template(fleet: FakeFleet, capsys: pytest.CaptureFixtur
     assert main(["version", "-f", "{{.Client.Version}} {{.Server.Version}} {{.fleet}}"]) == 0
     client, server, name = capsys.readouterr().out.split()
     assert client == server and name == "test"
+
+
+def test_the_volumes_of_another_container(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own mount at the same place goes first; `:ro` holds for all of that container's; a tmpfs is not shared."""
+    words = ["run", "-d", "--host", "host1"]
+    assert main([*words, "--name", "a", "-v", "data:/data", "-v", "logs:/logs", "--tmpfs", "/run", "base"]) == 0
+    assert main([*words, "--name", "b", "--volumes-from", "a:ro", "-v", "mine:/logs", "base"]) == 0
+    mounted = {one.target: (one.source, one.read_only) for one in fleet.client.inspect("b").mounts}
+    assert mounted == {"/data": ("data", True), "/logs": ("mine", False)}
+    assert main([*words, "--volumes-from", "nothing", "base"]) == 125
+    assert "no container 'nothing'" in capsys.readouterr().err
