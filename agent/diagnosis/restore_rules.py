@@ -203,6 +203,13 @@ NETWORK = (
         thread=f"{CRIU}#569",
     ),
     Rule(
+        name="network-settings",
+        pattern=r"Failed to write (?P<name>\S*net/\S+)",
+        cause="settings of the container's network ({name}) cannot be written on this host as they were on the source",
+        remedy="run it without --cap-add ALL or NET_ADMIN and without --sysctl net...: then its network is made anew, not carried",
+        thread="criu/net.c",
+    ),
+    Rule(
         name="route",
         pattern=r"IP tool failed on (?P<what>\w+)",
         cause="addresses, routes or rules of the container could not be put back ({what})",
