@@ -12,6 +12,7 @@ import faulthandler
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from agent.setup import probe
@@ -24,6 +25,10 @@ _SYSTEM_NEEDS = (
 )  # fmt: skip
 NEEDS = {"system": _SYSTEM_NEEDS, "criu": (*_SYSTEM_NEEDS, "nftables", "criu")}
 REASON = "missing capability: "
+
+# A busy machine draws slowly and answers late; both would be said to be faults of the test.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 _capabilities = pytest.StashKey[dict[str, Capability]]()
 _outcomes = pytest.StashKey["Outcomes"]()

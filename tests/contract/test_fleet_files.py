@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from migrate.cli.main import main
 from migrate.errors import NotFound, Unreachable, WrongState
 from tests.fakes.files import FilesService
-from tests.fakes.fleet import FakeFleet
+from tests.fakes.fleet import FakeFleet, eventually
 
 pytestmark = pytest.mark.contract
 
@@ -198,21 +197,22 @@ def test_a_copy_that_is_cut_off_is_an_error(fleet: FakeFleet, inside: Inside, he
 
 
 def test_a_reader_that_goes_away_ends_the_copy_on_the_host(fleet: FakeFleet, inside: Inside) -> None:
-    """Leaving the iteration is enough."""
-    tar = fleet.client.read_tar("web1", "/wait")
+    """A killed process is enough, and so is leaving the iteration."""
+    host = fleet.hosts["host1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "migrate", "cp", "web1:/wait", "-"],
         stdout=subprocess.PIPE,
         env={**os.environ, "MIGRATE_COORDINATOR": str(fleet.socket)},
     )
-    for _ in range(200):
-        if "Files.CopyOut" in fleet.hosts["host1"].calls:
-            break
-        time.sleep(0.05)
+    eventually(lambda: host.calls.count("Files.CopyOut") == 1)
     process.kill()
     process.communicate()
-    assert fleet.hosts["host1"].cancelled.wait(20)
+    assert host.cancelled.wait(20)
+    host.cancelled.clear()
+    tar = fleet.client.read_tar("web1", "/wait")
+    eventually(lambda: host.calls.count("Files.CopyOut") == 2)
     del tar
+    assert host.cancelled.wait(20)
 
 
 def test_a_sender_that_goes_away_leaves_nothing(fleet: FakeFleet, inside: Inside) -> None:

@@ -132,7 +132,7 @@ def test_the_command_line(world: FakeFleet, capsys: pytest.CaptureFixture[str]) 
     assert migrate("volume", "ls", "-f", "colour=red")[0] == 2
     assert "Total reclaimed space" in migrate("volume", "prune", "-a", "-f")[1]
     world.client.run(Run(image="base", host="host1", name="web1"))
-    assert migrate("inspect", "-f", "{{json .Mounts}}", "web1")[1].count('"Type": "volume"') == 2
+    assert migrate("inspect", "-f", "{{json .Mounts}}", "web1")[1].count('"Type":"volume"') == 2  # as Go writes it
     world.client.remove("web1", force=True)
     assert migrate("prune", "-f", "--volumes")[1].count("removed volume") == 2
     with pytest.raises(SystemExit, match="2"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from agent.engine.events import EventLog
@@ -42,14 +41,12 @@ class LifecycleService(agent_pb2_grpc.LifecycleServicer):
 
     def Events(self, request, context):  # noqa: N802
         self._host.called("Lifecycle.Events")
-        wanted = threading.Event()
-        context.add_callback(wanted.set)
         for event in self.events.read(
             since_unix_ns=request.since_unix_ns,
             until_unix_ns=request.until_unix_ns,
             after=request.after,
             follow=request.follow,
-            wanted=lambda: not wanted.is_set(),
+            wanted=context.is_active,
         ):
             yield types_pb2.Event(
                 type=event.type,
