@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 when everything is there, 1 when a step failed (it says which, why, and what to type)."""
     steps: dict[str, Callable[[], str]] = {
         "packages": debian.ensure,
-        "venv": lambda: environment.ensure(CHECKOUT, Path(sys.executable)),
+        "venv": lambda: _environment(CHECKOUT),
         "criu": lambda: "; ".join(filter(None, (criu_bundle.ensure(), withheld.ensure()))),
         "link": lambda: environment.link_command(CHECKOUT),
     }
@@ -56,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         os.close(lock)
     _say(f"ready ({', '.join(chosen)}) after {time.monotonic() - begun:.1f} s")
     return 0
+
+
+def _environment(checkout: Path) -> str:
+    did = environment.ensure(checkout, Path(sys.executable))
+    environment.compile_sources(checkout)
+    return did
 
 
 def _say(text: str, *, stream: TextIO = sys.stdout) -> None:

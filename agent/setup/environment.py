@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.errors import Unsupported
 
+PACKAGES = ("agent", "migrate", "protos")
 COMMAND = Path("/usr/local/bin/migrate")
 _MINIMUM = (3, 11)
 _TIMEOUT_S = 900.0
@@ -38,6 +39,16 @@ def ensure(checkout: Path, python: Path) -> str:
     _run([*pip, *editable], "check that pip reaches its package index, then run this again")
     stamp.write_text(wanted)
     return f"installed the project's Python packages in {folder}"
+
+
+def compile_sources(checkout: Path) -> None:
+    """Bring the bytecode of what the command line imports up to date.
+
+    Python would write it by itself, but not where it may not: for a user who is not the checkout's owner, or with
+    PYTHONDONTWRITEBYTECODE, as in many containers and CI jobs. There each `migrate ps` compiled 60 files, a third of its time.
+    """
+    python, packages = checkout / ".venv" / "bin" / "python", [str(checkout / name) for name in PACKAGES]
+    _run([str(python), "-m", "compileall", "-q", *packages], "look at the file that it names")
 
 
 def link_command(checkout: Path, command: Path = COMMAND) -> str:

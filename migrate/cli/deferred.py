@@ -12,7 +12,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
-MODULES = frozenset({"asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar"})
+# Each is imported by one module only: a second import of one loads it.
+MODULES = frozenset({"asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar", "ipaddress"})
 
 
 class Deferred:

@@ -7,7 +7,6 @@ exit status.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -190,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview(), end="")
         return 0 if argv else 2
     if name not in MODULES:
+        import difflib  # here: nobody else needs it
+
         close = difflib.get_close_matches(name, MODULES, n=3)
         hint = f"did you mean: {', '.join(close)}" if close else "migrate --help lists the commands"
         print(f"error: migrate has no command {name!r}\nhint: {hint}", file=sys.stderr)

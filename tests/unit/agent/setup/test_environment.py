@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,23 @@ def test_failed_installation_is_tried_again(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Unsupported, match=r"install .* failed"):
             checkout.ensure()
+
+
+def test_bytecode_is_there_without_pythons_own_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python may not write it, it is there all the same, and again after the source has changed."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    program = tmp_path / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
+    for name in environment.PACKAGES:
+        (tmp_path / name).mkdir()
+    source = tmp_path / "migrate" / "ps.py"
+    for seconds, text in ((1_700_000_000, "A = 1\n"), (1_700_000_009, "A = 'longer'\n")):
+        source.write_text(text)
+        os.utime(source, (seconds, seconds))
+        environment.compile_sources(tmp_path)
+        bytecode = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+        assert int.from_bytes(bytecode[12:16], "little") == len(text)  # PEP 552: the size of the source it was made of
 
 
 def test_old_python_is_refused_with_its_version(tmp_path: Path) -> None:
