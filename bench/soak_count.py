@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.engine import events
 from migrate.lab import cgroups, down, network, nodes, processes, provision
 from migrate.lab.layout import NETNS_DIR, Lab, Role
 
@@ -71,7 +72,10 @@ def count(lab: Lab, init_pid: int) -> dict[Kind, int]:
         ended = kept / "moves"
         put(f"{node}: files of ended moves", _files(ended), None, "one a move, forgotten after 7 days")
         put(f"{node}: other files below {provision.STATE}", _files(kept) - _files(ended))
-        put(f"{node}: other bytes there", _bytes(kept) - _bytes(ended), 64 << 10, "the container's own log")
+        told = kept / "events.jsonl"
+        put(f"{node}: lines of events above their bound", max(_lines(told) - 2 * events.KEPT, 0))
+        size = told.stat().st_size if told.exists() else 0
+        put(f"{node}: other bytes there", _bytes(kept) - _bytes(ended) - size, 64 << 10, "the container's own log")
     put("network namespaces", len(network.names(lab.prefix)))
     ours = (*down.mounts_below(lab.state_dir), *down.mounts_starting(f"{NETNS_DIR}/{lab.prefix}-"))
     put("mounts in the machine's own namespace", len(ours))
@@ -145,6 +149,13 @@ def _permanent_entries(net: str) -> int:
 
 def _files(directory: Path) -> int:
     return sum(len(files) + len(directories) for _, directories, files in os.walk(directory))
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def _bytes(directory: Path) -> int:
