@@ -108,12 +108,14 @@ class TopResponse(_message.Message):
     def __init__(self, processes: _Optional[_Iterable[_Union[_types_pb2.ContainerProcess, _Mapping]]] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
-    __slots__ = ("spec", "epoch")
+    __slots__ = ("spec", "epoch", "start")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     spec: _types_pb2.ContainerSpec
     epoch: int
-    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    start: bool
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., epoch: _Optional[int] = ..., start: bool = ...) -> None: ...
 
 class StartRequest(_message.Message):
     __slots__ = ("id",)

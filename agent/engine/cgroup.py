@@ -152,7 +152,7 @@ class Cgroup(Tasks):
         super().__init__(self._hierarchies.unified / self._path)
         self._legacy = [(names, mount / self._path) for names, mount in self._hierarchies.legacy]
 
-    @property
+    @functools.cached_property
     def dirs(self) -> tuple[Path, ...]:
         """Every directory whose cgroup.procs a task must be written to; the version 2 one last."""
         return (*(path for _, path in self._legacy), self.freezer)
@@ -196,7 +196,7 @@ class Cgroup(Tasks):
         """
         limits.apply(self.directories, wanted, before)
 
-    @property
+    @functools.cached_property
     def directories(self) -> control.Directories:
         """Where the control files are."""
         return control.Directories(
@@ -207,7 +207,7 @@ class Cgroup(Tasks):
         """Move a process, with all its threads, into every directory. Raises AgentError naming the one that refused."""
         for directory in self.dirs:
             try:
-                (directory / "cgroup.procs").write_text(str(pid))
+                control.put(directory / "cgroup.procs", str(pid))
             except OSError as exc:
                 raise AgentError(f"cannot move pid {pid} into {directory}: {exc.strerror}", code="cgroup") from exc
 
@@ -233,6 +233,9 @@ class Cgroup(Tasks):
         """Hand the controllers of version 2 down to the cgroup, level by level. A level that has processes of its own
         refuses (EBUSY): an error only for one that is `needed`.
         """
+        parent = self.freezer.parent
+        if not needed and _same_as_before(parent):
+            return
         levels = [self._hierarchies.unified]
         for part in Path(self._path).parts[:-1]:
             levels.append(levels[-1] / part)
@@ -253,16 +256,34 @@ class Cgroup(Tasks):
                         hint="set cgroup_parent in agent.toml to a cgroup that holds no processes itself",
                         code="cgroup",
                     ) from exc
+        _remember(parent)
 
     def _inherit_cpuset(self, path: Path) -> None:
         """A v1 cpuset is born without cpus and refuses tasks: fill the levels that we made from the level above."""
+        files = ("cpuset.cpus", "cpuset.mems")
         mount = path.parents[len(Path(self._path).parts) - 1]
-        level = mount
-        for part in Path(self._path).parts:
-            above, level = level, level / part
-            for name in ("cpuset.cpus", "cpuset.mems"):
+        levels = [path]
+        while levels[0].parent != mount and not all(control.read(levels[0].parent / name).strip() for name in files):
+            levels.insert(0, levels[0].parent)
+        for level in levels:
+            for name in files:
                 if not control.read(level / name).strip():
-                    control.write(level / name, control.read(above / name).strip())
+                    control.write(level / name, control.read(level.parent / name).strip())
+
+
+_enabled: dict[Path, int] = {}  # cgroups of version 2 that have handed down what they can; their inodes
+
+
+def _same_as_before(parent: Path) -> bool:
+    try:
+        return _enabled.get(parent) == parent.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _remember(parent: Path) -> None:
+    """What a level refused for its processes it may take later: asked for again where a limit needs it."""
+    _enabled[parent] = parent.stat().st_ino
 
 
 def try_limits(parent: str, name: str, wanted: Limits) -> None:

@@ -101,11 +101,14 @@ class Engine:
         migration_id: str = "",
         role: str = "",
         own: local.Local = local.NOTHING,
+        start: bool = False,
     ) -> ContainerStatus:
         """Make the container, with no process yet; with role "target", the place where one will arrive. `own`: what it
-        has on this host alone, as long as this agent lives.
+        has on this host alone, as long as this agent lives. `start`: and run it, which takes less time than start() after it; where that
+        fails there is no container.
 
-        Raises AlreadyExists, InvalidArgument, NotFound for a layer that this host lacks (a target may still get them).
+        Raises AlreadyExists, InvalidArgument, NotFound for a layer that this host lacks (a target may still get them); with `start` as
+        start() too.
         """
         if not spec.argv:
             raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
@@ -123,8 +126,10 @@ class Engine:
         if not arriving:
             self._supervisor.pool.hurry_cgroups()  # its start may follow
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
-        wait_for_disk = self.store.begin_sync(spec.id)
+        # Of one that is started at once another record takes the first one's place before anything is on the disk.
+        wait_for_disk = self.store.begin_sync(spec.id, ("spec.json",) if start else ("state.json", "spec.json"))
         made: list[str] = []
+        announced = False
         try:
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
             lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
@@ -140,17 +145,30 @@ class Engine:
                 mounted.make_sources(spec)
                 self.volumes.refuse_moving(spec, lambda user: self.store.record(user.id).migration_id)
                 made = self.volumes.ensure(spec)
-            wait_for_disk()
-            self.store.finish(spec.id)
+            if own != local.NOTHING:
+                self._local[spec.id] = own
+            if not start:
+                wait_for_disk()
+                self.store.finish(spec.id)
+            if not arriving:
+                self.note("create", spec)
+                announced = True
+            if start:
+                return self._start_new(spec, wait_for_disk)
         except (AgentError, OSError):
-            self.store.delete(spec.id)
+            self.delete(spec.id)
             self.volumes.remove_new(made)
+            if announced:
+                self.note("destroy", spec)
             raise
-        if own != local.NOTHING:
-            self._local[spec.id] = own
-        if not arriving:
-            self.note("create", spec)
         return self.inspect(spec.id)
+
+    def _start_new(self, spec: ContainerSpec, wait_for_disk: Callable[[], None]) -> ContainerStatus:
+        with self.store.lock(spec.id):
+            if self._supervisor.get(spec.id) is not None:
+                raise WrongState(f"container {spec.name} is being started already")
+            self.begin_life(spec, wait_for_disk=wait_for_disk)
+            return self.inspect(spec.id)
 
     def settled(self, container_id: str) -> None:
         """Return when what is left of an exit is cleaned up; at once where it has not exited."""
@@ -384,6 +402,7 @@ class Engine:
             try:
                 if self.store.unfinished(entry.name):
                     log.warning("container %s is half made or half removed: removing it", entry.name)
+                    self.lost.discard(entry.name)
                     self.delete(entry.name, volumes=self.store.has_spec(entry.name))
                 else:
                     with self.store.lock(entry.name):
@@ -440,13 +459,15 @@ class Engine:
         if not record.stopped:
             self.store.write_record(container_id, dataclasses.replace(record, stopped=True))
 
-    def begin_life(self, spec: ContainerSpec, *, restarts: int = 0) -> None:
-        """Start it, where it may. Under its lock. Raises as start()."""
+    def begin_life(
+        self, spec: ContainerSpec, *, restarts: int = 0, wait_for_disk: Callable[[], None] | None = None
+    ) -> None:
+        """Start it, where it may. Under its lock. `wait_for_disk`: of one whose creation has not come to its end. Raises as start()."""
         self.visits.settle(spec.id, LEFT_OVER_S)
         self._supervisor.settle_unseen(spec.id)
         attachments = self._waiting.pop(spec.id, [])
         bridge = "" if self._local_of(spec).host_network else self._config.bridge
-        start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge)
+        start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge, unfinished=wait_for_disk)
         self.checks.watch(spec, fresh=True)  # before: nobody sees it run with the health of its last life
         try:
             start.run(attachments, restarts=restarts)

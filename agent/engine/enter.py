@@ -159,7 +159,7 @@ def _become(
                 os.setsid()
                 program.take_stdio(stdio, tty=request["tty"])
                 program.close_others(channel.fileno())
-            program.become(program.Program.of(request, seccomp_filter))
+            program.become(program.prepare(program.Program.of(request, seccomp_filter)))
         except StepError as exc:
             sync.send_error(channel, exc.step, exc)
         except (KeyError, TypeError, ValueError) as exc:

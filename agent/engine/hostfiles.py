@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent.engine.spec import ContainerSpec, Network
@@ -34,7 +34,7 @@ def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -
     if host_network:
         with contextlib.suppress(OSError):  # the host has none
             hosts = _HOSTS.read_text(errors="replace").splitlines()
-    hosts += _extra_hosts(spec.network, "127.0.0.1" if host_network else interfaces.address_of(bridge))
+    hosts += _extra_hosts(spec.network, lambda: "127.0.0.1" if host_network else interfaces.address_of(bridge))
     return {
         "/etc/hostname": f"{name_of(spec)}\n".encode(),
         "/etc/hosts": _text(hosts).encode(),
@@ -85,11 +85,13 @@ def _hosts(spec: ContainerSpec) -> list[str]:
     return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{name_of(spec)}"]
 
 
-def _extra_hosts(network: Network, gateway: str) -> list[str]:
+def _extra_hosts(network: Network, gateway: Callable[[], str]) -> list[str]:
     lines = []
     for entry in network.extra_hosts:
         name, _, address = entry.partition(":")
-        if address == HOST_GATEWAY and not (address := gateway):
+        if address == HOST_GATEWAY and not (
+            address := gateway()
+        ):  # asked for then only: it waits for all who change links
             raise InvalidArgument(f"{entry}: the host's bridge has no IPv4 address", hint=f"--add-host {name}:ADDRESS")
         lines.append(f"{address}\t{name}")
     return lines

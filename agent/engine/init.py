@@ -158,6 +158,7 @@ def _run_init(channel: socket.socket) -> NoReturn:
         with step("terminal"):
             master, slave = terminal.make()
         masters, stdio = [master], (slave, slave, slave)
+    prepared = program.prepare(program.Program.of(plan, seccomp_filter))  # while the agent makes cgroups and network
     sync.send(channel, {"type": "ready"}, masters)
     for fd in masters:
         os.close(fd)
@@ -168,7 +169,7 @@ def _run_init(channel: socket.socket) -> NoReturn:
     with step("stdio"):
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())
-    program.become(program.Program.of(plan, seccomp_filter))
+    program.become(prepared)
 
 
 def _take_plan(channel: socket.socket) -> tuple[Plan, int, tuple[int, int, int]]:

@@ -72,6 +72,14 @@ class Lost:
             for fd in opened:
                 os.close(fd)
 
+    def discard(self, container_id: str) -> None:
+        """What runs of one whose creation has not come to its end: its monitor, where it was to be started at once, and its init."""
+        if self._supervisor.reconnect(container_id) is not None:
+            self._supervisor.drop(container_id, discard=True)
+        cgroup = self._engine.cgroup(container_id)
+        cgroup.kill()
+        cgroup.wait_empty(KILL_LIMIT_S)
+
     def kill(self, spec: ContainerSpec) -> None:
         """With SIGKILL, and put the host in order. Raises AgentError when tasks survive it."""
         if not self.end_tasks(spec):

@@ -82,6 +82,15 @@ class Program:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A program of which only the last steps are left: of prepare(), for become() in the same process."""
+
+    program: Program
+    user: User
+    env: dict[str, str]
+
+
 def read_filter(what: Mapping[str, Any]) -> bytes:
     """The seccomp filter that init's plan or a session's request names: a file of the host, read while it is in sight. Raises
     OSError; a container is never without the filter that it was to have.
@@ -164,14 +173,12 @@ def close_others(keep: int) -> None:
     os.closerange(keep + 1, 1 << 30)
 
 
-def become(program: Program) -> NoReturn:
-    """Turn this process, root of the container with every capability in it, into the program. Returns only by
-    StepError.
+def prepare(program: Program) -> Prepared:
+    """In the container's root, as its root with every capability in it: all that needs neither stdio nor the cgroups, so that init does it
+    while others make those. become() follows. Raises StepError.
     """
     user = resolve_user(program.user)
     env = environment(program, user)
-    with step("stdio"):
-        give_stdio((0, 1, 2), user.uid, TTY_GID if program.tty else user.gid)
     with step("cwd"):
         cwd = program.cwd or "/"
         with contextlib.suppress(FileExistsError):  # no directory: chdir says it better
@@ -180,6 +187,17 @@ def become(program: Program) -> NoReturn:
     with step("capabilities"):
         process.drop_bounding(program.capabilities)
         process.clear_ambient()
+    with step("signals"):
+        reset_signals()
+        os.umask(0o022)
+    return Prepared(program=program, user=user, env=env)
+
+
+def become(prepared: Prepared) -> NoReturn:
+    """Turn this process into the program. Returns only by StepError."""
+    program, user = prepared.program, prepared.user
+    with step("stdio"):
+        give_stdio((0, 1, 2), user.uid, TTY_GID if program.tty else user.gid)
     with step("seccomp"):
         if program.seccomp and program.new_privileges:  # only CAP_SYS_ADMIN may, which is about to go
             seccomp.install(program.seccomp)
@@ -192,15 +210,12 @@ def become(program: Program) -> NoReturn:
         process.set_capabilities(permitted=allowed, effective=allowed)
         if not program.new_privileges:
             process.set_no_new_privileges()
-    with step("signals"):
-        reset_signals()
-        os.umask(0o022)
     with step("limits"):
         rlimits.set_all(program.rlimits)
     with step("seccomp"):
         if program.seccomp and not program.new_privileges:
             seccomp.install(program.seccomp)
-    _execute(program.argv, env)
+    _execute(program.argv, prepared.env)
 
 
 def reset_signals() -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,8 +66,6 @@ def mount_root(
         finally:
             os.close(overlay)
         try:
-            with _mounter(ids_base):
-                _make_mount_points(target)
             if staging is None:
                 bound.attach(target, binds, own, lambda work: _as_root(work, ids_base))
             elif binds:
@@ -126,6 +125,7 @@ def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: 
         top_first = _stage(layers, writable, target, userns)
         with _mounter(ids_base):
             mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
+            _make_mount_points(Path("root"))
         return mounts.open_tree(Path("root"))
 
 
@@ -155,9 +155,13 @@ def _attach_clone(source: Path, name: Path, userns: int) -> None:
 def _make_mount_points(target: Path) -> None:
     for name in MOUNT_POINTS:
         path = target / name
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            path.mkdir(mode=0o755)
+            continue
+        if not stat.S_ISDIR(there.st_mode):
             raise OSError(errno.ENOTDIR, f"the image has /{name} as something else than a directory", str(path))
-        path.mkdir(mode=0o755, exist_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from agent.engine import init, isolation, network
@@ -32,23 +32,34 @@ if TYPE_CHECKING:
 
 
 class Starting:
-    """One start. `told`: the plan; `bridge`: "" for a container in the host's network."""
+    """One start. `told`: the plan; `bridge`: "" for a container in the host's network; `unfinished`: Store.begin_sync() of one that
+    has just been made, whose creation ends with this start.
+    """
 
     def __init__(
-        self, engine: Engine, supervisor: Supervisor, spec: ContainerSpec, *, told: dict[str, Any], bridge: str
+        self,
+        engine: Engine,
+        supervisor: Supervisor,
+        spec: ContainerSpec,
+        *,
+        told: dict[str, Any],
+        bridge: str,
+        unfinished: Callable[[], None] | None = None,
     ) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._spec = spec
         self._told = told
         self._bridge = bridge
+        self._unfinished = unfinished
         self._before = engine.store.record(spec.id)
 
     def run(self, attachments: Sequence[Attachment], *, restarts: int) -> None:
         """Raises as Engine.start(); then nothing of it stays, and who was to be attached is told."""
         spec, store = self._spec, self._engine.store
         runtime_dir = self._supervisor.runtime_dir(spec.id)
-        store.forget_exit(spec.id)
+        if self._unfinished is None:
+            store.forget_exit(spec.id)
         try:
             live = self._supervisor.take(spec.id, init.stage_flags(cast(init.Plan, self._told)))
             try:
@@ -94,7 +105,11 @@ class Starting:
             stopped=False,
             restarts=restarts,
         )
-        wait_for_disk = self._engine.store.begin_record(spec.id, record)
+        store = self._engine.store
+        if self._unfinished is None:
+            wait_for_disk = store.begin_record(spec.id, record)
+        else:
+            wait_for_disk = store.begin_finish(spec.id, record, self._unfinished)
         try:
             self._enter(live)
         finally:

@@ -10,12 +10,11 @@ hold.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ _Parsed = TypeVar("_Parsed", Record, ExitStatus)
 
 def write_exit(path: Path, status: ExitStatus, *, durable: bool = True) -> None:
     """Not `durable`: of a container that is removed at its exit."""
-    atomic.write(path, json.dumps(dataclasses.asdict(status)), durable=durable)
+    atomic.write(path, json.dumps(vars(status)), durable=durable)
 
 
 def read_exit(path: Path) -> ExitStatus | None:
@@ -73,7 +72,7 @@ def read_exit(path: Path) -> ExitStatus | None:
 
 
 def _text(record: Record) -> str:
-    return json.dumps(dataclasses.asdict(record))
+    return json.dumps(vars(record))
 
 
 class _Lock:
@@ -123,11 +122,10 @@ class Store:
             atomic.write(directory / "spec.json", spec.to_json(), durable=False)
         return directory
 
-    def begin_sync(self, container_id: str) -> Callable[[], None]:
+    def begin_sync(self, container_id: str, names: Sequence[str] = ("state.json", "spec.json")) -> Callable[[], None]:
         """Bring what add() wrote to the disk; what a power cut leaves of it before is marked as unfinished. What is returned waits for it
         and raises OSError. Both files at once: a journal takes them in one go, one after the other cost three times as much.
         """
-        names = ("state.json", "spec.json")
         begun = [self._syncing.submit(atomic.sync_file, self.directory(container_id) / name) for name in names]
 
         def wait() -> None:
@@ -142,6 +140,23 @@ class Store:
         above = self._syncing.submit(atomic.sync_directory, self.root)
         atomic.sync_directory(self.directory(container_id))
         above.result()
+
+    def begin_finish(self, container_id: str, record: Record, before: Callable[[], None]) -> Callable[[], None]:
+        """finish() of one that is started at once: its first record goes to the disk with this one in its place. Goes on meanwhile; what is
+        returned waits for its end and raises OSError. `before`: of begin_sync() for the spec.
+        """
+
+        def work() -> None:
+            atomic.write(self.directory(container_id) / "state.json", _text(record), sync_name=False)
+            before()  # it was begun before this, so that it has a thread
+            (self.directory(container_id) / UNFINISHED).unlink()
+            for directory in (
+                self.directory(container_id),
+                self.root,
+            ):  # one after the other: this is one of the threads itself
+                atomic.sync_directory(directory)
+
+        return self._syncing.submit(work).result
 
     def unfinished(self, container_id: str) -> bool:
         """Whether its creation has not come to its end; after the agent's start: never will."""

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from agent.engine.spec import ContainerSpec, Limits
+from agent.engine.spec import ContainerSpec, Limits, to_plain
 from agent.engine.state import ContainerStatus, State
 from agent.engine.usage import Usage
 from agent.engine.volumes import Volume
@@ -45,7 +45,7 @@ def state_to_proto(state: State) -> types_pb2.ContainerState:
 
 
 def spec_to_proto(spec: ContainerSpec) -> types_pb2.ContainerSpec:
-    return types_pb2.ContainerSpec(**dataclasses.asdict(spec))
+    return types_pb2.ContainerSpec(**to_plain(spec))
 
 
 def spec_from_proto(message: types_pb2.ContainerSpec) -> ContainerSpec:

@@ -1,6 +1,6 @@
 """A container comes to be: what it will be is put together from the request and the image, then made on its host.
 
-allocate ─ Create ─ Start; whatever fails, everything before it is undone and the agent's own error goes to the caller.
+allocate ─ Create, which starts it too; whatever fails, everything before it is undone and the agent's own error goes to the caller.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def run(
         desired=Desired.STOPPED if request.create_only else Desired.RUNNING,
     )
     try:
-        create = agent_pb2.CreateRequest(spec=spec_of(container), epoch=container.epoch)
+        start = not request.create_only
+        create = agent_pb2.CreateRequest(spec=spec_of(container), epoch=container.epoch, start=start)
         status: types_pb2.ContainerStatus = agent.call("Containers", "Create", create)
-        if not request.create_only:
+        if start and status.state == types_pb2.CONTAINER_STATE_CREATED:  # an older agent does one at a time
             status = agent.call("Containers", "Start", agent_pb2.StartRequest(id=container.id))
     except MigrateError as exc:
         undo(store, agent, container, exc)

@@ -130,6 +130,17 @@ def test_a_failed_start_leaves_nothing_and_passes_the_agents_error_on(world: Fak
     assert world.client.run(Run(image="base", host="host1", name="web1")).address == "10.88.1.1/16"
 
 
+def test_an_older_agent_creates_and_starts_one_after_the_other(world: FakeFleet) -> None:
+    """It does not know that Create can start, and answers with a container that does not run."""
+    host = world.hosts["host1"]
+    host.starts_at_create = False
+    assert world.client.run(Run(image="base", host="host1", name="web1")).state == "running"
+    assert [call for call in host.calls if call in ("Containers.Create", "Containers.Start")] == [
+        "Containers.Create",
+        "Containers.Start",
+    ]
+
+
 def test_a_run_that_cannot_be_undone_says_so_and_keeps_the_allocation(world: FakeFleet) -> None:
     """While the host may still have the container, its address is not given to another one."""
     host = world.hosts["host1"]

@@ -45,6 +45,7 @@ class FakeHost:
         self.images: dict[str, types_pb2.Image] = {}
         self.access: agent_pb2.RegistryAccess | None = None  # of the last pull or push
         self.fail: dict[str, Exception] = {}
+        self.starts_at_create = True  # False: as an agent that does not know CreateRequest.start
         self.calls: list[str] = []
         self.facts: dict[str, Any] = {}  # fields of HostFacts that are not the usual ones
         self.cancelled = threading.Event()  # a sleeping command was cancelled
@@ -205,6 +206,13 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
         self._host.called("Containers.Create")
         container = self._host.containers[request.spec.id] = FakeContainer(request.spec)
         self._host.volumes.ensure(convert.spec_from_proto(request.spec))
+        if request.start and self._host.starts_at_create:
+            try:
+                self._host.called("Containers.Start")  # counts and fails as one: it is the same thing to who asks
+            except errors.AgentError:
+                del self._host.containers[request.spec.id]
+                raise
+            container.state = RUNNING
         return container.status(self._host.name)
 
     def Start(self, request, context):  # noqa: N802

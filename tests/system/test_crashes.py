@@ -1,4 +1,4 @@
-"""An agent that dies at any line of create, start, stop, pause, update or rm: the next one finds everything in order. Real, as root.
+"""An agent that dies at any line of create, run, start, stop, pause, update or rm: the next one finds everything in order. Real, as root.
 
 The line walk: a process of its own does the verb and kills itself before a given line of the engine runs for the first time; the
 lines are those that the verb has been seen to run. Here some of them, spread evenly; `python -m bench.crashes` kills from outside.
@@ -43,6 +43,7 @@ engine = EngineHost(Path(directory)).engine()
 spec, number, seen = ContainerSpec.from_json(spec), int(number), set()
 verbs = {
     "create": lambda: engine.create(spec, 1),
+    "run": lambda: engine.create(spec, 1, start=True),
     "start": lambda: engine.start(spec.id),
     "stop": lambda: engine.stop(spec.id),
     "rm": lambda: engine.remove(spec.id, force=True),
@@ -82,9 +83,9 @@ def prepare(host: EngineHost, verb: str) -> ContainerSpec:
     spec = host.spec(PROGRAM, limits=LIMITS)
     engine = host.engine()
     try:
-        if verb != "create":
+        if verb not in ("create", "run"):
             engine.create(spec, 1)
-        if verb not in ("create", "start"):
+        if verb not in ("create", "run", "start"):
             engine.start(spec.id)
     finally:
         engine.close()
@@ -125,17 +126,19 @@ def bring_to_its_end(engine: Engine, spec: ContainerSpec, verb: str, state: str)
     """The verb again, as its user would."""
     if verb == "create" and state == "none":
         engine.create(spec, 1)
-    if verb in ("create", "start") and engine.inspect(spec.id).state != State.RUNNING:
+    if verb == "run" and state == "none":
+        engine.create(spec, 1, start=True)
+    if verb in ("create", "run", "start") and engine.inspect(spec.id).state != State.RUNNING:
         engine.start(spec.id)
     if verb == "stop":
         assert engine.stop(spec.id).state == State.EXITED
-    if verb in ("start", "pause", "update"):
+    if verb in ("run", "start", "pause", "update"):
         assert engine.inspect(spec.id).state in (State.RUNNING, State.PAUSED)
-    if state != "none" or verb == "create":
+    if state != "none" or verb in ("create", "run"):
         engine.remove(spec.id, force=True)
 
 
-@pytest.mark.parametrize("verb", ["create", "start", "stop", "rm", "pause", "update"])
+@pytest.mark.parametrize("verb", ["create", "run", "start", "stop", "rm", "pause", "update"])
 def test_an_agent_that_dies_in_the_middle(host: EngineHost, verb: str) -> None:
     """Whatever line it dies at: the next agent has cleaned up or goes on, the verb can be said again, nothing is left."""
     spec = prepare(host, verb)

@@ -18,7 +18,7 @@ from agent.engine.launch import ContainerStartError, MonitorError
 from agent.engine.network import NetworkError
 from agent.engine.spec import ContainerSpec, Limits, Network
 from agent.engine.state import ContainerStatus, State
-from agent.errors import InvalidArgument, NotFound, StaleEpoch, WrongState
+from agent.errors import AlreadyExists, InvalidArgument, NotFound, StaleEpoch, WrongState
 from tests.system.engine_host import EngineHost, until
 
 pytestmark = pytest.mark.system
@@ -58,6 +58,34 @@ def test_output_and_exit_status(host: EngineHost, engine: Engine) -> None:
 def test_exit_codes(host: EngineHost, engine: Engine, line: str, code: int) -> None:
     """0, 1, a shell's 127; and a container's init that signals itself with SIGKILL is not harmed, as pid 1 never is."""
     assert run(engine, host.spec(line)).exit_code == code
+
+
+def test_a_creation_that_starts(host: EngineHost, engine: Engine) -> None:
+    """It runs when the answer is there, what is on disk names its init, and nothing calls it unfinished."""
+    spec = host.spec("read line; echo $line", stdin_open=True)
+    status = engine.create(spec, 1, start=True)
+    assert status.state == State.RUNNING
+    assert engine.store.record(spec.id).pid == status.pid
+    assert not engine.store.unfinished(spec.id)
+    with pytest.raises(AlreadyExists):
+        engine.create(spec, 1, start=True)
+    engine.kill(spec.id, "KILL")
+    assert engine.wait(spec.id, 10).exit_code == 137
+
+
+@pytest.mark.parametrize("line", [("/bin/absent", "x"), ("/etc/passwd", "x")])
+def test_a_creation_that_cannot_start_leaves_nothing(host: EngineHost, engine: Engine, line: tuple[str, ...]) -> None:
+    """Not even a container: who asked for both has neither, and may ask again."""
+    spec = host.spec(*line)
+    for _ in range(2):
+        with pytest.raises(ContainerStartError):
+            engine.create(spec, 1, start=True)
+        with pytest.raises(NotFound):
+            engine.inspect(spec.id)
+        assert host.cgroups() == []
+        assert host.mounts() == []
+        assert list(host.config.containers_dir.iterdir()) == []
+        assert list(host.config.runtime_dir.iterdir()) == []
 
 
 def test_killed_container_has_137(host: EngineHost, engine: Engine) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import control
 from agent.engine.cgroup import Cgroup, Hierarchies, probe
 from agent.engine.spec import Limits
 from agent.errors import InvalidArgument, Unsupported
@@ -124,10 +125,10 @@ def test_refused_value_is_an_invalid_argument(tmp_path: Path, monkeypatch: pytes
     """EINVAL of the kernel becomes InvalidArgument with the value and the file."""
     cgroup = unified_tree(tmp_path, ("pids.max",))
 
-    def refuse(path: Path, text: str) -> int:
+    def refuse(path: Path, value: str) -> None:
         raise OSError(22, "Invalid argument", str(path))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(control, "put", refuse)
     with pytest.raises(InvalidArgument, match=r"40 for .*pids\.max"):
         cgroup.set_limits(Limits(pids=40))
 
