@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,8 +125,9 @@ class Freeze:
 
             with ThreadPoolExecutor(1) as meanwhile:  # what CRIU itself does to the files meanwhile, final finds
                 ahead = meanwhile.submit(send_meanwhile)
+                begun = {"name": "begin dumped", "unix_ns": time.time_ns()}
                 try:
-                    marks.extend(monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"])
+                    marks.extend([begun, *monitor.request("hold", timeout_s=DUMP_LIMIT_S)["marks"]])
                 except BaseException:
                     sender.interrupt()
                     raise
