@@ -20,6 +20,7 @@ from functools import partial
 from bench import in_lab
 from bench.kill_cell import CONTAINER, KillLab, Outcome
 from bench.kill_victims import Phase, Scene
+from bench.kill_victims import phases as phases_of
 from migrate.client import Client
 from migrate.coordinator.migration import MODES
 from migrate.errors import MigrateError
@@ -106,7 +107,7 @@ def cuts(
             cells.begin()
             print(HEAD, flush=True)
             for phase in phases:
-                if mode == "stop-and-copy" and phase is Phase.PRECOPY:
+                if phase not in phases_of(mode):
                     continue
                 for side in sides:
                     for cut in lengths:

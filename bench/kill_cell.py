@@ -35,6 +35,7 @@ END_LIMIT_S = 120.0
 CLEAN_LIMIT_S = 20.0
 AFTER_S = 0.5  # how long the client goes on before it is asked
 CLIENT_RATE = 200.0
+REST_BANDWIDTH = "4M"  # so that memory still follows when web1 runs on the target
 _T = TypeVar("_T")
 
 
@@ -118,6 +119,8 @@ class KillLab:
 
     def _move_and_harm(self, scene: Scene, outcome: Outcome, harm: Callable[[Scene, Outcome], None]) -> float:
         command = [sys.executable, "-m", "migrate", "move", CONTAINER, "--to", scene.target, "--quiet"]
+        if outcome.phase is Phase.REST:
+            command += ["--bandwidth", REST_BANDWIDTH]
         move = subprocess.Popen(
             [*command, "--mode", self._mode],
             env=self._environment,

@@ -47,6 +47,14 @@ class Phase(StrEnum):
     RESTORED = "restored"  # CRIU on the target is stopped when it holds all tasks, about to let them go
     # Past the pivot: the source's agent is stopped while the target restores, until web1 runs there.
     RELEASE = "release"
+    # Post-copy only: the sender is stopped while memory follows, and web1 runs on the target without it.
+    REST = "rest"
+
+
+def phases(mode: str) -> tuple[Phase, ...]:
+    """Those that a move of this mode has."""
+    missing = {"stop-and-copy": (Phase.PRECOPY, Phase.REST), "postcopy": ()}.get(mode, (Phase.REST,))
+    return tuple(each for each in Phase if each not in missing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +145,10 @@ class Scene:
             return Group(populated=False, frozen=False, held=False)
         return Group(populated="populated 1" in text, frozen="frozen 1" in text, held=switch == "1\n")
 
+    def kill_tasks(self, host: str) -> None:
+        """All of the container's tasks there, frozen or not, as a crash of the host would."""
+        (self._events[host].parent / "cgroup.kill").write_text("1")
+
     def traced(self, host: str) -> bool:
         """Whether CRIU holds a task of the container by ptrace."""
         try:
@@ -157,6 +169,7 @@ class Scene:
             Phase.RESTORE: lambda: self.criu(self.target) if self.group(self.target).populated else 0,
             Phase.RESTORED: lambda: self.criu(self.target) if self.traced(self.target) else 0,
             Phase.RELEASE: lambda: self._program(self.source, "agent") if self.group(self.target).populated else 0,
+            Phase.REST: lambda: self._find(Victim.SENDER) if step() in ("restore", "resume", "rest") else 0,
         }
         while not (pid := holder[phase]()):
             if over():
@@ -165,7 +178,7 @@ class Scene:
         process = processes.read(pid)
         if process is None or not processes.send(process, signal.SIGSTOP):
             return None
-        if phase is Phase.RELEASE:
+        if phase in (Phase.RELEASE, Phase.REST):
             while not self._runs_on_target():
                 if over():
                     return None

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from bench import in_lab
 from bench.kill_cell import KillLab, Outcome
-from bench.kill_victims import Phase, Victim
+from bench.kill_victims import Phase, Victim, phases
 from migrate.client import Client
+from migrate.coordinator.migration import MODES
 from migrate.lab import images
 from migrate.lab.layout import Lab
 
@@ -58,20 +59,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kills", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--phase", action="append", choices=list(Phase), help="only this one; may be repeated")
     parser.add_argument("--victim", action="append", choices=list(Victim), help="only this one; may be repeated")
+    parser.add_argument("--mode", choices=MODES, default="auto", help="of the moves (auto)")
     parser.add_argument("--size-mb", type=int, default=16, help="data in Redis (16)")
     parser.add_argument("--lab", default=f"mkill{os.getpid()}", help="the lab's name")
     parser.add_argument("--keep", action="store_true", help="leave the lab standing, to look at it")
     parser.add_argument("--quiet", action="store_true", help="only the table, not what the command said")
     args = parser.parse_args(argv)
-    phases = [Phase(name) for name in args.phase or Phase]
     victims = [Victim(name) for name in args.victim or Victim]
-    cells = [(phase, victim) for phase in phases for victim in victims]
+    cells = [(phase, victim) for phase in phases(args.mode) if phase in (args.phase or Phase) for victim in victims]
 
     def run(lab: Lab) -> list[str]:
         with Client(lab.socket) as fleet:
             with images.redis_rootfs().open("rb") as tar:
                 fleet.import_image(tar, "redis", host="host1")
-            kills = KillLab(lab, fleet, size_mb=args.size_mb)
+            kills = KillLab(lab, fleet, size_mb=args.size_mb, mode=args.mode)
             kills.begin()
             outcomes = table(kills, cells, quiet=args.quiet)
             kills.end()

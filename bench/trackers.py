@@ -133,8 +133,8 @@ def case(way: str, seed: int, statistics: Statistics) -> None:
                 statistics.pages += count
                 statistics.ahead += count - total_bytes(precopy.lacking(pid, wanted[task])) // PAGE
                 areas = withheld.look(pid, task_bytes=0)
-                precopy.send_withheld(task, pid, areas)
-                precopy.send_rest(task, pid, subtract(wanted[task], areas))
+                precopy.send_frozen(task, pid, precopy.lacking_of_withheld(task, pid, areas))
+                precopy.send_frozen(task, pid, precopy.lacking(pid, subtract(wanted[task], areas)))
                 statistics.withheld += total_bytes(areas) // PAGE
                 wanted[task] = union(wanted[task], areas)
         finally:

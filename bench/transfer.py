@@ -145,8 +145,9 @@ def send(freezer: Path, tx_fd: int, rx_fd: int, keep: str, way: str) -> dict[str
     precopy.last_look()
     for task, pid in pages.tasks_by_inner_pid(tasks.procs()).items():
         wanted = memory_of(pid)
-        read += total_bytes(precopy.lacking(pid, wanted))
-        precopy.send_rest(task, pid, wanted)
+        lacking = precopy.lacking(pid, wanted)
+        read += total_bytes(lacking)
+        precopy.send_frozen(task, pid, lacking)
     writer.send_json(Kind.ROUND, {})  # not DONE: that is about CRIU's images, too
     if lacking := answers.next()["lacking"]:
         raise RuntimeError(f"the target lacks {lacking}")

@@ -29,7 +29,7 @@ from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
 from migrate.client_volumes import VolumeCalls
-from migrate.errors import InvalidArgument, MigrateError, Unreachable
+from migrate.errors import InvalidArgument, MigrateError, NeedsAttention, Unreachable
 from migrate.records import Container, Run
 from migrate.rpc import channels, messages
 from migrate.rpc import errors as rpc_errors
@@ -233,8 +233,9 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
         twice is the same move; `dry_run` only checks.
 
-        `mode`: "auto", "precopy", "stop-and-copy". `max_downtime_s` 0 = 0.3 as a wish; given, it is a limit, and where it is
-        not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort" or "pause" (freeze all the same).
+        `mode`: "auto", "precopy", "stop-and-copy", "postcopy". `max_downtime_s` 0 = 0.3 as a wish; given, it is a limit, and where it is
+        not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort", "pause" (freeze
+        all the same) or "post-copy" (what is left follows when it runs on the target).
         `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         `skip`: names of checks (docs/check.md) whose findings are not to stop it.
@@ -307,6 +308,22 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         """Finish or undo what a crash or an error left. `keep`: "source" or "target", whose copy lives, if you know."""
         request = coordinator_pb2.RepairRequest(migration_id=migration_id, dry_run=dry_run, keep=keep)
         return Moving(self, self._fleet.Repair, request)
+
+    def resume(self, migration_id: str) -> Moving:
+        """Follow a move that waits, or go on with one that is past its pivot and needs attention. Raises NeedsAttention where there is
+        nothing to go on with: it says what there is to decide.
+        """
+        record = self.migration(migration_id)
+        if record.state != "needs-attention":
+            return self.watch(migration_id)
+        if record.step == "rest" or not any(row.event == "committed" for row in record.journal):
+            why, hint, detail = ("", "", "")
+            if record.failure:
+                why, hint, detail = record.failure.message, record.failure.hint, record.failure.detail
+            raise NeedsAttention(
+                f"nothing goes on by itself: {why}", hint=hint or f"migrate repair {record.id}", detail=detail
+            )
+        return self.repair(migration_id)
 
     def migrations(self, *, container: str = "", limit: int = 0, active: bool = False) -> list[Migration]:
         """Newest first; `limit` 0 = the coordinator's default."""

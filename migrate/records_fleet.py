@@ -335,9 +335,9 @@ class Travelled(Json):
 
 
 class PrecopyOptions(Json):
-    """How memory is sent ahead: docs/precopy.md. `binding`: the move ends by `on_timeout` ("abort" or "pause") where max_downtime_s is not
-    to be met. `hold`: ready, it goes on sending until somebody commits it. `fixed_s`: of a freeze without memory, as earlier moves have
-    shown it; 0 = none has.
+    """How memory is sent ahead: docs/precopy.md. `binding`: the move ends by `on_timeout` ("abort", "pause" or "post-copy") where
+    max_downtime_s is not to be met. `hold`: ready, it goes on sending until somebody commits it. `fixed_s`: of a freeze without memory,
+    as earlier moves have shown it; 0 = none has.
     """
 
     max_rounds: int = 0

@@ -974,12 +974,14 @@ class SwitchResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class FreezeRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch")
+    __slots__ = ("migration_id", "epoch", "postcopy")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    POSTCOPY_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    postcopy: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., postcopy: bool = ...) -> None: ...
 
 class FreezeEvent(_message.Message):
     __slots__ = ("progress", "result")
@@ -990,7 +992,7 @@ class FreezeEvent(_message.Message):
     def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., result: _Optional[_Union[FreezeResult, _Mapping]] = ...) -> None: ...
 
 class FreezeResult(_message.Message):
-    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest", "travelled")
+    __slots__ = ("marks", "sent_bytes", "memory_pages", "criu_stats", "digest", "travelled", "later_bytes")
     class SentBytesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1011,13 +1013,41 @@ class FreezeResult(_message.Message):
     CRIU_STATS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRAVELLED_FIELD_NUMBER: _ClassVar[int]
+    LATER_BYTES_FIELD_NUMBER: _ClassVar[int]
     marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
     sent_bytes: _containers.ScalarMap[str, int]
     memory_pages: int
     criu_stats: _containers.ScalarMap[str, float]
     digest: str
     travelled: _types_pb2.Travelled
-    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ...) -> None: ...
+    later_bytes: int
+    def __init__(self, marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., memory_pages: _Optional[int] = ..., criu_stats: _Optional[_Mapping[str, float]] = ..., digest: _Optional[str] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., later_bytes: _Optional[int] = ...) -> None: ...
+
+class SendRestRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "complete")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    complete: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., complete: bool = ...) -> None: ...
+
+class ReopenRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch", "container_id")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    container_id: str
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
+
+class ReopenResponse(_message.Message):
+    __slots__ = ("needed",)
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    needed: bool
+    def __init__(self, needed: bool = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes")
@@ -1120,14 +1150,40 @@ class WhereRequest(_message.Message):
     layers: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, container_id: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_types_pb2.Port, _Mapping]]] = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[_types_pb2.Device, _Mapping]]] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class MissingMemory(_message.Message):
+    __slots__ = ("task", "bytes", "program", "ranges", "range_count")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    RANGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    bytes: int
+    program: str
+    ranges: _containers.RepeatedCompositeFieldContainer[MissingRange]
+    range_count: int
+    def __init__(self, task: _Optional[int] = ..., bytes: _Optional[int] = ..., program: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[MissingRange, _Mapping]]] = ..., range_count: _Optional[int] = ...) -> None: ...
+
+class MissingRange(_message.Message):
+    __slots__ = ("start", "end", "area")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    AREA_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    area: str
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., area: _Optional[str] = ...) -> None: ...
+
 class WhereResponse(_message.Message):
-    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "blockers", "missing_layers")
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "missing", "missing_unknown", "blockers", "missing_layers")
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    MISSING_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
     present: bool
@@ -1136,6 +1192,8 @@ class WhereResponse(_message.Message):
     migration_id: str
     role: str
     committed: bool
+    missing: _containers.RepeatedCompositeFieldContainer[MissingMemory]
+    missing_unknown: str
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
     missing_layers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., missing_layers: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., missing: _Optional[_Iterable[_Union[MissingMemory, _Mapping]]] = ..., missing_unknown: _Optional[str] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., missing_layers: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -2218,6 +2218,11 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.FreezeRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.FreezeEvent.FromString,
                 _registered_method=True)
+        self.SendRest = channel.unary_stream(
+                '/cmigrate.v1.Migration/SendRest',
+                request_serializer=protos_dot_agent__pb2.SendRestRequest.SerializeToString,
+                response_deserializer=protos_dot_types__pb2.Progress.FromString,
+                _registered_method=True)
         self.Accept = channel.unary_unary(
                 '/cmigrate.v1.Migration/Accept',
                 request_serializer=protos_dot_agent__pb2.AcceptRequest.SerializeToString,
@@ -2227,6 +2232,11 @@ class MigrationStub(object):
                 '/cmigrate.v1.Migration/Restore',
                 request_serializer=protos_dot_agent__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.Reopen = channel.unary_unary(
+                '/cmigrate.v1.Migration/Reopen',
+                request_serializer=protos_dot_agent__pb2.ReopenRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.ReopenResponse.FromString,
                 _registered_method=True)
         self.ExpectProbe = channel.unary_unary(
                 '/cmigrate.v1.Migration/ExpectProbe',
@@ -2328,6 +2338,13 @@ class MigrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendRest(self, request, context):
+        """post-copy: after the pivot, the memory that Freeze kept back
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Accept(self, request, context):
         """target
         reserve; nothing visible changes
@@ -2338,6 +2355,13 @@ class MigrationServicer(object):
 
     def Restore(self, request, context):
         """tasks exist, frozen, link down, no CRIU left
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reopen(self, request, context):
+        """post-copy: expect the tunnel again, for what is still missing
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2435,6 +2459,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_agent__pb2.FreezeRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.FreezeEvent.SerializeToString,
             ),
+            'SendRest': grpc.unary_stream_rpc_method_handler(
+                    servicer.SendRest,
+                    request_deserializer=protos_dot_agent__pb2.SendRestRequest.FromString,
+                    response_serializer=protos_dot_types__pb2.Progress.SerializeToString,
+            ),
             'Accept': grpc.unary_unary_rpc_method_handler(
                     servicer.Accept,
                     request_deserializer=protos_dot_agent__pb2.AcceptRequest.FromString,
@@ -2444,6 +2473,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Restore,
                     request_deserializer=protos_dot_agent__pb2.RestoreRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.RestoreResponse.SerializeToString,
+            ),
+            'Reopen': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reopen,
+                    request_deserializer=protos_dot_agent__pb2.ReopenRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.ReopenResponse.SerializeToString,
             ),
             'ExpectProbe': grpc.unary_unary_rpc_method_handler(
                     servicer.ExpectProbe,
@@ -2733,6 +2767,33 @@ class Migration(object):
             _registered_method=True)
 
     @staticmethod
+    def SendRest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Migration/SendRest',
+            protos_dot_agent__pb2.SendRestRequest.SerializeToString,
+            protos_dot_types__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Accept(request,
             target,
             options=(),
@@ -2776,6 +2837,33 @@ class Migration(object):
             '/cmigrate.v1.Migration/Restore',
             protos_dot_agent__pb2.RestoreRequest.SerializeToString,
             protos_dot_agent__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reopen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/Reopen',
+            protos_dot_agent__pb2.ReopenRequest.SerializeToString,
+            protos_dot_agent__pb2.ReopenResponse.FromString,
             options,
             channel_credentials,
             insecure,

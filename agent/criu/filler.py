@@ -7,7 +7,8 @@ a negative pid is a zombie; at the end of the restore it sends 0x52535446 (criu/
 page of address A lies at offset A, MEMORY_DIR/PID.ranges lists what is lazy: little-endian u64 pairs start, end.
 A hole in the file is left a hole in the process: what reads there gets a zero page, as in memory that was never written.
 CRIU's own daemon needs the pages in the order of its page map, which is known only once the tasks are frozen; ours takes pages that
-arrived at any time before.
+arrived at any time before. Pages that are still on the source (`--mode postcopy`) are listed in PID.later; the receiver asks for them
+and says when they are here (later.py).
 
 Faults are served first, then the rest is filled from low to high addresses. Fork, mremap, munmap and MADV_DONTNEED of the
 process arrive as events on the same descriptor; the kernel refuses copies (EAGAIN) until they have been read. Exit status 0: all is filled.
@@ -20,6 +21,7 @@ import array
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import select
@@ -27,11 +29,13 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
+from agent.criu.later import SOCKET, Later, read_ranges
 from agent.criu.spaces import PAGE, Missing, Space
 from agent.linux import process
 
@@ -61,6 +65,8 @@ class Memory:
     def data(self, piece: Missing) -> Missing | None:
         """The first part of `piece` that has contents; None if it has none."""
         if piece.offset >= self._size:
+            self._size = os.fstat(self._fd).st_size  # it grows while pages still come
+        if piece.offset >= self._size:
             return None
         try:
             first = os.lseek(self._fd, piece.offset, os.SEEK_DATA) + piece.shift
@@ -87,11 +93,41 @@ class Memory:
 
 
 class Task:
-    """One address space: its userfaultfd, its memory file, what is still missing."""
+    """One address space: its userfaultfd, its memory file, what is missing and here, what is missing and still on the source.
 
-    def __init__(self, uffd: int, memory: Memory, space: Space) -> None:
+    `ask`: told the offset in the memory file of a page that somebody waits for.
+    """
+
+    def __init__(
+        self,
+        uffd: int,
+        memory: Memory,
+        space: Space,
+        away: Space | None = None,
+        ask: Callable[[int], None] | None = None,
+    ) -> None:
         self.uffd, self.memory, self.space = uffd, memory, space
+        self._away, self._ask = away or Space([]), ask
+        self._waiting: set[int] = set()  # addresses of faults on pages that are away
         self.gone = False
+
+    @property
+    def complete(self) -> bool:
+        return not self.space and not self._away
+
+    def arrived(self, start: int, end: int) -> None:
+        """Bytes [start, end) of the memory file are here now: who waits for them goes on, the others follow."""
+        pieces = self._away.stored_in(start, end)
+        for piece in pieces:
+            self._away.drop(piece.start, piece.end)
+        self.space.add(pieces)
+        for address in [a for a in self._waiting if any(p.start <= a < p.end for p in pieces)]:
+            self._fault(address)
+
+    def ask_again(self) -> None:
+        """Whoever was asked is gone: the next one is told what is waited for."""
+        for address in list(self._waiting):
+            self._fault(address)
 
     def events(self) -> list[Task]:
         """Read and act on what has arrived; returns tasks that were forked."""
@@ -109,13 +145,29 @@ class Task:
             if event == EVENT_PAGEFAULT:
                 self._fault(second - second % PAGE)
             elif event == EVENT_FORK:
-                children.append(Task(first & 0xFFFFFFFF, self.memory, self.space.copy()))
+                uffd = first & 0xFFFFFFFF
+                children.append(Task(uffd, self.memory, self.space.copy(), self._away.copy(), self._ask))
             elif event == EVENT_REMAP:
                 self.space.move(first, second, third)
+                self._away.move(first, second, third)
+                self._let_go(first, first + third)
             elif event in (EVENT_REMOVE, EVENT_UNMAP):
                 self.space.drop(first, second)  # a later fault in it gets a zero page, as the process expects
+                self._away.drop(first, second)
+                self._let_go(first, second)
+
+    def _let_go(self, start: int, end: int) -> None:
+        """Nobody brings what was waited for there: who waits faults again, and finds what is there now."""
+        for address in [a for a in self._waiting if start <= a < end]:
+            self._waiting.discard(address)
+            self._wake(Missing(address, address + PAGE))
 
     def _fault(self, address: int) -> None:
+        if (far := self._away.around(address, PAGE)) is not None and self._ask:
+            self._waiting.add(address)
+            self._ask(far.offset)
+            return
+        self._waiting.discard(address)
         page = self.space.around(address, PAGE)
         if page is None or self.memory.data(page) is None:
             self.space.drop(address, address + PAGE)
@@ -201,53 +253,89 @@ class Task:
 
 
 class Filler:
-    """All tasks of one restore."""
+    """All tasks of one restore. `criu`: first the socket on which CRIU is waited for, then the connection."""
 
-    def __init__(self, connection: socket.socket, memory_dir: Path) -> None:
-        self._connection, self._memory_dir = connection, memory_dir
+    def __init__(self, criu: socket.socket, memory_dir: Path, later: Later) -> None:
+        self._criu, self._memory_dir = criu, memory_dir
+        self._connected = False
         self._tasks: dict[int, Task] = {}
+        self._files: dict[int, Memory] = {}  # by pid inside the container
         self._poll = select.poll()
-        self._poll.register(connection.fileno(), select.POLLIN)
+        self._poll.register(criu.fileno(), select.POLLIN)
+        self._later = later
+        self._poll.register(later.fileno(), select.POLLIN)
         self._finished = False
 
     def run(self) -> int:
         while not self._finished or self._tasks:
-            filling = self._finished and bool(self._tasks)
+            filling = self._finished and any(task.space for task in self._tasks.values())
             ready = self._poll.poll(0 if filling else None)
             for fd, _ in ready:
-                if fd == self._connection.fileno():
+                if fd == self._criu.fileno() and not self._connected:
+                    self._accept()
+                elif fd == self._criu.fileno():
                     if not self._receive():
                         return 1
                 elif fd in self._tasks:
                     for child in self._tasks[fd].events():
                         self._add(child)
+                else:
+                    self._hear(fd)
             if not ready and filling:
                 self._fill_some()
-            for task in [t for t in self._tasks.values() if t.gone or (self._finished and not t.space)]:
+            for task in [t for t in self._tasks.values() if t.gone or (self._finished and t.complete)]:
                 self._remove(task)
         return 0
 
+    def _accept(self) -> None:
+        """CRIU has come: from here tasks may run that lack memory, and only they, or CRIU, end this process."""
+        connection, _ = self._criu.accept()
+        process.set_parent_death_signal(0)
+        self._poll.unregister(self._criu.fileno())
+        self._criu.close()
+        self._criu, self._connected = connection, True
+        self._poll.register(connection.fileno(), select.POLLIN)
+
     def _receive(self) -> bool:
         """One message of CRIU; False when it went away before the restore was finished."""
-        raw = self._connection.recv(4, socket.MSG_WAITALL)
+        raw = self._criu.recv(4, socket.MSG_WAITALL)
         if len(raw) < 4:
             return False
         (pid,) = struct.unpack("<i", raw)
         if pid == RESTORE_FINISHED:
             self._finished = True
-            self._poll.unregister(self._connection.fileno())
+            self._poll.unregister(self._criu.fileno())
         elif pid > 0:
-            _, ancillary, _, _ = self._connection.recvmsg(1, socket.CMSG_SPACE(4))
+            _, ancillary, _, _ = self._criu.recvmsg(1, socket.CMSG_SPACE(4))
             fds = array.array("i")
             for _, _, data in ancillary:
                 fds.frombytes(data)
-            ranges = array.array("Q", (self._memory_dir / f"{pid}.ranges").read_bytes())
-            missing = [Missing(ranges[i], ranges[i + 1]) for i in range(0, len(ranges), 2)]
-            self._add(Task(fds[0], Memory(self._memory_dir / f"{pid}.mem"), Space(missing)))
+            here, away = Space(read_ranges(self._memory_dir / f"{pid}.ranges")), Space([])
+            for far in self._later.missing(pid):
+                away.add(here.drop(far.start, far.end))
+            memory = self._files[pid] = Memory(self._memory_dir / f"{pid}.mem")
+            self._add(Task(fds[0], memory, here, away, functools.partial(self._later.ask, pid)))
         return True
 
+    def _hear(self, fd: int) -> None:
+        """Of the receiver: it has come, it brings pages, it has gone."""
+        if fd == self._later.fileno():
+            connection = self._later.accept()
+            self._poll.register(connection, select.POLLIN)
+            for task in self._tasks.values():
+                task.ask_again()
+            return
+        news = self._later.read(fd)
+        if news is None:
+            self._poll.unregister(fd)
+            self._later.hang_up(fd)
+            return
+        for pid, start, end in news:
+            for task in [t for t in self._tasks.values() if t.memory is self._files.get(pid)]:
+                task.arrived(start, end)
+
     def _fill_some(self) -> None:
-        task = next(iter(self._tasks.values()))
+        task = next(task for task in self._tasks.values() if task.space)
         piece = task.space.first(FILL_CHUNK)
         if piece is not None:
             task.fill(piece)
@@ -265,15 +353,13 @@ class Filler:
 
 def main() -> int:
     work_dir, memory_dir = Path(sys.argv[2]), Path(sys.argv[3])
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(work_dir / "lazy-pages.socket"))
-        listener.listen(1)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(work_dir / "lazy-pages.socket"))
+    listener.listen(1)
+    with Later(work_dir / SOCKET, memory_dir) as later:
         process.set_parent_death_signal(signal.SIGKILL)  # a killed monitor restores nothing any more
         print("listening", flush=True)  # noqa: T201  # the monitor waits for this line before it starts the restore
-        connection, _ = listener.accept()
-    process.set_parent_death_signal(0)  # from here tasks may run that lack memory: only they, or CRIU, end this
-    with connection:
-        return Filler(connection, memory_dir).run()
+        return Filler(listener, memory_dir, later).run()
 
 
 if __name__ == "__main__":

@@ -81,6 +81,20 @@ class Space:
         self._ranges[first:last] = kept
         return [Missing(max(r.start, start), min(r.end, end), r.shift) for r in hit]
 
+    def add(self, ranges: list[Missing]) -> None:
+        """`ranges` are missing as well; they are disjoint from those that are."""
+        self._ranges.extend(ranges)
+        self._ranges.sort(key=_start)
+
+    def stored_in(self, start: int, end: int) -> list[Missing]:
+        """What of the missing lies at [start, end) of the memory file, wherever the process has moved it."""
+        found: list[Missing] = []
+        for r in self._ranges:
+            low, high = max(r.offset, start), min(r.end - r.shift, end)
+            if low < high:
+                found.append(Missing(low + r.shift, high + r.shift, r.shift))
+        return found
+
     def move(self, old: int, new: int, length: int) -> None:
         """mremap: what was missing in [old, old + length) is now missing at `new`, from the same place of the file."""
         moved = self.drop(old, old + length)

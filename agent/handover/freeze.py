@@ -43,6 +43,7 @@ class Frozen:
     memory_pages: int
     digest: str
     travelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    later_bytes: int = 0
     criu_stats: dict[str, float] = field(default_factory=dict)
 
 
@@ -53,14 +54,30 @@ class Freeze:
         self._config, self._engine, self._ended = config, engine, ended
 
     def run(
-        self, move: Move, record: MoveRecord, criu: CriuInstall, sender: TransferProcess, progress: Progress
+        self,
+        move: Move,
+        record: MoveRecord,
+        criu: CriuInstall,
+        sender: TransferProcess,
+        progress: Progress,
+        *,
+        postcopy: bool,
     ) -> Frozen:
-        """Returns when the target has confirmed it. Raises AgentError: CRIU refuses, the stream breaks, the move is over; OSError."""
+        """Returns when the target has confirmed it. `postcopy`: memory that the target lacks stays here.
+
+        Raises AgentError: CRIU refuses, the stream breaks, the move is over; OSError.
+        """
         directory = self._engine.store.directory(record.container_id)
         roots = carried.trees(self._engine, record.container_id)
-        marks, held = self._dump(move, record, criu, sender, roots)
+        marks, held = self._dump(move, record, criu, sender, roots, postcopy=postcopy)
         answer = sender.request(
-            "final", progress, images_dir=str(move.images), roots=roots, held=held, logs=str(directory)
+            "final",
+            progress,
+            images_dir=str(move.images),
+            roots=roots,
+            held=held,
+            logs=str(directory),
+            postcopy=postcopy,
         )
         return Frozen(
             marks=[*marks, *answer["marks"]],
@@ -68,11 +85,19 @@ class Freeze:
             travelled=answer["travelled"],
             memory_pages=int(answer["memory_pages"]),
             digest=str(answer["digest"]),
+            later_bytes=int(answer["later_bytes"]),
             criu_stats=images.stats(images.load(criu.pycriu_path), move.images / "stats-dump"),
         )
 
     def _dump(
-        self, move: Move, record: MoveRecord, criu: CriuInstall, sender: TransferProcess, roots: list[Any]
+        self,
+        move: Move,
+        record: MoveRecord,
+        criu: CriuInstall,
+        sender: TransferProcess,
+        roots: list[Any],
+        *,
+        postcopy: bool,
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """(marks, for each of the trees at `roots` what inside.Held says). Files go along while CRIU dumps."""
         container_id = record.container_id
@@ -119,7 +144,7 @@ class Freeze:
             marks: list[dict[str, Any]] = list(looked["marks"])
 
             def send_meanwhile() -> None:
-                marks.extend(sender.request("rest")["marks"])
+                marks.extend(sender.request("rest", postcopy=postcopy)["marks"])
                 held.extend(inside.held_in_trees(pids, roots))
                 sender.request("files", roots=roots, held=held)
 

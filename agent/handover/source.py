@@ -18,12 +18,11 @@ from typing import Any
 
 from agent import atomic
 from agent.config import AgentConfig
-from agent.criu import fixup, images, options
-from agent.engine import link, mounted, network, throttle
+from agent.criu import images, options
+from agent.engine import mounted, throttle
 from agent.engine.container import Engine
-from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
-from agent.engine.state import ContainerStatus, State
+from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import carried, inside, kept_logs, stage
@@ -31,6 +30,8 @@ from agent.handover.ended import EndedMoves
 from agent.handover.freeze import ROLE, Freeze, Frozen
 from agent.handover.kept import KeptMemory
 from agent.handover.record import Move, MoveRecord
+from agent.handover.rest import RestOfMemory
+from agent.handover.source_tasks import SourceTasks
 from agent.handover.turns import Turns
 from agent.memory.policy import Goal
 from agent.scan import container, made
@@ -85,6 +86,8 @@ class Source:
             str, dict[str, Any]
         ] = {}  # of a sender, by what it was asked: a repeated call gets it again
         self._guard = threading.Lock()
+        self._rest = RestOfMemory()
+        self._tasks = SourceTasks(config, engine)
 
     # ------------------------------------------------------------ before the freeze
 
@@ -201,6 +204,7 @@ class Source:
                 "memory_bytes": memory["sent_bytes"],
                 "layer_bytes": answer["layer_bytes"],
                 "predicted_downtime_s": memory["predicted_s"],
+                "rest_later": float(memory["rest_later"]),
                 "shadowed_tasks": memory["shadowed"],
             },
         }
@@ -247,20 +251,54 @@ class Source:
 
     # ------------------------------------------------------------ the freeze
 
-    def freeze(self, migration_id: str, epoch: int, progress: Progress) -> Frozen:
-        """Dump, hold frozen, send the rest; returns when the target has confirmed it. Any error leaves the undo to finish()."""
+    def freeze(self, migration_id: str, epoch: int, progress: Progress, *, postcopy: bool = False) -> Frozen:
+        """Dump, hold frozen, send the rest; returns when the target has confirmed it. Any error leaves the undo to finish().
+
+        `postcopy`: memory that the target lacks stays here; it begins to go as soon as this has returned.
+        """
         with self._turns.call(migration_id, "Freeze"):
             record = self._begun(migration_id, epoch)
             move = self._move(migration_id)
             if (before := move.answered("freeze")) is not None:
                 return Frozen(**before)
+            if postcopy and not record.lazy:
+                raise WrongState(
+                    "this host cannot leave memory behind: its kernel has no userfaultfd",
+                    hint="migrate move without --mode postcopy",
+                )
             try:
-                frozen = self._freeze.run(move, record, self._criu(), self._sender(migration_id), progress)
+                frozen = self._freeze.run(
+                    move, record, self._criu(), self._sender(migration_id), progress, postcopy=postcopy
+                )
             except TransferError:
                 self._ended.refuse(migration_id, ROLE)  # then that is the reason
                 raise
             move.remember("freeze", dataclasses.asdict(frozen))
+            if frozen.later_bytes:
+                self._rest.begin(migration_id, self._sender(migration_id))
             return frozen
+
+    def send_rest(self, migration_id: str, epoch: int, progress: Progress, *, complete: bool = False) -> dict[str, Any]:
+        """Post-copy: until the target has confirmed what Freeze kept back. Raises TransferError when the tunnel breaks: PrepareTunnel,
+        OpenTunnel and this once more go on with what is missing then. `complete`: the target lacks nothing, whatever we have heard.
+        """
+        with self._turns.call(migration_id, "SendRest"):
+            record = self._begun(migration_id, epoch)
+            move = self._move(migration_id)
+            if (before := move.answered("rest")) is not None:
+                return before
+            if move.answered("freeze") is None:
+                raise WrongState(f"container {record.container_id} was not frozen for migration {migration_id}")
+            pids = self._engine.cgroup(record.container_id).procs()
+            try:
+                sent = {"pages": 0, "bytes": 0, "asked": 0}
+                if not complete:
+                    sent = self._rest.wait(migration_id, self._sender(migration_id), pids, progress)
+            except TransferError:
+                self._close_sender(migration_id)  # the next one begins with what the target says it lacks
+                raise
+            move.remember("rest", sent)
+            return sent
 
     # ------------------------------------------------------------ the end
 
@@ -284,13 +322,13 @@ class Source:
         return marks, []
 
     def _commit(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
-        self._refuse_to_kill(container_id, migration_id)  # at once, not after what is being worked on
+        self._tasks.refuse_to_kill(container_id, migration_id)  # at once, not after what is being worked on
         with self._turns.quiet(migration_id):
-            self._refuse_to_kill(container_id, migration_id)
+            self._tasks.refuse_to_kill(container_id, migration_id)
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True)
             with suppress(NotFound):  # released before
                 self._engine.volumes.leave(self._engine.store.spec(container_id), migration_id)
-            marks = self._release(container_id)
+            marks = self._tasks.release(container_id)
             self._keep(migration_id, container_id)
             self._engine.volumes.drop(migration_id)
             self._clear(migration_id)
@@ -307,10 +345,10 @@ class Source:
             if sender:
                 sender.interrupt()
             if call == "Freeze":
-                thawed.extend(self._call_off(container_id))
+                thawed.extend(self._tasks.call_off(container_id))
 
         with self._turns.quiet(migration_id, interrupt):
-            marks = thawed + self._run_on(container_id, migration_id, epoch)
+            marks = thawed + self._tasks.run_on(container_id, migration_id, epoch)
             kept_logs.keep(self._config.move_logs_dir, self._move(migration_id), ROLE)
             self._clear(migration_id)
             self._ended.done(ended, marks)
@@ -331,79 +369,9 @@ class Source:
         self._close_sender(migration_id)
         self.kept.drop(migration_id)
         _release_throttle(move)  # the sender may have been killed between a step and its end
+        self._rest.forget(migration_id)
         stage.unmount(move)
         move.forget()
-
-    def _call_off(self, container_id: str) -> list[dict[str, Any]]:
-        """A dump under way: CRIU is refused at its next word, and the tasks run on. What this cannot do, _run_on does."""
-        try:
-            return list(self._engine.roles.monitor(container_id).request("rollback")["marks"])
-        except (MonitorError, WrongState) as exc:
-            _log.warning("container %s: its dump was not called off: %s", container_id, exc.message)
-            return []
-
-    def _refuse_to_kill(self, container_id: str, migration_id: str) -> None:
-        """A commit ends what is frozen for this move and nothing else."""
-        try:
-            status = self._engine.inspect(container_id)
-        except NotFound:
-            return  # released before
-        if status.migration_id != migration_id or status.role != ROLE:
-            raise WrongState(
-                f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
-            )
-        # Without tasks nothing runs: somebody has killed them while they stood still, and only their monitor and its CRIU are left.
-        if status.state in (State.RUNNING, State.LOST) and self._engine.cgroup(container_id).populated():
-            raise WrongState(
-                f"container {container_id} runs here after the pivot: it is not killed",
-                hint=f"migrate repair {migration_id}",
-            )
-
-    def _release(self, container_id: str) -> list[dict[str, Any]]:
-        marks: list[dict[str, Any]] = []
-        try:
-            marks = list(self._engine.roles.monitor(container_id).request("release")["marks"])
-        except (MonitorError, WrongState) as exc:
-            _log.warning("container %s: %s; its frozen tasks are killed without its monitor", container_id, exc.message)
-        self._engine.roles.forget(container_id, discard=True)
-        return marks
-
-    def _run_on(self, container_id: str, migration_id: str, epoch: int) -> list[dict[str, Any]]:
-        try:
-            status = self._engine.inspect(container_id)
-        except NotFound:
-            return []  # this host never had it, or it has moved on
-        if status.migration_id != migration_id or status.role != ROLE:
-            return []  # the move has not begun here, or another one has begun since
-        marks: list[dict[str, Any]] = []
-        if status.state in (State.RUNNING, State.FROZEN, State.LOST):
-            marks = self._roll_back(status)
-        self._engine.roles.end(container_id, migration_id, epoch)
-        return marks
-
-    def _roll_back(self, status: ContainerStatus) -> list[dict[str, Any]]:
-        try:
-            monitor = self._engine.roles.monitor(status.spec.id)
-        except WrongState as exc:
-            _log.warning("container %s: %s; it is thawed without its monitor", status.spec.id, exc.message)
-            self._thaw_by_hand(status.spec, status.pid)
-            return []
-        try:
-            return list(monitor.request("rollback")["marks"])
-        except MonitorError as exc:
-            if not monitor.closed:
-                raise  # it lives, and with it perhaps a CRIU in the middle of the tasks: nobody else may touch them
-            _log.warning("container %s: %s; it is thawed without its monitor", status.spec.id, exc.message)
-            self._thaw_by_hand(status.spec, status.pid)
-            return []
-
-    def _thaw_by_hand(self, spec: ContainerSpec, pid: int) -> None:
-        """The monitor is dead, and CRIU, if it held the tasks, saw that and let them go: into the freezer."""
-        cgroup = self._engine.cgroup(spec.id)
-        link.join(network.link_plan(spec, self._config.bridge))
-        if pid:
-            fixup.free_after_criu(pid, cgroup.procs())
-        cgroup.freeze(False)
 
     # ------------------------------------------------------------ parts
 

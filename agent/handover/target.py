@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +33,24 @@ from agent.engine.spec import ContainerSpec, Mount
 from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import kept_logs, stage
+from agent.handover import kept_logs, lacking, stage
 from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
+from agent.handover.lacking import Lacking
 from agent.handover.record import Move, MoveRecord
 from agent.handover.turns import Turns
 from agent.linux import process
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
 from agent.storage.images import Image, ImageStore
+from agent.transfer import later
 from agent.transfer.commands import TransferProcess
 
 ROLE = "target"
 RESTORE_LIMIT_S = 110.0
 TUNNEL_LIMIT_S = 900.0
+CONFIRM_LIMIT_S = 30.0  # for the source to hear of the last page, and to close
 FILL_LIMIT_S = 600.0
 
 _log = logging.getLogger(__name__)
@@ -189,11 +193,37 @@ class Target:
         criu_images.load(self._criu().pycriu_path)  # the first time takes a fifth of a second
         monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
 
+    def reopen(self, migration_id: str, epoch: int) -> bool:
+        """Post-copy: the tunnel broke; expect another one, for what the running container still lacks. False: it lacks nothing."""
+        with self._turns.call(migration_id, "Reopen"):
+            move = self._move(migration_id)
+            if not self._lacks_memory(move):
+                return False
+            self._stop_receiver(move.require(epoch))
+            self._listen(move)
+            return True
+
+    def lacking(self, container_id: str) -> list[Lacking]:
+        """Post-copy: what a container that runs here already still lacks. Raises TransferError when that cannot be told."""
+        moves = []
+        for move in Move.all(self._config.moves_dir):
+            with suppress(NotFound):  # it has just been cleared away
+                record = move.read()
+                if (record.role, record.container_id, record.committed) == (ROLE, container_id, True):
+                    moves.append(move)
+        return lacking.of(moves, self._engine.cgroup(container_id).procs()) if moves else []
+
+    @staticmethod
+    def _lacks_memory(move: Move) -> bool:
+        return move.exists and move.read().committed and bool(later.still_missing(move.images))
+
     def _listen(self, move: Move) -> None:
         """Expect the tunnel; its receiver starts when it comes."""
         migration_id = move.migration_id
         with self._guard:
-            if migration_id in self._waiting or migration_id in self._receivers or move.received.exists():
+            if migration_id in self._waiting or migration_id in self._receivers:
+                return
+            if move.received.exists() and not self._lacks_memory(move):
                 return
             waiting = self._waiting[migration_id] = self._door.expect(migration_id)
         threading.Thread(target=self._receive, args=(move, waiting), daemon=True).start()
@@ -211,7 +241,8 @@ class Target:
             waiting.close()
         try:
             with self._turns.call(migration_id, "the arrival of the tunnel"):
-                self._ended.refuse(migration_id, ROLE)
+                if not self._lacks_memory(move):
+                    self._ended.refuse(migration_id, ROLE)
                 self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
         except (AgentError, OSError) as exc:
             _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
@@ -228,16 +259,13 @@ class Target:
             "images_dir": str(move.images),
             "memory_dir": str(move.memory),
             "logs_dir": str(move.logs),
-            "roots": [
-                str(self._engine.store.directory(record.container_id) / "layer" / "upper"),
-                *(str(path) for path in self._volume_paths(record.container_id)),
-                *(str(path) for path in self._scratch(move, self._engine.store.spec(record.container_id))),
-            ],
+            "roots": [] if record.committed else self._tree_roots(move, record.container_id),
             "store": str(self._config.images_dir),
             "received": str(move.received),
             "pycriu_path": str(self._criu().pycriu_path),
             "lazy": record.lazy,
             "kept": self._kept.find(record.container_id),
+            "again": record.committed,
         }
         path = move.directory / "receiver.json"
         path.write_text(json.dumps(plan))
@@ -453,7 +481,7 @@ class Target:
         """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""
         record = move.read()
         deadline = time.monotonic() + FILL_LIMIT_S
-        while record.lazy and time.monotonic() < deadline:
+        while record.lazy and (time.monotonic() < deadline or _may_lack_memory(move)):
             try:
                 status = self._engine.roles.monitor(record.container_id).request("status").fields
             except AgentError:
@@ -463,7 +491,11 @@ class Target:
             if status.get("error"):
                 _log.error("container %s: %s", record.container_id, status["error"])
                 return  # the memory is kept: it is the only copy
-            time.sleep(0.05)
+            time.sleep(0.05 if time.monotonic() < deadline else 1.0)
+        record = move.read()  # a tunnel that was opened again has another receiver
+        deadline = time.monotonic() + CONFIRM_LIMIT_S
+        while any(move.memory.glob("*.later")) and self._receives(record) and time.monotonic() < deadline:
+            time.sleep(0.05)  # it has yet to tell the source that the last page is here
         self._stop_receiver(record)
         stage.unmount(move)
         move.forget()
@@ -494,17 +526,33 @@ class Target:
         volumes = self._engine.volumes.of(self._engine.store.spec(container_id))
         return [self._engine.volumes.path(each) for each in volumes if not each.shared]
 
+    def _tree_roots(self, move: Move, container_id: str) -> list[str]:
+        """Of the trees that come: the writable layer, volumes, tmpfs. Not again when the container runs here: then only memory comes."""
+        return [
+            str(self._engine.store.directory(container_id) / "layer" / "upper"),
+            *(str(path) for path in self._volume_paths(container_id)),
+            *(str(path) for path in self._scratch(move, self._engine.store.spec(container_id))),
+        ]
+
     def _stop_receiver(self, record: MoveRecord) -> None:
         with self._guard:
             receiver = self._receivers.pop(record.migration_id, None)
         if receiver:
             receiver.close()
-        elif record.receiver_pid:
-            try:
-                if process.start_ticks(record.receiver_pid) == record.receiver_ticks:
-                    os.kill(record.receiver_pid, signal.SIGTERM)
-            except OSError:
-                return  # it has ended
+        elif self._receives(record):
+            with suppress(OSError):  # it has ended
+                os.kill(record.receiver_pid, signal.SIGTERM)
+
+    def _receives(self, record: MoveRecord) -> bool:
+        """Whether this move's receiver is alive, be it ours or that of the agent before us."""
+        with self._guard:
+            receiver = self._receivers.get(record.migration_id)
+        if receiver:
+            return receiver.running
+        try:
+            return bool(record.receiver_pid) and process.start_ticks(record.receiver_pid) == record.receiver_ticks
+        except OSError:
+            return False
 
     # ------------------------------------------------------------ parts
 
@@ -538,3 +586,11 @@ class Target:
     @staticmethod
     def _read_image(move: Move) -> Image:
         return Image.from_dict(json.loads((move.directory / "image.json").read_text()))
+
+
+def _may_lack_memory(move: Move) -> bool:
+    """No answer is not "no"."""
+    try:
+        return bool(later.still_missing(move.images))
+    except TransferError:
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Action(enum.StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """`binding`: who moves it has set the limit, and without it nothing is frozen; else 0.3 s is a wish. `timeout_s`: 0 = none.
-    `pause`: at the end, freeze all the same instead of giving up. `fixed_s`: of a freeze without memory.
+    `pause`: at the end, freeze all the same instead of giving up; `postcopy`: the same, and let the rest follow when it runs on the
+    target. `fixed_s`: of a freeze without memory.
     """
 
     max_downtime_s: float = 0.3
@@ -33,6 +35,7 @@ class Goal:
     max_rounds: int = 30
     timeout_s: float = 0.0
     pause: bool = False
+    postcopy: bool = False
     throttle: bool = False
     fixed_s: float = FIXED_S
 
@@ -62,12 +65,15 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`predicted_s`: of the downtime, if the freeze came now. `share`: of the next round, with THROTTLE."""
+    """`predicted_s`: of the downtime, if the freeze came now. `share`: of the next round, with THROTTLE. `rest_later`, with FREEZE: what is
+    left would take too long, it follows when the container runs on the target.
+    """
 
     action: Action
     why: str
     predicted_s: float
     share: float = 1.0
+    rest_later: bool = False
 
     def __str__(self) -> str:
         return f"{self.action}: {self.why}" if self.why else str(self.action)
@@ -93,9 +99,12 @@ def judge(rounds: Sequence[Round], goal: Goal, *, elapsed_s: float) -> Verdict:
     share = next((each for each in THROTTLE_SHARES if each < rounds[-1].share), 0.0)
     if goal.throttle and ended.startswith(_STALLED) and share:
         return say(Action.THROTTLE, f"{ended}; it gets {share:.0%} of its processor time", share)
-    if (goal.binding or ended.startswith(_TIMEOUT)) and not goal.pause:
-        return say(Action.ABORT, f"{ended}, and what is left would stop it for {predicted_s:.2g} s, not {limit_ms}")
-    return say(Action.FREEZE, ended)
+    if not goal.binding and not ended.startswith(_TIMEOUT):
+        return say(Action.FREEZE, ended)
+    missed = f"{ended}, and what is left would stop it for {predicted_s:.2g} s, not {limit_ms}"
+    if goal.postcopy:
+        return dataclasses.replace(say(Action.FREEZE, f"{missed}: it follows later"), rest_later=True)
+    return say(Action.FREEZE, ended) if goal.pause else say(Action.ABORT, missed)
 
 
 def memory_left_s(rounds: Sequence[Round]) -> float:

@@ -15,7 +15,8 @@ from agent.config import AgentConfig
 from agent.engine import device_access
 from agent.engine.container import Engine
 from agent.engine.spec import Device, Mount, Port
-from agent.errors import InvalidArgument, NotFound
+from agent.engine.state import State
+from agent.errors import InvalidArgument, NotFound, TransferError
 from agent.handover import kept_logs
 from agent.handover.conflicts import conflicts
 from agent.handover.link_probe import LinkProbe
@@ -101,6 +102,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
                 max_rounds=options.max_rounds or request.max_rounds or Goal.max_rounds,
                 timeout_s=options.timeout_s,
                 pause=options.on_timeout == "pause",
+                postcopy=options.on_timeout == "post-copy",
                 throttle=options.throttle,
                 fixed_s=options.fixed_s or Goal.fixed_s,
             )
@@ -122,7 +124,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
 
     def Freeze(self, request: pb.FreezeRequest, context: grpc.ServicerContext) -> Iterator[pb.FreezeEvent]:
         def work(report: Progress) -> Any:
-            return self._source.freeze(request.migration_id, request.epoch, report)
+            return self._source.freeze(request.migration_id, request.epoch, report, postcopy=request.postcopy)
 
         for last, facts in _streamed(work):
             if not last:
@@ -136,8 +138,21 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
                     criu_stats=facts.criu_stats,
                     digest=facts.digest,
                     travelled=types_pb2.Travelled(**facts.travelled),
+                    later_bytes=facts.later_bytes,
                 )
             )
+
+    def SendRest(self, request: pb.SendRestRequest, context: grpc.ServicerContext) -> Iterator[types_pb2.Progress]:
+        def work(report: Progress) -> dict[str, Any]:
+            sent = self._source.send_rest(request.migration_id, request.epoch, report, complete=request.complete)
+            return {
+                "text": f"{sent['pages']} pages, {sent['asked']} of them waited for",
+                "done_bytes": sent["bytes"],
+                "facts": sent,
+            }
+
+        for _, facts in _streamed(work):
+            yield _progress("rest", facts)
 
     # ------------------------------------------------------------ target
 
@@ -158,6 +173,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         return pb.RestoreResponse(
             pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
         )
+
+    def Reopen(self, request: pb.ReopenRequest, context: grpc.ServicerContext) -> pb.ReopenResponse:
+        return pb.ReopenResponse(needed=self._target.reopen(request.migration_id, request.epoch))
 
     # ------------------------------------------------------------ before a move
 
@@ -198,10 +216,16 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         with suppress(NotFound):
             status = self._engine.inspect(request.container_id)
             answer.present = True
-            answer.state = convert.state_to_proto(status.state)
+            # Killed while they stood still: their monitor and its CRIU wait for an end of the move, and say nothing of it.
+            killed = (
+                status.state is State.RUNNING and status.role and not self._engine.cgroup(status.spec.id).populated()
+            )
+            answer.state = convert.state_to_proto(State.EXITED if killed else status.state)
             answer.epoch = status.epoch
             answer.migration_id = status.migration_id
             answer.role = status.role
+            missing, answer.missing_unknown = self._missing(request.container_id)
+            answer.missing.extend(missing)
         return answer
 
     def _why_not(self, request: pb.WhereRequest) -> Iterator[Blocker]:
@@ -228,6 +252,23 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
     def Logs(self, request: pb.MoveLogsRequest, context: grpc.ServicerContext) -> pb.MoveLogs:
         found = kept_logs.of(self._config, request.migration_id)
         return pb.MoveLogs(logs=[pb.MoveLog(name=name, tail=tail) for name, tail in found.items()])
+
+    def _missing(self, container_id: str) -> tuple[list[pb.MissingMemory], str]:
+        """(what it lacks, why that is not known)."""
+        try:
+            found = self._target.lacking(container_id)
+        except TransferError as exc:
+            return [], exc.message
+        return [
+            pb.MissingMemory(
+                task=each.task,
+                bytes=each.size_bytes,
+                program=each.program,
+                range_count=each.range_count,
+                ranges=[pb.MissingRange(start=r.start, end=r.end, area=r.area) for r in each.ranges],
+            )
+            for each in found
+        ], ""
 
 
 def _streamed(work: Callable[[Progress], Any]) -> Iterator[tuple[bool, Any]]:

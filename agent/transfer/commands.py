@@ -120,6 +120,10 @@ class TransferProcess:
         with self._sending:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def interrupt(self) -> None:
         """The command under way, and every later one, fails at once; close() still has to be called."""
         try:

@@ -21,7 +21,9 @@ ROUND says {"expected": ...} (room.Expected) where the target is to make sure th
 HELLO says {"kept": true} to learn what the target has kept: "kept_bytes" of the answer follow it, a packed PageIndex.
 The answers to ROUND and DONE may have "lacking": {task: [[start, end], ...]}, pages of KEPT or SAME that were not what they should be. They
 have to be sent; after a DONE with such an answer another DONE follows.
+The answer to HELLO has "missing" where the container runs there already: [[task, [[start, end], ...]], ...].
 
+Post-copy (later.py): LATER has ranges of `task` that come after DONE; HERE says that `size` bytes at `address` have.
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.
 After a no it reads nothing more.
 """
@@ -32,6 +34,7 @@ import array
 import enum
 import json
 import os
+import select
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +74,8 @@ class Kind(enum.IntEnum):
     SAME = 13
     BASE = 14
     DELTA = 15
+    LATER = 20
+    HERE = 21
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,10 @@ class Answers:
             self._pending += got
         data, self._pending = self._pending[:size], self._pending[size:]
         return data
+
+    def ready(self) -> bool:
+        """Whether next() would return, or raise, at once."""
+        return b"\n" in self._pending or bool(select.select([self._fd], [], [], 0)[0])
 
     def next(self, why_gone: Callable[[], str] = lambda: "") -> dict[str, Any]:
         """Wait for one line. Raises TransferError with the target's own words when it says no, or with `why_gone()` at the end."""

@@ -19,7 +19,7 @@ import xxhash
 from agent.criu import images
 from agent.errors import TransferError
 from agent.linux import mounts
-from agent.memory.ranges import PAGE, Ranges, ranges, subtract, total_bytes, union
+from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges, subtract, total_bytes, union
 from agent.storage import rawfs
 from agent.transfer.frames import FRAME_BYTES, Frame, Kind
 from agent.transfer.huge_pages import HugePages
@@ -40,6 +40,7 @@ class MemoryStore:
         self._base: tuple[bytes, list[tuple[int, int]]] = b"", []  # of the DELTA that comes next
         self._kept = kept
         self._lacking: dict[int, list[tuple[int, int]]] = {}
+        self._later: dict[int, Ranges] = {}  # what comes when the tasks run
         self._buffer = memoryview(bytearray(FRAME_BYTES))
         self._runs: list[tuple[int, int]] = []  # of the MEMORY that comes next
         stage = os.statvfs(directory)
@@ -142,6 +143,11 @@ class MemoryStore:
         if self._huge:
             self._huge.note(self._file(task), runs, gone=True)
 
+    def keep_back(self, task: int, runs: Sequence[tuple[int, int]]) -> None:
+        """Post-copy: pages of the task that come when it runs. An older version must not show where a zero page comes later."""
+        self.zero(task, runs)
+        self._later[task] = union(self._later.get(task, NOTHING), ranges(runs))
+
     def seal_lazy(self, pycriu: Any, images_dir: Path) -> int:
         """Write down, for the filler, which ranges each task lacks. Returns bytes."""
         total = 0
@@ -174,9 +180,11 @@ class MemoryStore:
             self._kept = None
 
     def _left_behind(self, pycriu: Any, images_dir: Path) -> Iterator[tuple[images.PageMap, Ranges]]:
-        """As _left_behind(), without what reads as zeros in a task's file though it is no hole."""
+        """As _left_behind(), without what reads as zeros in a task's file though it is no hole: but that, too, where pages come later."""
         for page_map, left in _left_behind(pycriu, images_dir):
-            yield page_map, subtract(left, self._huge.gaps(self._file(page_map.task))) if self._huge else left
+            task = page_map.task
+            here = subtract(left, self._huge.gaps(self._file(task))) if self._huge else left
+            yield page_map, union(here, self._later[task]) if task in self._later else here
 
     def _assemble_task(self, images_dir: Path, page_map: images.PageMap) -> int:
         target = images_dir / f"pages-{page_map.pages_id}.img"

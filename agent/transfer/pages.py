@@ -196,9 +196,13 @@ class PageSender:
 
     def distrust(self, wrong: Ranges) -> None:
         """The target has not what was named there: it is sent when it comes next."""
-        addresses = page_addresses(wrong)
+        self._kept.forget(page_addresses(wrong))
+        self.outdate(wrong)
+
+    def outdate(self, runs: Ranges) -> None:
+        """The target has no version of them any more that was sent in this move."""
+        addresses = page_addresses(runs)
         self._sent.forget(addresses)
-        self._kept.forget(addresses)
         if self._shadow:
             self._shadow.forget(addresses)
 

@@ -83,24 +83,25 @@ class Precopy:
             except OSError:
                 self._clean.pop(pid, None)  # gone, or not to be seen any more: nothing of it is clean
 
-    def send_rest(self, task: int, pid: int, wanted: Ranges) -> int:
-        """Frozen: send what of `wanted` the target lacks. Returns pages sent; zero pages are not."""
-        return self._sender(task, pid).send(self.lacking(pid, wanted), exact=True)[0]
-
     def send_again(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> int:
         """Frozen: what the target says it has not, though it was named as known. Returns pages sent."""
-        count = 0
+        self.distrust(lacking)
+        return sum(self._senders[int(task)].send(ranges(runs), exact=True)[0] for task, runs in lacking.items())
+
+    def distrust(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """These pages will not be named as known again."""
         for task, runs in lacking.items():
-            sender = self._senders[int(task)]
-            sender.distrust(ranges(runs))
-            count += sender.send(ranges(runs), exact=True)[0]
-        return count
+            self._senders[int(task)].distrust(ranges(runs))
+
+    def outdate(self, task: int, pid: int, runs: Ranges) -> None:
+        """The target forgets the versions of `runs` that it has: they come later."""
+        self._sender(task, pid).outdate(runs)
 
     def owe(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
         """As send_again, in the next round, or in the freeze: these pages are not clean."""
+        self.distrust(lacking)
         for task, runs in lacking.items():
             sender, wrong = self._senders[int(task)], ranges(runs)
-            sender.distrust(wrong)
             self._owed[int(task)] = union(self._owed.get(int(task), NOTHING), wrong)
             self._clean[sender.pid] = subtract(self._clean.get(sender.pid, NOTHING), wrong)
 
@@ -110,19 +111,20 @@ class Precopy:
             self._account(pid, look)
         return subtract(wanted, self._clean.get(pid, NOTHING))
 
-    def send_withheld(self, task: int, pid: int, areas: Ranges) -> int:
-        """Frozen: make the target's copy of `areas` what they are: populated pages that it lacks are sent, what it holds of others goes.
-
-        Returns pages sent. Raises OSError.
-        """
+    def lacking_of_withheld(self, task: int, pid: int, areas: Ranges) -> Ranges:
+        """Frozen: as lacking(), of whole `areas`: of their populated pages. What the target holds of others goes. Raises OSError."""
         populated = pagemap_scan.populated(pid, areas)
         self._sender(task, pid).drop(subtract(areas, populated))
-        return self.send_rest(task, pid, populated)
+        return self.lacking(pid, populated)
 
     @property
     def skipped(self) -> Counter[str]:
         """Bytes of memory that were not sent, by reason; of every round."""
         return sum((sender.skipped for sender in self._senders.values()), self._gone)
+
+    def send_frozen(self, task: int, pid: int, wanted: Ranges) -> int:
+        """Frozen: send all of `wanted`. Returns pages sent; zero pages are not."""
+        return self._sender(task, pid).send(wanted, exact=True)[0]
 
     def close(self) -> None:
         for tracker in self._trackers.values():

@@ -24,7 +24,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
-from agent.transfer import kept, room
+from agent.transfer import kept, later, room
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -32,7 +32,7 @@ from agent.transfer.memory_store import MemoryStore
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Where things go. All paths are absolute; `roots`: of the trees, the writable layer's first; `lazy`: memory is for the filler, else
-    for CRIU's own restore; `host`: us, for people.
+    for CRIU's own restore; `again`: the container runs here already and lacks memory (post-copy); `host`: us, for people.
     """
 
     host: str
@@ -46,6 +46,7 @@ class Plan:
     pycriu_path: str
     lazy: bool
     kept: str = ""  # what is here of an earlier move of the container; "" = nothing
+    again: bool
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -66,6 +67,7 @@ class Receiver:
         )  # now: it takes a fifth of a second, and DONE comes in the freeze
         self._layer: LayerWriter | None = None
         self._file: int = -1
+        self._later = later.Arrivals(Path(plan.memory_dir), Path(plan.images_dir), tx_fd)
 
     def run(self) -> None:
         """Until the stream ends. An error is told to the source, which ends the move."""
@@ -90,6 +92,7 @@ class Receiver:
             if self._file >= 0:
                 os.close(self._file)
             self._memory.close()
+            self._later.close()
 
     def _no_room(self, frame: Frame) -> StorageError:
         plan = self._plan
@@ -138,6 +141,10 @@ class Receiver:
             say(self._tx, {"ok": True, "lacking": self._memory.lacking()})
         elif frame.kind == Kind.DONE:
             self._done(frame.json())
+        elif frame.kind == Kind.LATER:
+            self._memory.keep_back(frame.task, self._later.keep_back(frame))
+        elif frame.kind == Kind.HERE:
+            self._later.here(frame, self._memory.lacking())
 
     def _tree(self, number: int) -> TreeTarget:
         if number >= len(self._trees):
@@ -153,7 +160,9 @@ class Receiver:
         if said.get("migration") != self._plan.migration:
             raise TransferError("the stream belongs to another move")
         index = self._kept.index.packed(places=False) if self._kept and said.get("kept") else b""
-        say(self._tx, {"ok": True, "kept_bytes": len(index)}, index)
+        missing = list(self._later.connect().items()) if self._plan.again else []
+        say(self._tx, {"ok": True, "kept_bytes": len(index), "missing": missing}, index)
+        self._later.ask()
 
     def _take_layer(self, frame: Frame) -> None:
         if self._layer is None:  # the first frame names it
@@ -202,8 +211,10 @@ class Receiver:
             "memory_bytes": memory_bytes,
             "received_bytes": self._reader.received_bytes,
         }
+        self._later.connect()
         atomic.write(Path(self._plan.received), json.dumps(received))
         say(self._tx, {"ok": True, "digest": self._reader.digest, "sealed_s": time.monotonic() - compared_s})
+        self._later.ask()
 
 
 def _is_full(exc: BaseException | None) -> bool:

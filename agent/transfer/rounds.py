@@ -52,13 +52,15 @@ class Rounds:
             raise TransferError(
                 f"memory was not sent ahead far enough: {verdict.why}",
                 code=GAVE_UP,
-                hint="allow a longer --max-downtime, or more --timeout, or --throttle; --on-timeout pause freezes it all the same",
+                hint="allow a longer --max-downtime, or more --timeout, or --throttle; --on-timeout pause freezes it all the same, "
+                "--on-timeout post-copy lets the rest follow when it runs on the target",
             )
         return {
             "rounds": len(self._rounds),
             "sent_bytes": self._writer.sent_bytes - first_byte,
             "why": verdict.why,
             "predicted_s": verdict.predicted_s,
+            "rest_later": verdict.rest_later,
             "shadowed": len(self._precopy.shadowed),
         }
 

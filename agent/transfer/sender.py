@@ -28,7 +28,7 @@ from agent.memory.policy import Goal
 from agent.memory.ranges import NOTHING, Ranges, ranges, subtract
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import codec_choice, commands, holding, pages, room, ssh
+from agent.transfer import codec_choice, commands, holding, later, pages, room, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
@@ -64,6 +64,7 @@ class Sender:
         self._kept = PageIndex()  # what the target has of an earlier move
         self._keeper: Keeper | None = None
         self._deltas = True
+        self._kept_back: dict[int, later.Pairs] = {}  # by task: what the target lacks while the container runs there
         self._pycriu: Any = None
         self._here: dict[int, int] = {}  # at the last look: pid inside the container -> pid on this host
         self._withheld: dict[int, Ranges] = {}  # by pid inside: areas that CRIU is not shown
@@ -82,6 +83,7 @@ class Sender:
             "rest": self._rest,
             "final": self._final,
             "keep": self._keep,
+            "later": self._send_later,
         }
         return {name: self._explained(handler) for name, handler in handlers.items()}
 
@@ -142,7 +144,8 @@ class Sender:
         self._answers = Answers(self._tunnel.rx_fd)
         began = time.monotonic()
         self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"], "kept": True})
-        index = self._answers.read_exactly(int(self._answer()["kept_bytes"]))
+        answer = self._answer()
+        index = self._answers.read_exactly(int(answer["kept_bytes"]))
         if index:
             self._kept = PageIndex.unpacked(index, places=False)
             sent = self._writer.sent
@@ -152,6 +155,7 @@ class Sender:
         self._deltas = command["compress"] != "none"  # who wants nothing packed does not want to pay for this either
         if command["keep_bytes"]:
             self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
+        self._kept_back = {int(task): pairs for task, pairs in answer["missing"]}
         return {
             "connect_s": self._tunnel.connect_s,
             "round_trip_s": time.monotonic() - began,
@@ -269,14 +273,14 @@ class Sender:
 
     def _rest(self, command: Command, progress: Progress) -> Facts:
         """While CRIU dumps what it is shown: send what the target lacks of the rest."""
-        del command, progress
+        del progress
         if not self._withheld:
             return {"marks": []}
         precopy, begun = self._memory_sent(), _mark("begin sent withheld memory")
         self._stream("memory")
-        self._rest_pages = sum(
-            precopy.send_withheld(task, self._here[task], areas) for task, areas in self._withheld.items()
-        )
+        for task, areas_of_task in self._withheld.items():
+            lacking = precopy.lacking_of_withheld(task, self._here[task], areas_of_task)
+            self._rest_pages += self._send_or_keep_back(task, lacking, keep_back=command["postcopy"])
         return {"marks": [begun, _mark("sent withheld memory")]}
 
     def _files_ahead(self, command: Command, progress: Progress) -> Facts:
@@ -306,7 +310,7 @@ class Sender:
                 self._send_file(path)
         part("images", "memory")
         precopy = self._memory_sent()
-        page_count = self._rest_pages + self._send_memory(precopy, images_dir)
+        page_count = self._rest_pages + self._send_memory(images_dir, keep_back=command["postcopy"])
         part("memory", "writable_layer")
         for number, root in enumerate(command["roots"]):
             held = None if number in self._ahead else command["held"][number]
@@ -338,6 +342,7 @@ class Sender:
             },
             "memory_pages": page_count,
             "digest": answer["digest"],
+            "later_bytes": later.Rest(self._kept_back).missing_bytes,
         }
 
     def _keep(self, command: Command, progress: Progress) -> Facts:
@@ -348,7 +353,7 @@ class Sender:
     def _memory(self, freezer: Path, way: str) -> Precopy:
         return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas)
 
-    def _send_memory(self, precopy: Precopy, images_dir: Path) -> int:
+    def _send_memory(self, images_dir: Path, *, keep_back: bool) -> int:
         """What CRIU was shown and has left behind."""
         page_count = 0
         for page_map in images.page_maps(self._pycriu, images_dir):
@@ -358,8 +363,28 @@ class Sender:
                 continue
             if page_map.task not in self._here:
                 raise TransferError(f"task {page_map.task} of the dump is not in the container's cgroup")
-            page_count += precopy.send_rest(page_map.task, self._here[page_map.task], wanted)
+            page_count += self._send_or_keep_back(
+                page_map.task, self._memory_sent().lacking(self._here[page_map.task], wanted), keep_back=keep_back
+            )
         return page_count
+
+    def _send_or_keep_back(self, task: int, lacking: Ranges, *, keep_back: bool) -> int:
+        """Returns pages sent."""
+        precopy, pid = self._memory_sent(), self._here[task]
+        if not keep_back:
+            return precopy.send_frozen(task, pid, lacking)
+        precopy.outdate(task, pid, lacking)
+        self._kept_back.setdefault(task, []).extend(later.keep_back(self._stream(), task, lacking))
+        return 0
+
+    def _send_later(self, command: Command, progress: Progress) -> Facts:
+        """Post-copy: what was kept back, or what the target said it lacks when this tunnel was opened."""
+        assert self._answers is not None
+        writer = self._stream("memory")
+        memory = _FrozenMemory(self._memory_sent(), self._here or pages.tasks_by_inner_pid(command["pids"]))
+        sent = later.send_rest(later.Rest(self._kept_back), writer, self._answer, self._answers.ready, memory, progress)
+        writer.flush()  # what is in the books of the last frame
+        return {**sent, "wire_bytes": writer.sent.wire["memory"]}
 
     def _memory_sent(self) -> Precopy:
         if self._precopy is None:
@@ -441,6 +466,34 @@ def _held(found: Mapping[str, list[list[int]]] | None) -> list[list[tuple[int, i
 
 def _mark(name: str, *, ago_s: float = 0.0) -> dict[str, Any]:
     return {"name": name, "unix_ns": time.time_ns() - int(ago_s * 1e9)}
+
+
+def _has_memory(pid: int) -> bool:
+    """Not so once it has been killed, be its parent told of that or not."""
+    try:
+        return "VmSize:" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+class _FrozenMemory:
+    """later.Memory. `here`: pids on this host by those inside."""
+
+    def __init__(self, precopy: Precopy, here: Mapping[int, int]) -> None:
+        self._precopy, self._here = precopy, here
+
+    def send(self, task: int, start: int, end: int) -> int | None:
+        if task not in self._here:
+            return None
+        try:
+            return self._precopy.send_frozen(task, self._here[task], ranges([(start, end)]))
+        except OSError:
+            if _has_memory(self._here[task]):
+                raise
+            return None
+
+    def distrust(self, lacking: later.Lacking) -> None:
+        self._precopy.distrust(lacking)
 
 
 class _Reporter:

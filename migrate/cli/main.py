@@ -26,6 +26,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("watch", "migrations", "follow a move from its beginning"),
             ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),
             ("undo", "migrations", "bring a container back from where a move has taken it"),
+            ("resume", "migrations", "go on with a move that waits for a host or for memory"),
             ("repair", "migrations", "finish or undo what a crash or an error left of a move"),
         ),
     ),

@@ -92,6 +92,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     undo.add_argument("id", metavar="ID", help="id of the move, or its beginning")
     undo.add_argument("--format", choices=("text", "json"), default="text")
+    resume = command(
+        subparsers,
+        "resume",
+        help="follow a move that waits for a host, or for memory that is still on the source (post-copy); go on with one that "
+        "needs attention after its pivot",
+        examples="migrate migrations --active\nmigrate resume 4f2a",
+    )
+    resume.add_argument("id", metavar="ID", help="id of the move, or its beginning")
+    resume.add_argument("--format", choices=("text", "json"), default="text")
     repair = command(
         subparsers,
         "repair",
@@ -132,10 +141,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if args.command == "repair":
             return _repair(client, args)
-        if args.command in ("undo", "watch"):
+        if args.command in ("undo", "resume", "watch"):
             from migrate.cli.follow import Following
 
-            moving = client.undo_move(args.id) if args.command == "undo" else client.watch(args.id)
+            call = {"undo": client.undo_move, "resume": client.resume, "watch": client.watch}[args.command]
+            moving = call(args.id)
             return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
         if args.action == "commit":
             print(client.commit_move(args.id))

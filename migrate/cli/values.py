@@ -57,11 +57,9 @@ def milliseconds(text: str) -> float:
 
 
 def on_timeout(text: str) -> str:
-    """ "abort" or "pause"."""
-    if text == "post-copy":
-        raise ArgumentTypeError("there is no post-copy yet: abort or pause")
-    if text not in ("abort", "pause"):
-        raise ArgumentTypeError(f"{text!r} is neither abort nor pause")
+    """ "abort", "pause" or "post-copy"."""
+    if text not in ("abort", "pause", "post-copy"):
+        raise ArgumentTypeError(f"{text!r} is neither abort nor pause nor post-copy")
     return text
 
 

@@ -10,6 +10,7 @@ import sqlite3
 
 from migrate.coordinator import steps
 from migrate.coordinator.move import Move
+from migrate.coordinator.rest import Rest
 from migrate.coordinator.store import change_owner
 from migrate.errors import InvalidArgument
 from migrate.saga.saga import Action, Saga, Step
@@ -28,10 +29,11 @@ BEFORE: tuple[Step[Move], ...] = (
 
 AFTER: tuple[Action[Move], ...] = (
     steps.Resume(),  # target: link up, thaw, announce the address
+    Rest(),  # source: the memory that post-copy kept back; nothing in the other modes
     steps.Release(),  # source: the frozen tasks die, nothing is left
 )
 
-MODES = ("auto", "precopy", "stop-and-copy")
+MODES = ("auto", "precopy", "stop-and-copy", steps.POSTCOPY)
 
 
 def pivot(move: Move, db: sqlite3.Connection) -> None:

@@ -65,6 +65,7 @@ class Move:
     precopy: PrecopyOptions
     skip: tuple[str, ...] = ()
     transfer: Callable[[], TransferOptions] = field(repr=False)
+    mode: str
     agents: Agents
     signer: Signer
     journal: Journal

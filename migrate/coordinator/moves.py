@@ -57,6 +57,7 @@ LEARN_FROM, LEARN_FROM_MOST = 5, 50  # moves that say what a freeze costs; how f
 DATABASE_RETRY_S = 2.0  # the disk is full, say: nothing can be decided without the journal
 ASK_S = 10.0  # deadline of Where
 ASK_AGAIN_S = 1.0
+NO_TUNNEL = "migration.no_tunnel"  # an agent's code
 
 # By what an operator wants to keep: whether a repair may go on.
 _JUDGES = {"": recovery.judge, "source": recovery.may_keep_source, "target": recovery.may_keep_target}
@@ -198,11 +199,7 @@ class MoveRunner:
         _check_bandwidth(bandwidth)
         move = self._store.migration(migration_id)
         journal = self._journal(move.id)
-        if (
-            move.state not in ACTIVE
-            or journal.direction() is not Direction.FORWARD
-            or journal.has("freeze", JournalEvent.DONE)
-        ):
+        if move.state not in ACTIVE or not _sends(journal):
             raise WrongState(f"move {move.id} sends nothing any more: it is {move.state}")
         least = min(SLOWEST_BYTES_PER_S, move.transfer.bandwidth or SLOWEST_BYTES_PER_S)
         if bandwidth and bandwidth < least and journal.has("layers", JournalEvent.STARTED):
@@ -213,7 +210,11 @@ class MoveRunner:
         self._store.set_migration_bandwidth(move.id, bandwidth)
         if journal.has("tunnel", JournalEvent.DONE):
             request = agent_pb2.SetBandwidthRequest(migration_id=move.id, epoch=move.epoch, bandwidth=bandwidth)
-            self._move(move, Feed()).call(move.source, "SetBandwidth", request, timeout_s=ASK_S)
+            try:
+                self._move(move, Feed()).call(move.source, "SetBandwidth", request, timeout_s=ASK_S)
+            except WrongState as exc:
+                if exc.code != NO_TUNNEL:
+                    raise  # else the next one, which post-copy opens when it can, gets it
         what = f"{bandwidth} bytes a second" if bandwidth else "as much as there is"
         return f"move {move.id} of {move.container} sends {what}"
 
@@ -362,6 +363,7 @@ class MoveRunner:
             transfer=lambda: self._store.migration(move.id).transfer,
             precopy=move.precopy,
             skip=move.skip,
+            mode=move.mode,
             agents=self._agents,
             signer=self._signer,
             journal=Journal(self._store.database, move.id, on_append=feed.wake),
@@ -495,7 +497,8 @@ class MoveRunner:
             context.journal.decide(JournalEvent.ABORTING, lambda _db: None, facts)
 
     def _look(self, move: Migration, *, ask_s: float) -> Seen:
-        entries = self._journal(move.id).entries()
+        journal = self._journal(move.id)
+        entries = journal.entries()
         give_up = time.monotonic() + ask_s
         sightings: dict[str, Sighting | None] = {}
         for host in (move.source, move.target):
@@ -503,11 +506,12 @@ class MoveRunner:
                 self._wait(ASK_AGAIN_S)
             sightings[host] = sighting
         return Seen(
-            direction=self._journal(move.id).direction(),
+            direction=journal.direction(),
             done={entry.step for entry in entries if entry.event is JournalEvent.DONE},
             undone={entry.step for entry in entries if entry.event is JournalEvent.UNDONE},
             source=sightings[move.source],
             target=sightings[move.target],
+            kept_back=bool(journal.results().get("freeze", {}).get("later_bytes")),
         )
 
     def _sight(self, move: Migration, host: str) -> Sighting | None:
@@ -562,14 +566,26 @@ def _stuck(move: Migration, stuck: SagaStuck) -> ErrorRecord:
         message=str(stuck),
         hint=hints[0] if hints else f"migrate repair {move.id}",
         touched="something",
-        detail="\n".join(f"{step}: {explained(error).message}" for step, error in stuck.errors.items()),
+        detail="\n".join(
+            line
+            for step, error in stuck.errors.items()
+            for line in (f"{step}: {explained(error).message}", *error.detail.splitlines())
+        ),
+    )
+
+
+def _sends(journal: Journal) -> bool:
+    """Up to the end of the freeze; with post-copy until all memory has followed."""
+    if not journal.has("freeze", JournalEvent.DONE):
+        return journal.direction() is Direction.FORWARD
+    later_bytes = journal.results()["freeze"].get("later_bytes")
+    return (
+        bool(later_bytes) and journal.direction() is not Direction.BACK and not journal.has("rest", JournalEvent.DONE)
     )
 
 
 def _check_precopy(mode: str, order: MoveOrder) -> None:
     options = order.precopy
-    if options.on_timeout == "post-copy":
-        raise InvalidArgument("there is no post-copy yet", hint="--on-timeout abort or pause")
     if options.on_timeout not in ON_TIMEOUT:
         raise InvalidArgument(
             f"no way {options.on_timeout!r} to end sending ahead", hint=f"one of {', '.join(ON_TIMEOUT)}"

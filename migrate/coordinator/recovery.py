@@ -36,13 +36,16 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """None: the host did not answer. `done`, `undone`: names of steps, from the journal."""
+    """None: the host did not answer. `done`, `undone`: names of steps, from the journal. `kept_back`: post-copy, the target's copy is not
+    complete without the source's.
+    """
 
     direction: Direction
     done: Collection[str]
     undone: Collection[str]
     source: Sighting | None
     target: Sighting | None
+    kept_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ def _contradiction(move: Migration, seen: Seen) -> Verdict | None:
     if source is not None and not _is(source, *ALIVE):
         if _is(target, FROZEN):
             # Forward is fine: the pivot makes this copy the one that counts. Back would kill it.
-            if seen.direction is Direction.BACK and "freeze" not in seen.undone:
+            if seen.direction is Direction.BACK and "freeze" not in seen.undone and not seen.kept_back:
                 return _attention(
                     move, seen, f"the only copy may be the frozen one on {move.target}", _keep(move, "target")
                 )
@@ -108,6 +111,11 @@ def may_keep_target(move: Migration, seen: Seen) -> Verdict:
         return _refusal(f"{move.target} owns {move.container} already", f"migrate repair {move.id}")
     if "restore" not in seen.done or not _is(seen.target, *ALIVE) or _of_another_move(move, seen.target):
         return _refusal(f"{move.target} has no complete copy of {move.container}: {_sight(move, seen)}")
+    if seen.kept_back and not _is(seen.source, *ALIVE):
+        return _refusal(
+            f"the copy of {move.container} on {move.target} lacks memory that was only on {move.source}: {_sight(move, seen)}",
+            _keep(move, "source"),
+        )
     if _is(seen.source, *RUNS) or "freeze" in seen.undone:
         return _refusal(f"{move.container} has run on {move.source} since: the copy on {move.target} is of the past")
     warning = "" if seen.source else f"; {move.source} does not answer: make sure that it is off"

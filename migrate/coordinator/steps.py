@@ -18,6 +18,7 @@ from migrate.errors import MigrateError, NeedsAttention, StepError, Unreachable
 from migrate.saga.journal import SAGA, Event, Facts, Results
 from protos import agent_pb2, types_pb2
 
+POSTCOPY, ON_TIMEOUT_POSTCOPY = "postcopy", "post-copy"  # a mode; a way to end sending ahead
 SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
 HOLD_S = 7 * 24 * 3600.0  # whom nobody commits by then, nobody will
@@ -70,6 +71,12 @@ class Reserve:
             volumes=seen.volumes,
         )
         accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
+        may = move.mode == POSTCOPY or move.precopy.on_timeout == ON_TIMEOUT_POSTCOPY
+        if may and accepted.restore_mode != "lazy":
+            raise StepError(
+                f"{move.target} cannot run a container before all of its memory is there: its kernel has no userfaultfd",
+                hint="migrate move without --mode postcopy, without --on-timeout post-copy",
+            )
         return {
             "missing_layers": list(accepted.missing_layers),
             "restore_mode": accepted.restore_mode,
@@ -86,29 +93,33 @@ class Tunnel:
     name = "tunnel"
 
     def do(self, move: Move, done: Results) -> Facts:
-        key = move.call(
-            move.source,
-            "PrepareTunnel",
-            agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
-            timeout_s=SHORT_S,
-        ).public_key
-        target = move.agents.address(move.target)
-        request = agent_pb2.OpenTunnelRequest(
-            migration_id=move.id,
-            epoch=move.epoch,
-            container_id=move.container_id,
-            certificate=move.signer.sign_bulk(key, move.id, move.agents.address(move.source).address),
-            address=target.address,
-            port=target.port,
-            user=target.user,
-            host_keys=target.host_keys,
-            transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer())),
-        )
-        opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
-        return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
+        return open_tunnel(move)
 
     def undo(self, move: Move) -> None:
         _run_on_at_source(move)
+
+
+def open_tunnel(move: Move) -> Facts:
+    key = move.call(
+        move.source,
+        "PrepareTunnel",
+        agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
+        timeout_s=SHORT_S,
+    ).public_key
+    target = move.agents.address(move.target)
+    request = agent_pb2.OpenTunnelRequest(
+        migration_id=move.id,
+        epoch=move.epoch,
+        container_id=move.container_id,
+        certificate=move.signer.sign_bulk(key, move.id, move.agents.address(move.source).address),
+        address=target.address,
+        port=target.port,
+        user=target.user,
+        host_keys=target.host_keys,
+        transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer())),
+    )
+    opened = move.call(move.source, "OpenTunnel", request, timeout_s=SHORT_S)
+    return {"connect_s": opened.connect_s, "round_trip_s": opened.round_trip_s, "cipher": opened.cipher}
 
 
 class Layers:
@@ -121,9 +132,9 @@ class Layers:
         if not missing:
             return {"layers": 0, "done_bytes": 0}
         request = agent_pb2.SendLayersRequest(migration_id=move.id, epoch=move.epoch, layers=missing)
-        deadline_s = _deadline_s(move, done["reserve"]["image_bytes"])
+        limit_s = deadline_s(move, done["reserve"]["image_bytes"])
         done_bytes = 0
-        for progress in move.stream(move.source, "SendLayers", request, timeout_s=deadline_s):
+        for progress in move.stream(move.source, "SendLayers", request, timeout_s=limit_s):
             done_bytes = progress.done_bytes
             move.pass_on(progress)
         return {"layers": len(missing), "done_bytes": done_bytes}
@@ -143,13 +154,13 @@ class Precopy:
             migration_id=move.id,
             epoch=move.epoch,
             max_downtime_s=move.max_downtime_s,
-            precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),
+            precopy=_precopy_options(move),
         )
         facts: dict[str, float] = {}
         text, rounds = "", list[dict[str, Any]]()
-        deadline_s = _deadline_s(move, _container_bytes(done) * MAX_ROUNDS) + move.precopy.timeout_s
+        limit_s = deadline_s(move, _container_bytes(done) * MAX_ROUNDS) + move.precopy.timeout_s
         try:
-            for progress in move.stream(move.source, "Precopy", request, timeout_s=deadline_s):
+            for progress in move.stream(move.source, "Precopy", request, timeout_s=limit_s):
                 facts, text = dict(progress.facts), progress.text
                 if "round" in facts:
                     rounds.append({**facts, "verdict": progress.verdict})
@@ -161,6 +172,14 @@ class Precopy:
 
     def undo(self, move: Move) -> None:
         _run_on_at_source(move)
+
+
+def _precopy_options(move: Move) -> types_pb2.PrecopyOptions:
+    """Post-copy sends what does not change ahead, once: what is written meanwhile follows, it need not be small."""
+    asked = move.precopy
+    if move.mode == POSTCOPY:
+        asked = dataclasses.replace(asked, max_rounds=asked.max_rounds or 1, on_timeout=ON_TIMEOUT_POSTCOPY)
+    return types_pb2.PrecopyOptions(**dataclasses.asdict(asked))
 
 
 class Hold:
@@ -197,9 +216,10 @@ class Freeze:
     name = "freeze"
 
     def do(self, move: Move, done: Results) -> Facts:
-        request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch)
+        rest_later = move.mode == POSTCOPY or bool(done.get(Precopy.name, {}).get("rest_later"))
+        request = agent_pb2.FreezeRequest(migration_id=move.id, epoch=move.epoch, postcopy=rest_later)
         result = None
-        for event in move.stream(move.source, "Freeze", request, timeout_s=_deadline_s(move, _container_bytes(done))):
+        for event in move.stream(move.source, "Freeze", request, timeout_s=deadline_s(move, _container_bytes(done))):
             if event.HasField("progress"):
                 move.pass_on(event.progress)
             else:
@@ -217,6 +237,7 @@ class Freeze:
                 "codec_bytes": dict(result.travelled.codec_bytes),
                 "skipped_bytes": dict(result.travelled.skipped_bytes),
             },
+            "later_bytes": result.later_bytes,
         }
 
     def undo(self, move: Move) -> None:
@@ -278,13 +299,13 @@ class Release:
             raise
         except MigrateError as exc:
             there = where(move, move.source)
-            if there.state in _HAS_TASKS:
+            if there.state in HAS_TASKS:
                 raise
             return {"marks": [], "left_over": [exc.message] if there.present else []}  # nothing that could run is left
 
 
 # LOST is a container whose monitor has died: its tasks run.
-_HAS_TASKS = (
+HAS_TASKS = (
     types_pb2.CONTAINER_STATE_RUNNING,
     types_pb2.CONTAINER_STATE_FROZEN,
     types_pb2.CONTAINER_STATE_LOST,
@@ -324,7 +345,7 @@ def _discard_at_target(move: Move) -> None:
     The target's copy is frozen and only a commit lets it run, so keeping it for a while is safe.
     """
     here = where(move, move.target, timeout_s=UNDO_LOOK_S)
-    ours = here.migration_id == move.id and here.state in _HAS_TASKS
+    ours = here.migration_id == move.id and here.state in HAS_TASKS
     if ours and not move.journal.has(Freeze.name, Event.UNDONE):
         _refuse_without_a_copy_at_source(move)
     _finish(move, move.target, "target", committed=False)
@@ -335,8 +356,10 @@ def _refuse_without_a_copy_at_source(move: Move) -> None:
     decision = move.journal.last(SAGA, Event.ABORTING)
     if decision is not None and decision.data.get("keep") == "source":
         return
+    if move.journal.results().get(Freeze.name, {}).get("later_bytes"):
+        return  # post-copy: without the source's memory the target's copy is none
     there = where(move, move.source)
-    if there.state not in _HAS_TASKS:
+    if there.state not in HAS_TASKS:
         raise NeedsAttention(
             f"the only copy of {move.container} may be the frozen one on {move.target}: "
             f"on {move.source} it is {_seen(there)}",
@@ -356,5 +379,5 @@ def _container_bytes(done: Results) -> int:
     return int(done["precheck"]["memory_bytes"]) + int(done["precheck"]["layer_bytes"])
 
 
-def _deadline_s(move: Move, size_bytes: int) -> float:
+def deadline_s(move: Move, size_bytes: int) -> float:
     return BULK_S + size_bytes / min(SLOWEST_BYTES_PER_S, move.transfer().bandwidth or SLOWEST_BYTES_PER_S)

@@ -172,7 +172,7 @@ class Container:
     created_unix_ns: int
 
 
-ON_TIMEOUT = ("abort", "pause")
+ON_TIMEOUT = ("abort", "pause", "post-copy")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,7 @@ class Saga(Generic[C]):
             try:
                 facts = step.do(context, results)
             except NeedsAttention as exc:
-                journal.append(step.name, Event.FAILED, {"error": ErrorRecord.of(exc).to_json()})
+                journal.append(step.name, Event.FAILED, {**exc.facts, "error": ErrorRecord.of(exc).to_json()})
                 raise SagaStuck(f"{step.name}: {exc.message}", {step.name: ErrorRecord.of(exc)}) from exc
             except Exception as exc:  # noqa: BLE001  past the pivot there is only forward
                 pace.wait(0)

@@ -8,7 +8,16 @@ import pytest
 
 from agent import errors as agent_errors
 from migrate.cli.main import main
-from migrate.errors import Cancelled, InvalidArgument, MigrateError, NotFound, PrecheckError, Unreachable, WrongState
+from migrate.errors import (
+    Cancelled,
+    InvalidArgument,
+    MigrateError,
+    NeedsAttention,
+    NotFound,
+    PrecheckError,
+    Unreachable,
+    WrongState,
+)
 from migrate.records import Progress, Step
 from protos import types_pb2
 from tests.fakes.fleet import FakeFleet, eventually
@@ -40,7 +49,18 @@ def test_a_move_yields_its_journal_and_progress_and_ends_with_the_record(fleet: 
     moving = fleet.client.move("web1", to="host2", reason="test")
     events = list(moving)
     steps = [event.step for event in events if isinstance(event, Step) and event.event == "done"]
-    assert steps == ["precheck", "reserve", "tunnel", "layers", "precopy", "freeze", "restore", "resume", "release"]
+    assert steps == [
+        "precheck",
+        "reserve",
+        "tunnel",
+        "layers",
+        "precopy",
+        "freeze",
+        "restore",
+        "resume",
+        "rest",
+        "release",
+    ]
     assert any(isinstance(event, Progress) and event.text == "round 2" for event in events)
     record = moving.record
     assert record is not None
@@ -148,6 +168,59 @@ def test_a_cancelled_move_is_undone(fleet: FakeFleet) -> None:
     assert moving.record is not None
     assert moving.record.state == "cancelled"
     assert fleet.world.states(container.id) == {"host1": "running"}
+
+
+def test_a_freeze_that_sends_nothing_is_cancelled(fleet: FakeFleet) -> None:
+    """A link that is cut in the freeze: no message comes, and it is ended all the same."""
+    container = fleet.run("web1")
+    agent, began, go = fleet.world.agents["host1"], threading.Event(), threading.Event()
+
+    def silent(request, context=None):
+        began.set()
+        go.wait(60)
+        yield from ()
+
+    agent.Freeze = silent
+    moving = fleet.client.move("web1", to="host2")
+    next(moving)
+    assert began.wait(10)
+    fleet.client.cancel(moving.migration_id)
+    try:
+        with pytest.raises(Cancelled):
+            moving.result()
+    finally:
+        go.set()
+    assert fleet.world.states(container.id) == {"host1": "running"}
+
+
+def test_a_resume_follows_and_says_where_nothing_goes_on(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory that is lost stays lost: a resume names it and decides nothing, a repair ends the move."""
+    fleet.run("web1")
+    agent, began, go = fleet.world.agents["host1"], threading.Event(), threading.Event()
+    send = agent.SendRest
+
+    def held(request, context=None):
+        began.set()
+        go.wait(60)
+        yield from send(request, context)
+
+    agent.SendRest = held
+    moving = fleet.client.move("web1", to="host2", mode="postcopy")
+    next(moving)
+    assert began.wait(20)
+    follower = fleet.client.resume(moving.migration_id)
+    agent.reboot()
+    go.set()
+    with pytest.raises(NeedsAttention, match="redis-server"):
+        follower.result()
+    assert main(["resume", moving.migration_id[:8]]) == 7
+    said = capsys.readouterr().err
+    assert "nothing goes on by itself: rest: host1 has lost web1" in said
+    assert "| rest: host1 has lost" in said
+    assert "  | task 7 redis-server: 0x100000-0x400000, 768 pages [heap]" in said
+    assert f"migrate repair {moving.migration_id}" in said
+    assert fleet.client.repair(moving.migration_id).result().state == "succeeded"
+    assert main(["resume", moving.migration_id[:8]]) == 0
 
 
 def test_past_the_pivot_a_cancel_is_refused(fleet: FakeFleet) -> None:

@@ -38,6 +38,14 @@ HAS_TASKS = (RUNNING, FROZEN)
 LAYERS = ("sha256:base", "sha256:app")
 MEMORY_BYTES = 8 << 20
 
+MISSING = agent_pb2.MissingMemory(
+    task=7,
+    bytes=3 << 20,
+    program="redis-server",
+    ranges=[agent_pb2.MissingRange(start=1 << 20, end=4 << 20, area="[heap]")],
+    range_count=1,
+)
+
 
 @dataclass
 class FakeContainer:
@@ -47,6 +55,7 @@ class FakeContainer:
     state: int
     epoch: int
     memory: int | None = None
+    lacks: bool = False  # post-copy: it runs, and some of its memory is still on the source
     migration_id: str = ""
 
 
@@ -63,6 +72,9 @@ class FakeMove:
     bandwidth: int = 0
     switch: bool = False
     received: dict[str, int] = field(default_factory=dict)  # target: digest -> memory
+    kept_back: bool = False  # both: some memory comes after the resume
+    rest_sent: bool = False  # source
+    expected_again: bool = False  # target: another tunnel
     marks: list[types_pb2.Mark] = field(default_factory=list)
 
 
@@ -105,6 +117,11 @@ class World:
     def killing(self, host: str, container_id: str) -> None:
         """`host` is about to end its copy on purpose."""
         copy = self.agents[host].containers[container_id]
+        if copy.lacks:
+            return  # no copy without the other one
+        for other in self.agents.values():
+            if other.host != host and (there := other.containers.get(container_id)) and there.lacks:
+                self.violations.append(f"memory that {other.host} lacks was killed on {host}")
         if copy.memory is None or copy.memory < self.newest.get(container_id, 0):
             return
         for other in self.agents.values():
@@ -150,7 +167,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         """Every task dies, /run is empty, and with it the records of moves; what was on disk is still there."""
         for copy in self.containers.values():
             if copy.state in HAS_TASKS:
-                copy.state, copy.memory = EXITED, None
+                copy.state, copy.memory, copy.lacks = EXITED, None, False
         self.moves.clear()
 
     # ------------------------------------------------------------ both
@@ -169,6 +186,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             migration_id=copy.migration_id,
             role=move.role if move else "",
             committed=bool(move and move.committed),
+            missing=[MISSING] if copy.lacks else [],
         )
 
     def Logs(self, request: Any, context: Any = None) -> agent_pb2.MoveLogs:
@@ -204,6 +222,8 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
                 copy.state = RUNNING
             copy.migration_id = ""
             return
+        if move.kept_back and not move.rest_sent:
+            raise WrongState(f"memory of {copy.spec.name} is only here")
         if copy.state == RUNNING:
             raise WrongState(f"{copy.spec.name} runs here: a commit releases a frozen container only")
         if copy.state == FROZEN:
@@ -324,12 +344,29 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         if copy.state != FROZEN or move.finished:
             raise WrongState(f"move {request.migration_id} is over")
         digest = f"{move.container_id} at {copy.memory}"
-        target.receive(request.migration_id, digest, copy.memory or 0)
+        move.kept_back = request.postcopy
+        target.receive(request.migration_id, digest, copy.memory or 0, kept_back=request.postcopy)
         yield agent_pb2.FreezeEvent(
             result=agent_pb2.FreezeResult(
-                marks=move.marks, sent_bytes={"memory": MEMORY_BYTES, "images": 4096}, memory_pages=2048, digest=digest
+                marks=move.marks,
+                sent_bytes={"memory": MEMORY_BYTES, "images": 4096},
+                memory_pages=2048,
+                digest=digest,
+                later_bytes=MEMORY_BYTES if request.postcopy else 0,
             )
         )
+
+    def SendRest(self, request: Any, context: Any = None) -> Iterator[types_pb2.Progress]:
+        move = self._source(request)
+        copy = self._copy(move.container_id)
+        if copy.state != FROZEN:
+            raise WrongState(f"{copy.spec.name} is not frozen here")
+        if not move.rest_sent:
+            target = None if request.complete else self._other_end(move, request.migration_id)
+            if target:
+                target.fill(request.migration_id)
+            move.rest_sent = True
+        yield types_pb2.Progress(phase="rest", text="all is there")
 
     # ------------------------------------------------------------ target
 
@@ -354,17 +391,34 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         if missing := [layer for layer in copy.spec.layers if layer not in self.layers]:
             raise NotFound(f"no layer {missing[0]} here")
         if copy.state == ARRIVING:
-            copy.state, copy.memory = FROZEN, move.received[request.digest]
+            copy.state, copy.memory, copy.lacks = FROZEN, move.received[request.digest], move.kept_back
         return agent_pb2.RestoreResponse(pid=4711, marks=[self._mark("restored")], mode="lazy")
+
+    def Reopen(self, request: Any, context: Any = None) -> agent_pb2.ReopenResponse:
+        move = self.moves.get(request.migration_id)
+        copy = self.containers.get(request.container_id)
+        needed = move is not None and move.role == "target" and move.committed and copy is not None and copy.lacks
+        if move is not None and needed:
+            move.expected_again = True
+        return agent_pb2.ReopenResponse(needed=needed)
 
     def awaits(self, migration_id: str) -> bool:
         move = self.moves.get(migration_id)
-        return move is not None and move.role == "target" and not move.finished
+        return move is not None and move.role == "target" and (not move.finished or self._lacks(move))
 
-    def receive(self, migration_id: str, digest: str, memory: int) -> None:
+    def _lacks(self, move: FakeMove) -> bool:
+        copy = self.containers.get(move.container_id)
+        return copy is not None and copy.lacks
+
+    def fill(self, migration_id: str) -> None:
+        """The rest of the memory is here."""
+        self.containers[self.moves[migration_id].container_id].lacks = False
+
+    def receive(self, migration_id: str, digest: str, memory: int, *, kept_back: bool = False) -> None:
         if not self.awaits(migration_id):
             raise TransferError(f"{self.host} closed the stream of move {migration_id}")
         self.moves[migration_id].received[digest] = memory
+        self.moves[migration_id].kept_back = kept_back
 
     # ------------------------------------------------------------ inside
 

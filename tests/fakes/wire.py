@@ -155,7 +155,7 @@ class Wire:
             raise rpc_errors.from_detail(rpc_errors.to_detail(exc)) from exc
 
 
-STREAMS = ("SendLayers", "Precopy", "Hold", "Freeze")
+STREAMS = ("SendLayers", "Precopy", "Hold", "Freeze", "SendRest")
 
 
 class _Stub:

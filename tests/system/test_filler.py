@@ -7,7 +7,9 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,12 @@ pytestmark = [pytest.mark.system, pytest.mark.needs("userfaultfd")]
 
 _USERFAULTFD, _USER_MODE_ONLY = 323, 1  # asm/unistd_64.h, linux/userfaultfd.h
 _API, _REGISTER, _MISSING = 0xC018AA3F, 0xC020AA00, 1
+_UNREGISTER, _EVENT_REMOVE = 0x8010AA01, 1 << 3
 PAGES = 12
 
 _mprotect = libc.declare("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_madvise = libc.declare("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_memcpy = libc.declare("memcpy", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, restype=ctypes.c_void_p)
 _munmap = libc.declare("munmap", ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -95,3 +100,77 @@ def test_hole_of_the_file_stays_a_hole(area: int, tmp_path: Path) -> None:
     assert [page for page in range(PAGES) if there[page]] == [2, 3, 9]
     filled.close()
     assert first_bytes(area) == [page if page in (2, 3, 9) else 0 for page in range(PAGES)]
+
+
+def test_a_page_that_is_away_is_asked_for_and_brought(area: int, task: Task) -> None:
+    """Post-copy: a thread that touches a page still on the source waits; the page is asked for, and given when it has arrived."""
+    asked: list[int] = []
+    away = Space([Missing(area + 4 * PAGE, area + PAGES * PAGE, area)])
+    here = Space([Missing(area, area + 4 * PAGE, area)])
+    post = Task(task.uffd, task.memory, here, away, asked.append)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.append(_read(area + 9 * PAGE)), daemon=True)
+    reader.start()
+    _events_until(post, lambda: bool(asked))
+    assert asked == [9 * PAGE]
+    assert not seen
+    post.arrived(8 * PAGE, PAGES * PAGE)
+    reader.join(5.0)
+    assert seen == [10]
+    assert not post.complete
+    post.arrived(4 * PAGE, 8 * PAGE)
+    while (piece := post.space.first(PAGES * PAGE)) is not None:
+        assert post.fill(piece)
+    assert post.complete
+    post.close()
+    assert first_bytes(area) == list(range(1, PAGES + 1))
+
+
+def test_who_waits_is_asked_for_again_when_another_receiver_comes(area: int, task: Task) -> None:
+    asked: list[int] = []
+    post = Task(task.uffd, task.memory, Space([]), Space([Missing(area, area + PAGES * PAGE, area)]), asked.append)
+    reader = threading.Thread(target=lambda: _read(area + 2 * PAGE), daemon=True)
+    reader.start()
+    _events_until(post, lambda: bool(asked))
+    post.ask_again()
+    assert asked == [2 * PAGE, 2 * PAGE]
+    post.arrived(0, PAGES * PAGE)
+    reader.join(5.0)
+    assert not reader.is_alive()
+    post.close()
+
+
+def test_who_waits_for_what_another_thread_throws_away_reads_zeros(area: int, task: Task) -> None:
+    """Nobody brings that page any more; the one that waits must not wait for ever."""
+    fcntl.ioctl(task.uffd, _UNREGISTER, bytearray(struct.pack("<QQ", area, PAGES * PAGE)))
+    task.close()
+    uffd = ctypes.CDLL(None, use_errno=True).syscall(_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+    fcntl.ioctl(uffd, _API, bytearray(struct.pack("<QQQ", 0xAA, _EVENT_REMOVE, 0)))
+    fcntl.ioctl(uffd, _REGISTER, bytearray(struct.pack("<QQQQ", area, PAGES * PAGE, _MISSING, 0)))
+    asked: list[int] = []
+    post = Task(uffd, task.memory, Space([]), Space([Missing(area, area + PAGES * PAGE, area)]), asked.append)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.append(_read(area + 2 * PAGE)), daemon=True)
+    reader.start()
+    _events_until(post, lambda: bool(asked))
+    thrower = threading.Thread(target=lambda: _madvise(area + 2 * PAGE, PAGE, mmap.MADV_DONTNEED), daemon=True)
+    thrower.start()  # it waits until its event has been read
+    _events_until(post, lambda: bool(seen))
+    thrower.join(5.0)
+    assert seen == [0]
+    post.close()
+
+
+def _read(address: int) -> int:
+    """The byte there, by a call without the interpreter's lock: this thread waits for its page, and another one brings it."""
+    byte = ctypes.create_string_buffer(1)
+    _memcpy(ctypes.addressof(byte), address, 1)
+    return byte.raw[0]
+
+
+def _events_until(task: Task, done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5.0
+    while not done():
+        assert time.monotonic() < until, "no fault was reported"
+        task.events()
+        time.sleep(0.005)

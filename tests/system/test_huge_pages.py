@@ -7,12 +7,14 @@ import contextlib
 import errno
 import os
 import random
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from agent.criu import images
 from agent.linux import mounts
 from agent.memory.ranges import PAGE
 from agent.transfer import huge_pages
@@ -177,3 +179,23 @@ def test_a_full_stage(stage: Path) -> None:
         frames.append(([(at, at + FRAME_BYTES)], os.urandom(FRAME_BYTES)))
     with pytest.raises(OSError, match="No space left"):
         sent(stage, frames)
+
+
+def test_what_comes_later_is_missing_though_it_reads_as_zeros(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Post-copy: in a huge page that half has arrived for, what was never written is no page of the filler's, what follows is."""
+    runs = [(HIGH, HIGH + HUGE_BYTES // 2)]
+    store, placed = sent(stage, [(runs, os.urandom(HUGE_BYTES // 2))])
+    assert placed == 1
+    later = (HIGH + HUGE_BYTES // 4, HIGH + HUGE_BYTES // 2 + 8 * PAGE)  # some of it has arrived, in an older version
+    store.keep_back(TASK, [later])
+    page_map = images.PageMap(TASK, 1, (images.Run(HIGH, HUGE_BYTES // PAGE, images.LAZY),))
+    monkeypatch.setattr(images, "page_maps", lambda _pycriu, _directory: iter([page_map]))
+    images_dir = stage / "images"
+    images_dir.mkdir()
+    assert store.seal_lazy(None, images_dir) == HUGE_BYTES // 2 + 8 * PAGE
+    told = list(struct.iter_unpack("=QQ", (stage / "memory" / f"{TASK}.ranges").read_bytes()))
+    assert told == [(HIGH, later[1])]
+    with (stage / "memory" / f"{TASK}.mem").open("rb") as file:
+        file.seek(later[0])
+        assert not any(file.read(HUGE_BYTES // 4))
+    store.close()

@@ -88,6 +88,17 @@ def test_the_time_is_up(pause: bool, action: Action) -> None:
     assert judge(rounds[:1], Goal(timeout_s=1.0), elapsed_s=2.5).action is Action.ABORT
 
 
+def test_the_rest_follows_later_only_where_it_would_take_too_long() -> None:
+    """Post-copy at the end: of time, of hope; not where the limit is met."""
+    goal = Goal(timeout_s=30.0, binding=True, postcopy=True)
+    _, verdict = play(1000 * MB, 800 * MB, 400 * MB, goal)
+    assert (verdict.action, verdict.rest_later) == (Action.FREEZE, True)
+    assert verdict.why.endswith("it follows later")
+    _, verdict = play(1000 * MB, 20 * MB, 400 * MB, goal)
+    assert (verdict.action, verdict.rest_later) == (Action.FREEZE, False)
+    assert not play(1000 * MB, 800 * MB, 400 * MB, Goal(postcopy=True))[1].rest_later  # 0.3 s are only a wish
+
+
 def test_the_limit_of_rounds() -> None:
     """A slow but steady gain ends at the number of rounds allowed."""
     rounds, verdict = play(1000 * MB, 340 * MB, 400 * MB, Goal(max_downtime_s=0.21, max_rounds=5))

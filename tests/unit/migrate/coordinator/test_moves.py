@@ -14,9 +14,9 @@ from agent.errors import TransferError
 from migrate.coordinator import moves
 from migrate.coordinator.events import Done, Progress, StepEvent
 from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
-from migrate.coordinator.store import Host, MoveState
+from migrate.coordinator.store import Host, MoveState, PrecopyOptions
 from migrate.errors import InvalidArgument, NeedsAttention, NotFound, Unreachable, WrongState
-from protos import types_pb2
+from protos import agent_pb2, types_pb2
 from tests.fakes import agent as fakes
 from tests.fakes.coordinator import TwoHosts
 
@@ -113,7 +113,7 @@ def test_stop_and_copy_has_no_precopy(fleet: Fleet) -> None:
     """All other steps are the same."""
     record = fleet.end(fleet.runner.start(MoveOrder(container="web1", to="host2", mode="stop-and-copy")))
     assert [row.step for row in record.journal if row.event == "done"] == [
-        "precheck", "reserve", "tunnel", "layers", "freeze", "restore", "resume", "release",
+        "precheck", "reserve", "tunnel", "layers", "freeze", "restore", "resume", "rest", "release",
     ]  # fmt: skip
 
 
@@ -432,3 +432,65 @@ def test_moves_of_a_removed_container_can_still_be_listed(fleet: Fleet) -> None:
     fleet.store.remove_container(fleet.container.id)
     assert [r.migration.id for r in fleet.runner.records(container=fleet.container.id)] == [migration_id]
     assert fleet.runner.records(container="web1") == []
+
+
+def test_what_is_lost_with_the_source_is_said_once_and_ends_with_a_repair(fleet: Fleet) -> None:
+    """Post-copy: its tasks are gone while memory follows. Every range is named; a repair then ends the move, and says so again."""
+    reached, go = fleet.hold("host1", "SendRest")
+    migration_id = fleet.runner.start(MoveOrder(container="web1", to="host2", mode="postcopy"))
+    assert reached.wait(10)
+    fleet.world.agents["host1"].reboot()
+    go.set()
+    record = fleet.end(migration_id)
+    assert (record.state, record.step) == (MoveState.NEEDS_ATTENTION, "rest")
+    assert record.error is not None
+    assert "lost: 3.1 MB of task 7 redis-server (768 pages in 1 ranges: 3.1 MB [heap])" in record.error.message
+    assert "task 7 redis-server: 0x100000-0x400000, 768 pages [heap]" in record.error.detail
+    assert f"migrate repair {migration_id}" in record.error.hint
+    failed = next(row for row in record.journal if (row.step, row.event) == ("rest", "failed"))
+    assert failed.facts["lost"][0]["ranges"] == [[1 << 20, 4 << 20, "[heap]"]]
+    assert fleet.runner.repair(migration_id)
+    assert fleet.end(migration_id).state is MoveState.SUCCEEDED
+
+
+def test_memory_that_waits_for_its_source_is_named(fleet: Fleet) -> None:
+    """The source does not answer: the move waits, and goes on when it is back."""
+    reached, go = fleet.hold("host2", "Finish")
+    migration_id = fleet.runner.start(MoveOrder(container="web1", to="host2", mode="postcopy"))
+    assert reached.wait(10)
+    fleet.runner.set_bandwidth(migration_id, 4 << 20)  # it sends yet
+    fleet.wire.unreachable.add("host1")
+    go.set()
+    eventually(lambda: fleet.store.migration(migration_id).state is MoveState.WAITING)
+    error = next(
+        row.error for row in fleet.runner.record(migration_id).journal if (row.step, row.event) == ("rest", "failed")
+    )
+    assert "waits where it needs what is only on host1: 3.1 MB of task 7" in error
+    with pytest.raises(Unreachable):
+        fleet.runner.set_bandwidth(migration_id, 0)
+    assert fleet.store.migration(migration_id).transfer.bandwidth == 0
+    fleet.wire.unreachable.clear()
+    assert fleet.end(migration_id).state is MoveState.SUCCEEDED
+
+
+def test_post_copy_as_the_end_of_precopy(fleet: Fleet) -> None:
+    """Only where the source says that what is left would take too long."""
+    asked = []
+    freeze, precopy = fleet.world.agents["host1"].Freeze, fleet.world.agents["host1"].Precopy
+
+    def noted(request: agent_pb2.FreezeRequest, context: object = None) -> object:
+        asked.append(request.postcopy)
+        return freeze(request)
+
+    def too_much(request: object, context: object = None) -> Iterator[types_pb2.Progress]:
+        yield from precopy(request)
+        yield types_pb2.Progress(phase="precopy", text="too much is left", facts={"rest_later": 1.0})
+
+    fleet.world.agents["host1"].Freeze = noted  # type: ignore[method-assign,assignment]
+    options = PrecopyOptions(timeout_s=1.0, on_timeout="post-copy")
+    fleet.end(fleet.runner.start(MoveOrder(container="web1", to="host2", precopy=options)))
+    fleet.end(fleet.runner.start(MoveOrder(container="web1", to="host1")))
+    fleet.world.agents["host1"].Precopy = too_much  # type: ignore[method-assign]
+    record = fleet.end(fleet.runner.start(MoveOrder(container="web1", to="host2", precopy=options)))
+    assert record.state is MoveState.SUCCEEDED
+    assert asked == [False, True]
