@@ -315,10 +315,12 @@ def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, mode: st
                 fleet.wire.unreachable.clear()
 
             timer = threading.Timer(0.06, back)
-            fleet.live(
-                lambda runner, timer=timer, fleet=fleet: (runner.start(fleet.order), timer.start()),
-                {when: lambda fleet=fleet, host=host: fleet.wire.unreachable.add(host)},  # type: ignore[misc]
-            )
+
+            def cut(fleet: Fleet = fleet, host: str = host, timer: threading.Timer = timer) -> None:
+                fleet.wire.unreachable.add(host)
+                timer.start()  # now: on a busy machine the move may be slow to come here
+
+            fleet.start({when: cut})
             timer.join()
             if fleet.move().state is MoveState.NEEDS_ATTENTION:
                 fleet.live(lambda runner, fleet=fleet: runner.repair(fleet.move().id))
