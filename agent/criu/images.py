@@ -69,6 +69,22 @@ def page_maps(pycriu: Any, images_dir: Path) -> Iterator[PageMap]:
         yield PageMap(task, pages_id, tuple(_run(entry(record)) for record in entries))
 
 
+def drop_foreign_ping_range(images_dir: Path) -> None:
+    """Take net.ipv4.ping_group_range out of the image of a network namespace where it is not the container's own: groups that it has no
+    ids for, which CRIU saves as "-1 -1" and cannot write. It then stays what the monitor sets. pycriu must have been loaded.
+    """
+    message = importlib.import_module("pycriu.images.netdev_pb2").netns_entry
+    for path in images_dir.glob("netns-*.img"):
+        (record,) = _records(path)
+        entry = message.FromString(record)
+        if not any("-1" in one.sarg.split() for one in entry.ipv4_sysctl):
+            continue
+        entry.ClearField("ipv4_sysctl")  # CRIU has no other in it
+        head = path.read_bytes()[: -len(record) - 4]
+        record = entry.SerializeToString()
+        path.write_bytes(head + len(record).to_bytes(4, "little") + record)
+
+
 def lazy_areas(images_dir: Path, task: int) -> list[tuple[int, int]]:
     """(start, end) of the areas of a task that CRIU restores lazily. pycriu must have been loaded."""
     (record,) = _records(images_dir / f"mm-{task}.img")

@@ -141,6 +141,27 @@ def test_network_none_moves(fleet: MovingLab) -> None:
         fleet.client.remove("alone", force=True)
 
 
+def test_a_network_that_the_container_may_change_moves(fleet: MovingLab) -> None:
+    """With CAP_NET_ADMIN CRIU carries it: the address that was added inside, and parameters that are not the container's to write."""
+    ping_range = "/proc/sys/net/ipv4/ping_group_range"
+    fleet.client.run(
+        Run(image="work", name="admin", host="host1", cap_add=("NET_ADMIN",), argv=program("tcp_echo", "7000"))
+    )
+    try:
+        before = fleet.run("admin", "cat", ping_range)
+        add = (
+            "import fcntl, socket, struct; s = socket.socket(); name = b'lo:1'; address = socket.inet_aton('10.99.0.1');"
+            "fcntl.ioctl(s, 0x8916, struct.pack('16sHH4s8x', name, socket.AF_INET, 0, address))"
+        )
+        assert fleet.run("admin", "python3", "-c", add) == (0, "")
+        fleet.move("admin")
+        assert "10.99.0.1" in fleet.run("admin", "cat", "/proc/net/fib_trie")[1]
+        assert fleet.run("admin", "cat", ping_range) == before
+        assert fleet.run("admin", "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start") == (0, "0\n")
+    finally:
+        fleet.client.remove("admin", force=True)
+
+
 def test_network_host_does_not_move(fleet: MovingLab) -> None:
     """The check says why; the container runs on, on the host's own address."""
     wanted = Run(image="work", name="rooted", host="host1", network_mode="host", argv=program("tcp_echo", "7000"))
