@@ -88,7 +88,7 @@ def test_pages_that_the_kernel_takes_in_the_freeze() -> None:
             before = trackers.memory_of(program.pid)
             known = trackers.under_madv_free(program.pid, before)
             [task] = pages.tasks_by_inner_pid([program.pid])
-            precopy.send_rest(task, program.pid, before)
+            precopy.send_frozen(task, program.pid, precopy.lacking(program.pid, before))
             vector = (ctypes.c_ulong * 2)(area, 64 * PAGE)
             pidfd = os.pidfd_open(program.pid)
             ctypes.CDLL(None).syscall(_PROCESS_MADVISE, pidfd, ctypes.byref(vector), 1, _MADV_PAGEOUT, 0)
