@@ -562,5 +562,6 @@ class Engine:
         try:
             live.ask("kill", signal=int(number))
         except MonitorError as exc:
-            if exc.errno not in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET, errno.EBADF) and exc.step != "connect":
-                raise  # else it has ended by itself
+            ended = exc.errno in (errno.ESRCH, errno.EPIPE, errno.ECONNRESET, errno.EBADF) or exc.step == "connect"
+            if not ended and not (live.client and live.client.closed):
+                raise  # else it has ended by itself, before our request or with it

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from agent.engine import sync
+from agent.engine.container import Engine
 from agent.engine.launch import ContainerStartError, MonitorClient, MonitorError
 from agent.engine.pool import Pool
+from agent.engine.supervise import Live
 from agent.errors import InvalidArgument
 
 pytestmark = pytest.mark.unit
@@ -150,6 +152,17 @@ def test_oversized_request_is_refused_before_it_is_sent() -> None:
     peer = Scripted(lambda sock, message: None)
     with pytest.raises(InvalidArgument, match="at most 65536"):
         peer.client.request("create", plan={"argv": ["x" * 70000]})
+    peer.close()
+
+
+def test_a_monitor_that_ends_instead_of_passing_a_signal_on() -> None:
+    """Its container has just ended by itself, which is what was wanted: `rm` right after an exit failed with that. Refusals are errors."""
+    peer = Scripted(lambda sock, message: sock.shutdown(socket.SHUT_RDWR))
+    Engine._signal(Live(client=peer.client), 9)
+    peer.close()
+    peer = Scripted(lambda sock, message: sync.send(sock, {"seq": message["seq"], "ok": False, "errno": errno.EPERM}))
+    with pytest.raises(MonitorError):
+        Engine._signal(Live(client=peer.client), 9)
     peer.close()
 
 
