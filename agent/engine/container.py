@@ -123,7 +123,7 @@ class Engine:
         if spec.init and not arriving:
             reaper.check()
         self.try_limits(spec)
-        if not arriving:
+        if not arriving and not start:
             self._supervisor.pool.hurry_cgroups()  # its start may follow
         directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
         # Of one that is started at once another record takes the first one's place before anything is on the disk.
@@ -131,6 +131,8 @@ class Engine:
         made: list[str] = []
         announced = False
         try:
+            if start:
+                self.make_cgroup(spec)
             # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
             lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
             (directory / "rootfs").mkdir(mode=0o755)
@@ -162,6 +164,15 @@ class Engine:
                 self.note("destroy", spec)
             raise
         return self.inspect(spec.id)
+
+    def make_cgroup(self, spec: ContainerSpec) -> None:
+        """For its start, as early as can be; then the kernel gets ready to let init in. In this order: while it does, nobody makes one
+        (cgroup_mutex is held meanwhile). Raises AgentError.
+        """
+        cgroup = self.cgroup(spec.id)
+        cgroup.create(spec.limits)
+        isolation.restrict(cgroup, spec)
+        self._supervisor.pool.hurry_cgroups()
 
     def _start_new(self, spec: ContainerSpec, wait_for_disk: Callable[[], None]) -> ContainerStatus:
         with self.store.lock(spec.id):
@@ -195,7 +206,6 @@ class Engine:
         """Run it. Raises WrongState, ContainerStartError with the step that failed (exit code 127 or 126 is then
         stored when the program could not be run), NetworkError; the container is not running then.
         """
-        self._supervisor.pool.hurry_cgroups()
         self.settled(container_id)
         self.visits.settle(container_id)
         with self.store.lock(container_id):
@@ -463,8 +473,9 @@ class Engine:
         self, spec: ContainerSpec, *, restarts: int = 0, wait_for_disk: Callable[[], None] | None = None
     ) -> None:
         """Start it, where it may. Under its lock. `wait_for_disk`: of one whose creation has not come to its end. Raises as start()."""
-        self.visits.settle(spec.id, LEFT_OVER_S)
-        self._supervisor.settle_unseen(spec.id)
+        if wait_for_disk is None:  # it may have run before
+            self.visits.settle(spec.id, LEFT_OVER_S)
+            self._supervisor.settle_unseen(spec.id)
         attachments = self._waiting.pop(spec.id, [])
         bridge = "" if self._local_of(spec).host_network else self._config.bridge
         start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge, unfinished=wait_for_disk)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.engine import init, isolation, network
+from agent.engine import init, network
 from agent.engine.attach import Attachment
 from agent.engine.launch import ENDED, ContainerStartError
 from agent.engine.spec import ContainerSpec
@@ -61,6 +61,8 @@ class Starting:
         if self._unfinished is None:
             store.forget_exit(spec.id)
         try:
+            if self._unfinished is None:
+                self._engine.make_cgroup(spec)
             live = self._supervisor.take(spec.id, init.stage_flags(cast(init.Plan, self._told)))
             try:
                 assert live.client is not None
@@ -117,8 +119,6 @@ class Starting:
 
     def _enter(self, live: Live) -> None:
         spec, cgroup = self._spec, self._engine.cgroup(self._spec.id)
-        cgroup.create(spec.limits)
-        isolation.restrict(cgroup, spec)
         if live.inside is not None:
             self._supervisor.free_address(spec.network.address)
             network.attach(spec, live.pid, self._bridge, live.inside)
