@@ -113,6 +113,8 @@ class Lines:
                 self._line(f"{name:<{WIDTH}} {what}")
             elif self._redraw:
                 self._rewrite(f"{name:<{WIDTH}} ...")
+        elif event.event == "done" and name == "rest" and name not in self._latest:
+            pass  # post-copy's step, and no memory was kept back
         elif event.event == "done":
             self._line(f"{name:<{WIDTH}} {finished(event, self._started_ns.get(name, 0), self._latest.get(name))}")
         else:
