@@ -61,6 +61,7 @@ class Target:
             "received": f"{directory}/received.json",
             "pycriu_path": str(criu.locate().pycriu_path),
             "lazy": True,
+            "again": False,
         }
         (directory / "plan.json").write_text(json.dumps(plan))
         theirs, self.tx_fd = os.pipe()
