@@ -208,6 +208,7 @@ def _start_receiver(move: Move, directory: Path, rx_fd: int, tx_fd: int, kept: s
         "received": str(move.received),
         "pycriu_path": str(criu.locate().pycriu_path),
         "lazy": True,
+        "again": False,
         "kept": kept,
     }
     path = directory / "plan.json"
