@@ -89,6 +89,9 @@ class Starting:
             if not by_program:
                 # A monitor that was killed has left them; nobody knows that they were let go.
                 self._engine.lost.end_tasks(spec)
+                store.forget_exit(
+                    spec.id
+                )  # a monitor that saw its init die has written one, of a life that never began
                 store.write_record(spec.id, dataclasses.replace(self._before, pid=0))
             self._supervisor.settle(spec.id)
             for attachment in attachments:

@@ -6,6 +6,7 @@ is passed on as it comes; then `{"type": "exit", "status"}`. The test answers `s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -59,7 +60,8 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
                 if pid:
                     os.kill(pid, signal.SIGKILL)
                 return 0
-            sync.send(ours, command)
+            with contextlib.suppress(BrokenPipeError):  # init has ended: why, it has said
+                sync.send(ours, command)
         if ours in readable:
             try:
                 message, fds = sync.receive(ours)
