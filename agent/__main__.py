@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import queue
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # we never fork; before grpc i
 
 from agent import config as configuration
 from agent.errors import AgentError
+from migrate.rpc.asked import AskedToEnd
 
 
 def main() -> int:
@@ -22,10 +21,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # Not threading.Event: a signal that comes while its wait() begins finds its lock held, by the thread it runs in.
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: asked.put(number))
+    asked = AskedToEnd()
     try:
         from agent.server import Agent
 
@@ -35,7 +31,7 @@ def main() -> int:
         sys.stderr.write(f"migrate-agent: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
         return 1
     _tell_systemd("READY=1")
-    asked.get()
+    asked.wait()
     _tell_systemd("STOPPING=1")
     agent.stop()
     return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import queue
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from migrate.coordinator import config
 from migrate.errors import MigrateError
+from migrate.rpc.asked import AskedToEnd
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,13 +50,10 @@ def serve(loaded: config.CoordinatorConfig) -> int:
     """Until a signal asks for the end."""
     from migrate.coordinator.server import Coordinator
 
-    # Not threading.Event: a signal that comes while its wait() begins finds its lock held, by the thread it runs in.
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: asked.put(number))
+    asked = AskedToEnd()
     coordinator = Coordinator(loaded)
     coordinator.start()
-    asked.get()
+    asked.wait()
     logging.getLogger("migrate.coordinator").info("going down")
     coordinator.stop()
     return 0
