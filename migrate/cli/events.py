@@ -45,9 +45,7 @@ migrate events --format '{{.Time}} {{.Actor.Attributes.name}} {{.Action}}'
         metavar="KEY=VALUE",
         help=f"only those with {', '.join(FILTERS)}",
     )
-    parser.add_argument(
-        "--format", type=templates.form, default="table", metavar="FORMAT", help="json: an object a line; or a template"
-    )
+    templates.add_option(parser, text="json: an object a line; or a template")
 
 
 def condition(text: str) -> tuple[str, str]:

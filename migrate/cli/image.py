@@ -119,26 +119,19 @@ def _add_ls(parent: Subparsers, name: str) -> None:
     parser.add_argument("--no-trunc", action="store_true", help="whole digests")
     parser.add_argument("-a", "--all", action="store_true", help="accepted: there are no hidden images")
     parser.add_argument("--host", default="", help="only of this host")
-    parser.add_argument(
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help="table, json, or a template as Docker's",
-    )
+    templates.add_option(parser)
 
 
 def _add_inspect(parent: Subparsers, name: str) -> None:
     parser = command(parent, name, help="print all that is known of images, as JSON", examples=INSPECT)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
     parser.add_argument("--host", default="", help="as this host has it")
-    parser.add_argument(
+    templates.add_option(
+        parser,
         "-f",
         "--format",
-        type=templates.form,
         default="json",
-        metavar="FORMAT",
-        help="json, or a template with our fields or Docker's: '{{.Config.Env}}'",
+        text="json, or a template with our fields or Docker's: '{{.Config.Env}}'",
     )
 
 
@@ -148,13 +141,7 @@ def _add_history(parent: Subparsers, name: str) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the layers")
     parser.add_argument("--no-trunc", action="store_true", help="whole digests and whole lines")
     parser.add_argument("--host", default="", help="as this host has it")
-    parser.add_argument(
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help="table, json, or a template as Docker's",
-    )
+    templates.add_option(parser)
 
 
 def _add_tag(parent: Subparsers, name: str) -> None:

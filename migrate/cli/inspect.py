@@ -29,13 +29,12 @@ migrate inspect --type image debian:12
 migrate inspect web1 | jq -r .[0].host
 """,
     )
-    parser.add_argument(
+    templates.add_option(
+        parser,
         "-f",
         "--format",
-        type=templates.form,
         default="json",
-        metavar="FORMAT",
-        help="json, or a template with our fields or Docker's: '{{.State.Status}} {{.RestartCount}}'",
+        text="json, or a template with our fields or Docker's: '{{.State.Status}} {{.RestartCount}}'",
     )
     parser.add_argument(
         "--type",

@@ -46,13 +46,7 @@ migrate ps --format 'table {{.Names}}\t{{.Status}}\t{{.Host}}'
         metavar="KEY=VALUE",
         help=f"only those with {', '.join(FILTERS)}",
     )
-    parser.add_argument(
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help="table, json, or a template as Docker's",
-    )
+    templates.add_option(parser)
 
 
 def condition(text: str) -> tuple[str, str]:

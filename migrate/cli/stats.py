@@ -39,13 +39,7 @@ migrate stats --no-stream --format 'table {{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}
     parser.add_argument("--no-stream", action="store_true", help="one table and no more")
     parser.add_argument("-a", "--all", action="store_true", help="accepted: only what runs uses anything")
     parser.add_argument("--no-trunc", action="store_true", help="ids in full")
-    parser.add_argument(
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help="table, json (one array a sample), or a template as Docker's",
-    )
+    templates.add_option(parser, text="table, json (one array a sample), or a template as Docker's")
     parser.add_argument("containers", metavar="CONTAINER", nargs="*", help="default: every container that runs")
 
 

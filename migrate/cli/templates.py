@@ -29,6 +29,16 @@ def form(text: str) -> str:
     return text
 
 
+def add_option(
+    parser: argparse.ArgumentParser,
+    *flags: str,
+    default: str = "table",
+    text: str = "table, json, or a template as Docker's",
+) -> None:
+    """`--format`, or `flags`, checked when it is typed. `text`: for --help."""
+    parser.add_argument(*(flags or ("--format",)), type=form, default=default, metavar="FORMAT", help=text)
+
+
 def show(text: str, rows: Sequence[Mapping[str, Any]], headings: Mapping[str, str] | None = None) -> str:
     """A line for each of `rows`; with headings for a format that begins with "table ": of a field its own, else its name in
     capitals. Raises ArgumentTypeError for a field that there is not.

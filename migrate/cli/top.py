@@ -45,12 +45,8 @@ migrate top --format json web1
 migrate top --format 'table {{.PID}}\t{{.Command}}' web1
 """,
     )
-    parser.add_argument(
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help=f"table, json, or a template of {', '.join(f'.{name}' for _, name, _ in COLUMNS)}",
+    templates.add_option(
+        parser, text=f"table, json, or a template of {', '.join(f'.{name}' for _, name, _ in COLUMNS)}"
     )
     parser.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
     parser.add_argument(

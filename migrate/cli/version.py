@@ -23,13 +23,8 @@ def add_parser(subparsers: Subparsers) -> None:
         examples="migrate version\nmigrate version --client\nmigrate version --format json\nmigrate version -f '{{.Server.Version}}'",
     )
     parser.add_argument("--client", action="store_true", help="do not ask the coordinator")
-    parser.add_argument(
-        "-f",
-        "--format",
-        type=templates.form,
-        default="table",
-        metavar="FORMAT",
-        help="table, json, or a template: '{{.Client.Version}} {{.Server.Version}}'",
+    templates.add_option(
+        parser, "-f", "--format", text="table, json, or a template: '{{.Client.Version}} {{.Server.Version}}'"
     )
 
 

@@ -56,13 +56,9 @@ def add_parser(subparsers: Subparsers) -> None:
     ls.add_argument("-q", "--quiet", action="store_true", help="print only names")
     ls.add_argument("-f", "--filter", action="append", default=[], type=pair, metavar="KEY=VALUE", help=FILTERS)
     ls.add_argument("--host", default="", help="only of this host")
-    ls.add_argument(
-        "--format", type=templates.form, default="table", metavar="FORMAT", help="table, json, or '{{.Name}}'"
-    )
+    templates.add_option(ls, text="table, json, or '{{.Name}}'")
     inspect = command(actions, "inspect", help="print all that is known of volumes, as JSON", examples=INSPECT)
-    inspect.add_argument(
-        "-f", "--format", type=templates.form, default="json", metavar="FORMAT", help="json, or '{{.Mountpoint}}'"
-    )
+    templates.add_option(inspect, "-f", "--format", default="json", text="json, or '{{.Mountpoint}}'")
     remove = command(actions, "rm", help="remove volumes that no container uses", examples=RM)
     remove.add_argument("-f", "--force", action="store_true", help="one that is not there is no error")
     for parser in (inspect, remove):
