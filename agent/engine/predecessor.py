@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agent.engine.cgroup import Cgroup
 from agent.engine.monitor import NOBODYS
+from agent.linux import process
 
 LIMIT_S = 20.0  # a busy host; then they are killed, and what they had mounted is settled like after any dead monitor
 _PAUSE_S = 0.005
@@ -43,12 +44,10 @@ def _unclaimed(cgroup: Cgroup) -> list[int]:
     parents: dict[int, int] = {}
     claimed: set[int] = set()
     for pid in cgroup.procs():
-        with contextlib.suppress(OSError, StopIteration):  # it has ended
-            proc = Path(f"/proc/{pid}")
-            words = (proc / "cmdline").read_bytes()
+        with contextlib.suppress(OSError):  # it has ended
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
             if NOBODYS.encode() in words:
-                lines = (proc / "status").read_text().splitlines()
-                parents[pid] = int(next(line for line in lines if line.startswith("PPid:")).split()[1])
+                parents[pid] = process.parent(pid)
             elif words:  # none: it is ending, as the zygote does, whose children are still nobody's
                 claimed.add(pid)
     return [pid for pid in parents if _top(pid, parents) not in claimed]

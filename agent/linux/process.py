@@ -176,5 +176,14 @@ def _in_bounding(number: int) -> bool:
 
 def start_ticks(pid: int) -> int:
     """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Raises OSError without the process."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text.rpartition(")")[2].split()[19])
+    return _stat_number(pid, 22)
+
+
+def parent(pid: int) -> int:
+    """Field 4 of /proc/PID/stat. Raises OSError without the process."""
+    return _stat_number(pid, 4)
+
+
+def _stat_number(pid: int, field: int) -> int:
+    """`field` counts from 1, as in proc(5); from 3 on, behind the name, which may have anything in it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[field - 3])
