@@ -326,12 +326,13 @@ class Target:
 
     def _restore_plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
         handover = json.loads((move.images / "handover.json").read_text())
-        criu_images.load(criu.pycriu_path)
-        criu_images.drop_foreign_ping_range(move.images)
         stdio = options.Stdio(**handover["stdio"])
         plan, carry = network.link_plan(spec, self._config.bridge), network.may_change(spec)
+        rpc = options.load(criu.pycriu_path)
+        if carry:
+            criu_images.drop_foreign_ping_range(move.images)
         request = options.restore(
-            options.load(criu.pycriu_path),
+            rpc,
             root=self._engine.store.directory(spec.id) / "rootfs",
             images_dir=move.images_link,
             external=[
