@@ -13,15 +13,15 @@ pytestmark = pytest.mark.contract
 ROOT = Path(__file__).resolve().parents[2]
 
 # Sends SIGTERM from within the call that waits, once: threading's Condition.wait(), whose lock is held then, or the
-# first C function of that name in the program's own code.
+# select() of migrate/rpc/asked.py, before the kernel is reached.
 PROGRAM = """
 import os, signal, sys
 sent = []
 def profile(frame, event, what):
     waits = event == "call" and frame.f_code.co_name == "wait" and frame.f_code.co_filename.endswith("threading.py")
     waits = waits and "waiter" in frame.f_code.co_varnames
-    gets = event == "c_call" and what.__name__ == "get" and frame.f_code.co_filename.endswith("__main__.py")
-    if (waits or gets) and "up" in sent and "killed" not in sent:
+    selects = event == "c_call" and what.__name__ == "select" and frame.f_code.co_filename.endswith("asked.py")
+    if (waits or selects) and "up" in sent and "killed" not in sent:
         sent.append("killed")
         os.kill(os.getpid(), signal.SIGTERM)
 class Server:
