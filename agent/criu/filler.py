@@ -44,12 +44,15 @@ UFFDIO_UNREGISTER = 0x8010AA01
 UFFDIO_WAKE = 0x8010AA02
 UFFDIO_COPY = 0xC028AA03
 UFFDIO_ZEROPAGE = 0xC020AA04
+UFFDIO_WRITEPROTECT = 0xC018AA06
+WRITEPROTECT_DONTWAKE = 2  # without _MODE_WP: lift the protection that none of ours has
 EVENT_PAGEFAULT, EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP = 0x12, 0x13, 0x14, 0x15, 0x16
 MESSAGE_BYTES = 32
 
 RESTORE_FINISHED = 0x52535446
 FAULT_WINDOW = 64 * 1024  # what one fault brings along: neighbours are likely next
 FILL_CHUNK = 1024 * 1024
+LOOK_MS = 1000  # how often, while pages are waited for, it is asked whether anybody is left who could want them
 
 
 class Memory:
@@ -155,6 +158,16 @@ class Task:
                 self.space.drop(first, second)  # a later fault in it gets a zero page, as the process expects
                 self._away.drop(first, second)
                 self._let_go(first, second)
+
+    def look(self) -> None:
+        """Is the address space still there? Its end is no event on the descriptor, and pages that are away may never come.
+
+        Any operation says ESRCH then. This one does nothing: it lifts a write protection in the first page that a process could map,
+        of which nothing is registered with us (ENOENT).
+        """
+        lowest = 64 * 1024  # at or above every vm.mmap_min_addr in use; below it the kernel says EINVAL before it looks
+        _, code = self._ioctl(UFFDIO_WRITEPROTECT, bytearray(struct.pack("<QQQ", lowest, PAGE, WRITEPROTECT_DONTWAKE)), None)
+        self.gone = self.gone or code == errno.ESRCH
 
     def _let_go(self, start: int, end: int) -> None:
         """Nobody brings what was waited for there: who waits faults again, and finds what is there now."""
@@ -269,7 +282,7 @@ class Filler:
     def run(self) -> int:
         while not self._finished or self._tasks:
             filling = self._finished and any(task.space for task in self._tasks.values())
-            ready = self._poll.poll(0 if filling else None)
+            ready = self._poll.poll(0 if filling else LOOK_MS if self._finished else None)
             for fd, _ in ready:
                 if fd == self._criu.fileno() and not self._connected:
                     self._accept()
@@ -283,6 +296,9 @@ class Filler:
                     self._hear(fd)
             if not ready and filling:
                 self._fill_some()
+            elif not ready:
+                for task in self._tasks.values():
+                    task.look()
             for task in [t for t in self._tasks.values() if t.gone or (self._finished and t.complete)]:
                 self._remove(task)
         return 0
@@ -305,6 +321,7 @@ class Filler:
         if pid == RESTORE_FINISHED:
             self._finished = True
             self._poll.unregister(self._criu.fileno())
+            self._criu.close()
         elif pid > 0:
             _, ancillary, _, _ = self._criu.recvmsg(1, socket.CMSG_SPACE(4))
             fds = array.array("i")

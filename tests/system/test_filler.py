@@ -6,7 +6,10 @@ import ctypes
 import fcntl
 import mmap
 import os
+import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.criu.filler import Memory, Task
+from agent.criu.filler import LOOK_MS, RESTORE_FINISHED, Filler, Memory, Task
+from agent.criu.later import SOCKET, Later
 from agent.criu.spaces import PAGE, Missing, Space
-from agent.linux import libc
+from agent.linux import libc, process
 
 pytestmark = [pytest.mark.system, pytest.mark.needs("userfaultfd")]
 
@@ -159,6 +163,49 @@ def test_who_waits_for_what_another_thread_throws_away_reads_zeros(area: int, ta
     thrower.join(5.0)
     assert seen == [0]
     post.close()
+
+
+CHILD = """
+import ctypes, fcntl, mmap, struct, sys
+uffd = ctypes.CDLL(None).syscall(323, 0o2000000 | 0o4000 | 1)
+fcntl.ioctl(uffd, 0xC018AA3F, bytearray(struct.pack("<QQQ", 0xAA, 0, 0)))
+memory = mmap.mmap(-1, 16 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+fcntl.ioctl(uffd, 0xC020AA00, bytearray(struct.pack("<QQQQ", address, 16 * 4096, 1, 0)))
+print(uffd, address, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_filler_whose_tasks_were_killed_ends_though_pages_are_away(tmp_path: Path) -> None:
+    """The end of an address space is no event: a container that was removed in a post-copy move left its filler for ever."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with child, socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as criu:
+        assert child.stdout
+        number, address = (int(word) for word in child.stdout.readline().split())
+        pidfd = os.pidfd_open(child.pid)
+        uffd = process.pidfd_getfd(pidfd, number)
+        os.close(pidfd)
+        (tmp_path / "1.mem").write_bytes(b"")
+        (tmp_path / "1.ranges").write_bytes(struct.pack("<QQ", address, address + 16 * PAGE))
+        (tmp_path / "1.later").write_bytes(struct.pack("<QQ", address, address + 16 * PAGE))
+        listener.bind(str(tmp_path / "lazy-pages.socket"))
+        listener.listen(1)
+        criu.connect(str(tmp_path / "lazy-pages.socket"))
+        ended: list[int] = []
+        with Later(tmp_path / SOCKET, tmp_path) as later:
+            thread = threading.Thread(target=lambda: ended.append(Filler(listener, tmp_path, later).run()), daemon=True)
+            thread.start()
+            criu.send(struct.pack("<i", 1))
+            socket.send_fds(criu, [b"x"], [uffd])
+            criu.send(struct.pack("<i", RESTORE_FINISHED))
+            os.close(uffd)
+            thread.join(2.5 * LOOK_MS / 1000)
+            assert thread.is_alive(), "it looked, and the task lives"
+            child.kill()
+            child.wait()
+            thread.join(10.0)
+    assert ended == [0]
 
 
 def _read(address: int) -> int:
