@@ -166,7 +166,9 @@ class Task:
         of which nothing is registered with us (ENOENT).
         """
         lowest = 64 * 1024  # at or above every vm.mmap_min_addr in use; below it the kernel says EINVAL before it looks
-        _, code = self._ioctl(UFFDIO_WRITEPROTECT, bytearray(struct.pack("<QQQ", lowest, PAGE, WRITEPROTECT_DONTWAKE)), None)
+        _, code = self._ioctl(
+            UFFDIO_WRITEPROTECT, bytearray(struct.pack("<QQQ", lowest, PAGE, WRITEPROTECT_DONTWAKE)), None
+        )
         self.gone = self.gone or code == errno.ESRCH
 
     def _let_go(self, start: int, end: int) -> None:
