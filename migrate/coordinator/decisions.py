@@ -1,12 +1,18 @@
-"""What people decide about a move that holds, and about one that is over."""
+"""What people decide about a move: that it switches over, goes slower, is taken back, and whose copy is kept."""
 
 from __future__ import annotations
 
-from migrate.coordinator import steps
+from migrate.coordinator import migration, steps
 from migrate.coordinator.move import Move
+from migrate.coordinator.orders import check_bandwidth
+from migrate.coordinator.recovery import Seen
+from migrate.coordinator.sightings import ASK_S
 from migrate.coordinator.store import ACTIVE, Migration, MoveState, Store
-from migrate.errors import NotFound, Unreachable, WrongState
-from migrate.saga.journal import Direction, Event
+from migrate.errors import ErrorRecord, NotFound, Unreachable, WrongState
+from migrate.saga.journal import SAGA, Direction, Event, Journal
+from protos import agent_pb2
+
+NO_TUNNEL = "migration.no_tunnel"  # an agent's code
 
 
 def commit(move: Migration, context: Move) -> str:
@@ -63,3 +69,54 @@ def nothing_kept(move: Migration) -> Unreachable:
         "no images that could run",
         hint=f"bring {move.target} up and say it again; to start anew from its image: migrate rm -f {move.container}, then migrate run",
     )
+
+
+def keep(context: Move, seen: Seen, which: str) -> None:
+    """An operator keeps the copy on the "source" or the "target": journalled, before anything is done."""
+    facts = {
+        "step": SAGA,
+        "keep": which,
+        "cancelled": False,
+        "error": ErrorRecord(code="cancelled", message=f"an operator kept the copy on {which}").to_json(),
+    }
+    if which == "target":
+        context.journal.decide(Event.COMMITTED, lambda db: migration.pivot(context, db), facts)
+    elif seen.direction is Direction.COMMITTED:
+        context.journal.decide(Event.ABORTING, lambda db: migration.unpivot(context, db), facts)
+    else:
+        context.journal.decide(Event.ABORTING, lambda _db: None, facts)
+
+
+def set_bandwidth(move: Migration, context: Move, store: Store, bandwidth: int) -> str:
+    """Bytes per second from now on, 0 = no limit; returns what that means, for people.
+
+    Raises WrongState once the move sends no more, and where its steps would not end in time at that rate.
+    """
+    check_bandwidth(bandwidth)
+    journal = context.journal
+    if move.state not in ACTIVE or not _sends(journal):
+        raise WrongState(f"move {move.id} sends nothing any more: it is {move.state}")
+    least = min(steps.SLOWEST_BYTES_PER_S, move.transfer.bandwidth or steps.SLOWEST_BYTES_PER_S)
+    if bandwidth and bandwidth < least and journal.has("layers", Event.STARTED):
+        raise WrongState(
+            f"move {move.id} has begun with time for {least} bytes a second at least",
+            hint="to send more slowly, cancel it and move with that --bandwidth from the beginning",
+        )
+    store.set_migration_bandwidth(move.id, bandwidth)
+    if journal.has("tunnel", Event.DONE):
+        request = agent_pb2.SetBandwidthRequest(migration_id=move.id, epoch=move.epoch, bandwidth=bandwidth)
+        try:
+            context.call(move.source, "SetBandwidth", request, timeout_s=ASK_S)
+        except WrongState as exc:
+            if exc.code != NO_TUNNEL:
+                raise  # else the next one, which post-copy opens when it can, gets it
+    what = f"{bandwidth} bytes a second" if bandwidth else "as much as there is"
+    return f"move {move.id} of {move.container} sends {what}"
+
+
+def _sends(journal: Journal) -> bool:
+    """Up to the end of the freeze; with post-copy until all memory has followed."""
+    if not journal.has("freeze", Event.DONE):
+        return journal.direction() is Direction.FORWARD
+    later_bytes = journal.results()["freeze"].get("later_bytes")
+    return bool(later_bytes) and journal.direction() is not Direction.BACK and not journal.has("rest", Event.DONE)

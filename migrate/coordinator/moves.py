@@ -8,76 +8,45 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
-import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from migrate.coordinator import decisions, events, learned, migration, move_logs, recovery
+from migrate.coordinator import decisions, events, migration, move_logs, orders, outcome, recovery, sightings
 from migrate.coordinator.cancelling import Cancelling
-from migrate.coordinator.checks import state_name
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
-from migrate.coordinator.explained import explained
 from migrate.coordinator.move import Agents, Move, Signer
-from migrate.coordinator.preflight import catalog, report
+from migrate.coordinator.orders import MoveOrder
+from migrate.coordinator.preflight import report
 from migrate.coordinator.preflight.report import Report
-from migrate.coordinator.recovery import Seen, Sighting, Verdict
-from migrate.coordinator.steps import SLOWEST_BYTES_PER_S
+from migrate.coordinator.recovery import Verdict
 from migrate.coordinator.store import (
     ACTIVE,
-    COMPRESS,
-    ON_TIMEOUT,
     Migration,
     MigrationId,
     MoveState,
-    PrecopyOptions,
     Store,
-    TransferOptions,
 )
 from migrate.errors import (
     Cancelled,
     ErrorRecord,
     InvalidArgument,
-    MigrateError,
     NeedsAttention,
     Unreachable,
     WrongState,
 )
-from migrate.saga.journal import SAGA, Direction, Journal
-from migrate.saga.journal import Event as JournalEvent
+from migrate.saga.journal import Direction, Journal
 from migrate.saga.saga import Interrupted, Pace, SagaStuck, SagaUndone
 from protos import agent_pb2
 
-DEFAULT_DOWNTIME_S = 0.3
-LEAST_BANDWIDTH = 64 << 10
-LEARN_FROM, LEARN_FROM_MOST = 5, 50  # moves that say what a freeze costs; how far back they are looked for
 DATABASE_RETRY_S = 2.0  # the disk is full, say: nothing can be decided without the journal
-ASK_S = 10.0  # deadline of Where
-ASK_AGAIN_S = 1.0
-NO_TUNNEL = "migration.no_tunnel"  # an agent's code
 
 # By what an operator wants to keep: whether a repair may go on.
 _JUDGES = {"": recovery.judge, "source": recovery.may_keep_source, "target": recovery.may_keep_target}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveOrder:
-    """As MoveRequest in protos/coordinator.proto. `mode` "" = "auto"; `max_downtime_s` 0 = the default."""
-
-    container: str
-    to: str
-    reason: str = ""
-    mode: str = ""
-    max_downtime_s: float = 0.0
-    request_id: str = ""
-    transfer: TransferOptions = field(default_factory=TransferOptions)
-    precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
-    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +86,8 @@ class MoveRunner:
 
     def check(self, order: MoveOrder) -> Report:
         """What speaks against the move, and how long it would take. Nothing is touched. Raises as `start` does."""
-        planned = self._planned(order)
-        return report.make(self._move(planned, Feed()), planned, self._last_moves(planned))
+        planned = orders.planned(order, self._store)
+        return report.make(self._move(planned, Feed()), planned, orders.last_moves(self._store, planned))
 
     def start(self, order: MoveOrder) -> MigrationId:
         """Begin, or return the move that the same request_id began.
@@ -126,14 +95,14 @@ class MoveRunner:
         Raises NotFound, InvalidArgument, WrongState (another move is active); failures of the move itself are events.
         """
         if order.request_id and (known := self._store.migration_of_request(order.request_id)):
-            return self._same(known, order)
+            return orders.same(known, order)
         self._refuse_when_going_down()  # before a row is written: it would wait for the next start to be acted upon
-        planned = self._planned(order)
+        planned = orders.planned(order, self._store)
         created = self._store.create_migration(planned)
         if created.id == planned.id:
             self._launch(created)
             return created.id
-        return self._same(created, order)
+        return orders.same(created, order)
 
     def watch(self, migration_id: str) -> Iterator[Event]:
         """From its beginning, then live, up to Done. Raises Unreachable when this process goes down first."""
@@ -187,7 +156,7 @@ class MoveRunner:
         """Begin the move back of one that succeeded; its id. Raises WrongState, NotFound, Unreachable; as `start`."""
         move = self._store.migration(migration_id)
         decisions.refuse_undo(move, self._store)
-        if self._sight(move, move.target) is None:
+        if sightings.sight(self._move(move, Feed()), move, move.target) is None:
             raise decisions.nothing_kept(move)
         return self.start(MoveOrder(container=move.container_id, to=move.source, reason=f"undo of {move.id}"))
 
@@ -196,27 +165,8 @@ class MoveRunner:
 
         Raises WrongState once the move sends no more, and where its steps would not end in time at that rate.
         """
-        _check_bandwidth(bandwidth)
         move = self._store.migration(migration_id)
-        journal = self._journal(move.id)
-        if move.state not in ACTIVE or not _sends(journal):
-            raise WrongState(f"move {move.id} sends nothing any more: it is {move.state}")
-        least = min(SLOWEST_BYTES_PER_S, move.transfer.bandwidth or SLOWEST_BYTES_PER_S)
-        if bandwidth and bandwidth < least and journal.has("layers", JournalEvent.STARTED):
-            raise WrongState(
-                f"move {move.id} has begun with time for {least} bytes a second at least",
-                hint="to send more slowly, cancel it and move with that --bandwidth from the beginning",
-            )
-        self._store.set_migration_bandwidth(move.id, bandwidth)
-        if journal.has("tunnel", JournalEvent.DONE):
-            request = agent_pb2.SetBandwidthRequest(migration_id=move.id, epoch=move.epoch, bandwidth=bandwidth)
-            try:
-                self._move(move, Feed()).call(move.source, "SetBandwidth", request, timeout_s=ASK_S)
-            except WrongState as exc:
-                if exc.code != NO_TUNNEL:
-                    raise  # else the next one, which post-copy opens when it can, gets it
-        what = f"{bandwidth} bytes a second" if bandwidth else "as much as there is"
-        return f"move {move.id} of {move.container} sends {what}"
+        return decisions.set_bandwidth(move, self._move(move, self._feed(move.id)), self._store, bandwidth)
 
     def repair(self, migration_id: str, *, dry_run: bool = False, keep: str = "") -> Iterator[Event]:
         """Go on with, or undo, what a crash or an error left; the first event says which, the last is Done.
@@ -232,13 +182,14 @@ class MoveRunner:
                 raise WrongState(f"move {move.id} has ended, {move.state}: there is nothing to repair")
             if self._is_running(move.id):
                 raise WrongState(f"move {move.id} is under way", hint=f"migrate migrations show {move.id}")
-            seen = self._look(move, ask_s=0.0)
+            context = self._move(move, Feed())
+            seen = sightings.look(context, move, ask_s=0.0, wait=self._wait)
             verdict = _JUDGES[keep](move, seen)
             if not verdict.go_on:
                 raise WrongState(verdict.text, hint=verdict.hint) if keep else verdict.error()
             if not dry_run:
                 if keep:
-                    self._decide(move, seen, keep)
+                    decisions.keep(context, seen, keep)
                 self._store.set_migration_state(move.id, MoveState.RUNNING, None)
                 self._launch(move)
         return self._repaired(move, verdict, dry_run=dry_run)
@@ -283,58 +234,6 @@ class MoveRunner:
             feed.end()
 
     # ------------------------------------------------------------ inside
-
-    def _planned(self, order: MoveOrder) -> Migration:
-        mode = order.mode or "auto"
-        migration.saga(mode)  # raises for a mode that does not exist
-        if order.max_downtime_s < 0:
-            raise InvalidArgument(f"max_downtime_s is {order.max_downtime_s}, and cannot be below 0")
-        if order.transfer.compress not in COMPRESS:
-            raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
-        _check_bandwidth(order.transfer.bandwidth)
-        _check_precopy(mode, order)
-        skip = catalog.checked_skips(order.skip)
-        container = self._store.container(order.container)
-        target = self._store.host(order.to)
-        if container.owner == target.name:
-            raise InvalidArgument(f"{container.name} is on {target.name} already", hint="choose another host")
-        planned = Migration(
-            id=MigrationId(secrets.token_hex(8)),
-            container_id=container.id,
-            container=container.name,
-            source=container.owner,
-            target=target.name,
-            epoch=container.epoch,
-            state=MoveState.RUNNING,
-            reason=order.reason,
-            mode=mode,
-            max_downtime_s=order.max_downtime_s or DEFAULT_DOWNTIME_S,
-            request_id=order.request_id,
-            started_unix_ns=time.time_ns(),
-            finished_unix_ns=0,
-            error=None,
-            transfer=order.transfer,
-            precopy=dataclasses.replace(order.precopy, binding=order.max_downtime_s > 0),
-            skip=skip,
-        )
-        fixed_s = learned.fixed_s(self._last_moves(planned))
-        return dataclasses.replace(planned, precopy=dataclasses.replace(planned.precopy, fixed_s=fixed_s))
-
-    def _last_moves(self, planned: Migration) -> list[MigrationRecord]:
-        """Newest first: of this container if there are any, else those between the same two hosts."""
-        there = [
-            move
-            for move in self._store.migrations(limit=LEARN_FROM_MOST)
-            if move.state is MoveState.SUCCEEDED and (move.source, move.target) == (planned.source, planned.target)
-        ]
-        own = [move for move in there if move.container_id == planned.container_id]
-        return [events.record(move, self._journal(move.id).entries()) for move in (own or there)[:LEARN_FROM]]
-
-    def _same(self, known: Migration, order: MoveOrder) -> MigrationId:
-        if order.to != known.target or order.container not in (known.container, known.container_id):
-            text = f"request {order.request_id!r} was for {known.container} to {known.target}, not for this"
-            raise InvalidArgument(text, hint="a new move needs a new request id")
-        return known.id
 
     def _feed(self, migration_id: MigrationId) -> Feed:
         """Of whoever watches it; one that nobody reads where nobody does."""
@@ -436,15 +335,17 @@ class MoveRunner:
         context = self._move(move, feed)
         try:
             if after_a_crash:
-                verdict = recovery.judge(move, self._look(move, ask_s=self._patience.ask_s))
+                verdict = recovery.judge(
+                    move, sightings.look(context, move, ask_s=self._patience.ask_s, wait=self._wait)
+                )
                 log.info("move %s after a restart: %s", move.id, verdict.text)
                 if not verdict.go_on:
                     raise verdict.error()
             migration.saga(move.mode, hold=move.precopy.hold).run(context, context.journal, self._pace(context))
         except SagaUndone as exc:
-            return _failed(context, exc)
+            return outcome.failed(context, exc)
         except SagaStuck as exc:
-            return MoveState.NEEDS_ATTENTION, _stuck(move, exc)
+            return MoveState.NEEDS_ATTENTION, outcome.stuck(move, exc)
         except NeedsAttention as exc:
             return MoveState.NEEDS_ATTENTION, ErrorRecord.of(exc)
         except (sqlite3.Error, Interrupted):
@@ -480,117 +381,3 @@ class MoveRunner:
             yield Done(record=self.record(move.id))
         else:
             yield from self.watch(move.id)
-
-    def _decide(self, move: Migration, seen: Seen, keep: str) -> None:
-        context = self._move(move, Feed())
-        facts = {
-            "step": SAGA,
-            "keep": keep,
-            "cancelled": False,
-            "error": ErrorRecord(code="cancelled", message=f"an operator kept the copy on {keep}").to_json(),
-        }
-        if keep == "target":
-            context.journal.decide(JournalEvent.COMMITTED, lambda db: migration.pivot(context, db), facts)
-        elif seen.direction is Direction.COMMITTED:
-            context.journal.decide(JournalEvent.ABORTING, lambda db: migration.unpivot(context, db), facts)
-        else:
-            context.journal.decide(JournalEvent.ABORTING, lambda _db: None, facts)
-
-    def _look(self, move: Migration, *, ask_s: float) -> Seen:
-        journal = self._journal(move.id)
-        entries = journal.entries()
-        give_up = time.monotonic() + ask_s
-        sightings: dict[str, Sighting | None] = {}
-        for host in (move.source, move.target):
-            while (sighting := self._sight(move, host)) is None and time.monotonic() < give_up:
-                self._wait(ASK_AGAIN_S)
-            sightings[host] = sighting
-        return Seen(
-            direction=journal.direction(),
-            done={entry.step for entry in entries if entry.event is JournalEvent.DONE},
-            undone={entry.step for entry in entries if entry.event is JournalEvent.UNDONE},
-            source=sightings[move.source],
-            target=sightings[move.target],
-            kept_back=bool(journal.results().get("freeze", {}).get("later_bytes")),
-        )
-
-    def _sight(self, move: Migration, host: str) -> Sighting | None:
-        context = self._move(move, Feed())
-        request = agent_pb2.WhereRequest(container_id=move.container_id)
-        try:
-            answer = context.call(host, "Where", request, timeout_s=ASK_S)
-        except MigrateError as exc:
-            log.warning("move %s: %s cannot say what is there: %s", move.id, host, exc.message)
-            return None
-        return Sighting(
-            present=answer.present,
-            state=state_name(answer.state),
-            epoch=answer.epoch,
-            migration_id=answer.migration_id,
-            role=answer.role,
-            committed=answer.committed,
-        )
-
-
-def _check_bandwidth(bandwidth: int) -> None:
-    if bandwidth and bandwidth < LEAST_BANDWIDTH:
-        raise InvalidArgument(
-            f"a bandwidth of {bandwidth} bytes a second is too little to move anything",
-            hint=f"at least {LEAST_BANDWIDTH >> 10}k, or 0 for no limit",
-        )
-
-
-def _failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
-    """The whole move's error: of the step that failed, saying that the container runs on as before, and what to type."""
-    began = {entry.step for entry in context.journal.entries() if entry.event is JournalEvent.STARTED}
-    touched = "undone" if began - {"precheck"} else "nothing"
-    error = dataclasses.replace(undone.error, touched=touched)
-    if undone.cancelled:
-        return MoveState.CANCELLED, error
-    if not error.hint:  # else who failed knows what to do
-        again = f"try again: migrate move {context.container} --to {context.target}"
-        why = f"why: migrate doctor {context.id}"
-        remedy = re.sub(
-            r"[,;]? (then |and )?move again$|^move again$", "", explained(error).hint
-        )  # which is said in full
-        error = dataclasses.replace(explained(error), hint="; ".join(each for each in (remedy, again, why) if each))
-    if undone.step not in (SAGA, "precheck"):
-        error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
-    return MoveState.FAILED, error
-
-
-def _stuck(move: Migration, stuck: SagaStuck) -> ErrorRecord:
-    hints = [error.hint for error in stuck.errors.values() if error.code == NeedsAttention.code and error.hint]
-    return ErrorRecord(
-        code=NeedsAttention.code,
-        message=str(stuck),
-        hint=hints[0] if hints else f"migrate repair {move.id}",
-        touched="something",
-        detail="\n".join(
-            line
-            for step, error in stuck.errors.items()
-            for line in (f"{step}: {explained(error).message}", *error.detail.splitlines())
-        ),
-    )
-
-
-def _sends(journal: Journal) -> bool:
-    """Up to the end of the freeze; with post-copy until all memory has followed."""
-    if not journal.has("freeze", JournalEvent.DONE):
-        return journal.direction() is Direction.FORWARD
-    later_bytes = journal.results()["freeze"].get("later_bytes")
-    return (
-        bool(later_bytes) and journal.direction() is not Direction.BACK and not journal.has("rest", JournalEvent.DONE)
-    )
-
-
-def _check_precopy(mode: str, order: MoveOrder) -> None:
-    options = order.precopy
-    if options.on_timeout not in ON_TIMEOUT:
-        raise InvalidArgument(
-            f"no way {options.on_timeout!r} to end sending ahead", hint=f"one of {', '.join(ON_TIMEOUT)}"
-        )
-    if options.timeout_s < 0:
-        raise InvalidArgument(f"a timeout of {options.timeout_s} s")
-    if mode == "stop-and-copy" and (options.max_rounds or options.timeout_s or options.throttle):
-        raise InvalidArgument("stop-and-copy sends nothing ahead: rounds, a timeout and a throttle are of no use")

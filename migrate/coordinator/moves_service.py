@@ -10,7 +10,8 @@ from migrate.coordinator import choose, pack
 from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.checks import refuse
 from migrate.coordinator.containers import Call
-from migrate.coordinator.moves import MoveOrder, MoveRunner
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.orders import MoveOrder
 from migrate.coordinator.store import PrecopyOptions, Store, TransferOptions
 from migrate.errors import WrongState
 from migrate.placement.ranking import because

@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from migrate.coordinator import allocate, moves
 from migrate.coordinator.cancelling import Cancelling
 from migrate.coordinator.events import Feed
-from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
+from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.orders import MoveOrder
 from migrate.coordinator.store import ACTIVE, SCHEMA, Container, Host, Migration, MoveState, PrecopyOptions, Store
 from migrate.errors import MigrateError
 from migrate.saga.database import Database

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from migrate.coordinator import allocate, migration, steps
-from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
+from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.orders import MoveOrder
 from migrate.coordinator.store import Host, Migration, MoveState, Store
 from migrate.errors import NeedsAttention
 from migrate.saga.saga import Interrupted

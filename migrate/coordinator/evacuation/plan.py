@@ -12,7 +12,7 @@ from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.census import Census
 from migrate.coordinator.checks import state_name
 from migrate.coordinator.evacuation.records import EVACUATE, Evacuation, Evacuations, Item, ItemState
-from migrate.coordinator.moves import DEFAULT_DOWNTIME_S
+from migrate.coordinator.orders import DEFAULT_DOWNTIME_S
 from migrate.coordinator.preflight.predict import Known, Size
 from migrate.coordinator.preflight.predict import predict as assumed
 from migrate.coordinator.store import Container, Migration, MoveState, Store

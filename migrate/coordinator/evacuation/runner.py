@@ -31,7 +31,8 @@ from migrate.coordinator.evacuation.records import (
     Options,
     State,
 )
-from migrate.coordinator.moves import LEAST_BANDWIDTH, MoveOrder, MoveRunner
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.orders import LEAST_BANDWIDTH, MoveOrder
 from migrate.coordinator.store import ACTIVE, MoveState, Store, TransferOptions
 from migrate.errors import ErrorRecord, InvalidArgument, MigrateError, NotFound, Unreachable
 from migrate.saga.saga import Interrupted

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from migrate.coordinator.moves import MoveOrder, MoveRunner
+from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.orders import MoveOrder
 from migrate.errors import Unreachable
 from protos import agent_pb2, types_pb2
 from tests.fakes.coordinator import TwoHosts

@@ -13,7 +13,8 @@ import pytest
 from agent.errors import TransferError
 from migrate.coordinator import moves
 from migrate.coordinator.events import Done, Progress, StepEvent
-from migrate.coordinator.moves import MoveOrder, MoveRunner, Patience
+from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.orders import MoveOrder
 from migrate.coordinator.store import Host, MoveState, PrecopyOptions
 from migrate.errors import InvalidArgument, NeedsAttention, NotFound, Unreachable, WrongState
 from protos import agent_pb2, types_pb2

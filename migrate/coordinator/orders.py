@@ -1,0 +1,121 @@
+"""What is asked of a move, checked, and the move that would begin."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from migrate.coordinator import events, learned, migration
+from migrate.coordinator.events import MigrationRecord
+from migrate.coordinator.preflight import catalog
+from migrate.coordinator.store import (
+    COMPRESS,
+    ON_TIMEOUT,
+    Migration,
+    MigrationId,
+    MoveState,
+    PrecopyOptions,
+    Store,
+    TransferOptions,
+)
+from migrate.errors import InvalidArgument
+from migrate.saga.journal import Journal
+
+DEFAULT_DOWNTIME_S = 0.3
+LEAST_BANDWIDTH = 64 << 10
+LEARN_FROM, LEARN_FROM_MOST = 5, 50  # moves that say what a freeze costs; how far back they are looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveOrder:
+    """As MoveRequest in protos/coordinator.proto. `mode` "" = "auto"; `max_downtime_s` 0 = the default."""
+
+    container: str
+    to: str
+    reason: str = ""
+    mode: str = ""
+    max_downtime_s: float = 0.0
+    request_id: str = ""
+    transfer: TransferOptions = field(default_factory=TransferOptions)
+    precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
+    skip: tuple[str, ...] = ()
+
+
+def planned(order: MoveOrder, store: Store) -> Migration:
+    """The move that would begin. Raises NotFound, InvalidArgument."""
+    mode = order.mode or "auto"
+    migration.saga(mode)  # raises for a mode that does not exist
+    if order.max_downtime_s < 0:
+        raise InvalidArgument(f"max_downtime_s is {order.max_downtime_s}, and cannot be below 0")
+    if order.transfer.compress not in COMPRESS:
+        raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
+    check_bandwidth(order.transfer.bandwidth)
+    _check_precopy(mode, order)
+    skip = catalog.checked_skips(order.skip)
+    container = store.container(order.container)
+    target = store.host(order.to)
+    if container.owner == target.name:
+        raise InvalidArgument(f"{container.name} is on {target.name} already", hint="choose another host")
+    move = Migration(
+        id=MigrationId(secrets.token_hex(8)),
+        container_id=container.id,
+        container=container.name,
+        source=container.owner,
+        target=target.name,
+        epoch=container.epoch,
+        state=MoveState.RUNNING,
+        reason=order.reason,
+        mode=mode,
+        max_downtime_s=order.max_downtime_s or DEFAULT_DOWNTIME_S,
+        request_id=order.request_id,
+        started_unix_ns=time.time_ns(),
+        finished_unix_ns=0,
+        error=None,
+        transfer=order.transfer,
+        precopy=dataclasses.replace(order.precopy, binding=order.max_downtime_s > 0),
+        skip=skip,
+    )
+    fixed_s = learned.fixed_s(last_moves(store, move))
+    return dataclasses.replace(move, precopy=dataclasses.replace(move.precopy, fixed_s=fixed_s))
+
+
+def last_moves(store: Store, planned: Migration) -> list[MigrationRecord]:
+    """Newest first: of this container if there are any, else those between the same two hosts."""
+    there = [
+        move
+        for move in store.migrations(limit=LEARN_FROM_MOST)
+        if move.state is MoveState.SUCCEEDED and (move.source, move.target) == (planned.source, planned.target)
+    ]
+    own = [move for move in there if move.container_id == planned.container_id]
+    return [events.record(move, Journal(store.database, move.id).entries()) for move in (own or there)[:LEARN_FROM]]
+
+
+def same(known: Migration, order: MoveOrder) -> MigrationId:
+    """The move that the same request began. Raises InvalidArgument where it asked for another one."""
+    if order.to != known.target or order.container not in (known.container, known.container_id):
+        text = f"request {order.request_id!r} was for {known.container} to {known.target}, not for this"
+        raise InvalidArgument(text, hint="a new move needs a new request id")
+    return known.id
+
+
+def check_bandwidth(bandwidth: int) -> None:
+    """Raises InvalidArgument."""
+    if bandwidth and bandwidth < LEAST_BANDWIDTH:
+        raise InvalidArgument(
+            f"a bandwidth of {bandwidth} bytes a second is too little to move anything",
+            hint=f"at least {LEAST_BANDWIDTH >> 10}k, or 0 for no limit",
+        )
+
+
+def _check_precopy(mode: str, order: MoveOrder) -> None:
+    options = order.precopy
+    if options.on_timeout not in ON_TIMEOUT:
+        raise InvalidArgument(
+            f"no way {options.on_timeout!r} to end sending ahead", hint=f"one of {', '.join(ON_TIMEOUT)}"
+        )
+    if options.timeout_s < 0:
+        raise InvalidArgument(f"a timeout of {options.timeout_s} s")
+    if mode == "stop-and-copy" and (options.max_rounds or options.timeout_s or options.throttle):
+        raise InvalidArgument("stop-and-copy sends nothing ahead: rounds, a timeout and a throttle are of no use")
