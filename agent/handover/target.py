@@ -6,27 +6,18 @@ Calls of one move take turns (turns.py); each looks first whether the move is ov
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
 import logging
-import os
-import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
-from agent.criu import images as criu_images
-from agent.criu import options
-from agent.door import Door, Waiting
-from agent.engine import init, mounted, network
+from agent.door import Door
+from agent.engine import mounted, network
 from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec, Mount
@@ -34,22 +25,18 @@ from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import kept_logs, lacking, stage
-from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
 from agent.handover.lacking import Lacking
+from agent.handover.receivers import ROLE, Receivers, lacks_memory, volume_paths
 from agent.handover.record import Move, MoveRecord
+from agent.handover.restore import Restore, Restored, check_received, write_image
 from agent.handover.turns import Turns
-from agent.linux import process
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
 from agent.storage.images import Image, ImageStore
 from agent.transfer import later
-from agent.transfer.commands import TransferProcess
 
-ROLE = "target"
-RESTORE_LIMIT_S = 110.0
-TUNNEL_LIMIT_S = 900.0
 CONFIRM_LIMIT_S = 30.0  # for the source to hear of the last page, and to close
 FILL_LIMIT_S = 600.0
 
@@ -60,14 +47,6 @@ _log = logging.getLogger(__name__)
 class Accepted:
     missing_layers: list[str]
     restore_mode: str  # "lazy": the container runs before its memory is in place; or "plain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restored:
-    pid: int
-    marks: list[dict[str, Any]]
-    criu_stats: dict[str, float]
-    mode: str
 
 
 class Target:
@@ -85,12 +64,11 @@ class Target:
         lazy: bool,
     ) -> None:
         self._config, self._engine, self._images = config, engine, image_store
-        self._door, self._criu, self._ended, self._lazy = door, criu, ended, lazy
+        self._ended, self._lazy = ended, lazy
         self._kept = KeptMemory(config)
         self._turns = Turns()
-        self._waiting: dict[str, Waiting] = {}
-        self._receivers: dict[str, TransferProcess] = {}
-        self._guard = threading.Lock()
+        self._receivers = Receivers(config, engine, door, criu, ended, self._turns, self._kept)
+        self._restore = Restore(config, engine, image_store, criu, ended)
 
     # ------------------------------------------------------------ accept
 
@@ -113,7 +91,7 @@ class Target:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {spec.id}")
             if not self._reserved(migration_id, spec):
                 self._reserve(move, epoch, spec, image, memory_bytes, source_host, volumes)
-            self._listen(move)
+            self._receivers.listen(move)
             return self._accepted(spec)
 
     def _reserve(
@@ -140,12 +118,12 @@ class Target:
                 raise WrongState(missing[0][0], hint=missing[0][1])
             # Twice: it is copied out of the stage, which goes when all of it is in place.
             stage.mount(move, memory_bytes, beside_bytes=memory_bytes)
-            self._write_image(move, image)
+            write_image(move, image)
             self._engine.volumes.arrive(volumes, move.migration_id)
             stage.mount_scratch(move, mounted.scratch(spec))
             # The first to make it has it: another move, or a container that is here, is refused in there.
             self._engine.create(spec, epoch, migration_id=move.migration_id, role=ROLE)
-            self._make_ready(move, spec)
+            self._restore.make_ready(move, spec)
         except (AgentError, OSError):
             self._discard(move, spec.id)
             raise
@@ -182,25 +160,14 @@ class Target:
             missing_layers=self._images.missing(spec.layers), restore_mode="lazy" if self._lazy else "plain"
         )
 
-    def _make_ready(self, move: Move, spec: ContainerSpec) -> None:
-        """All that takes time and needs nothing of the container's state."""
-        self._engine.ports.publish(spec)  # now: a port that is taken here ends the move while nothing is lost by it
-        if spec.network.address:
-            network.prepare_peer(spec, self._config.bridge)
-        monitor = self._engine.roles.spawn_monitor(spec.id)
-        record = move.read()
-        (move.images / "lazy-pages.socket").unlink(missing_ok=True)
-        criu_images.load(self._criu().pycriu_path)  # the first time takes a fifth of a second
-        monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
-
     def reopen(self, migration_id: str, epoch: int) -> bool:
         """Post-copy: the tunnel broke; expect another one, for what the running container still lacks. False: it lacks nothing."""
         with self._turns.call(migration_id, "Reopen"):
             move = self._move(migration_id)
-            if not self._lacks_memory(move):
+            if not lacks_memory(move):
                 return False
-            self._stop_receiver(move.require(epoch))
-            self._listen(move)
+            self._receivers.stop(move.require(epoch))
+            self._receivers.listen(move)
             return True
 
     def lacking(self, container_id: str) -> list[Lacking]:
@@ -213,70 +180,6 @@ class Target:
                     moves.append(move)
         return lacking.of(moves, self._engine.cgroup(container_id).procs()) if moves else []
 
-    @staticmethod
-    def _lacks_memory(move: Move) -> bool:
-        return move.exists and move.read().committed and bool(later.still_missing(move.images))
-
-    def _listen(self, move: Move) -> None:
-        """Expect the tunnel; its receiver starts when it comes."""
-        migration_id = move.migration_id
-        with self._guard:
-            if migration_id in self._waiting or migration_id in self._receivers:
-                return
-            if move.received.exists() and not self._lacks_memory(move):
-                return
-            waiting = self._waiting[migration_id] = self._door.expect(migration_id)
-        threading.Thread(target=self._receive, args=(move, waiting), daemon=True).start()
-
-    def _receive(self, move: Move, waiting: Waiting) -> None:
-        migration_id = move.migration_id
-        try:
-            rx_fd, tx_fd, door = waiting.wait(TUNNEL_LIMIT_S)
-        except AgentError as exc:
-            _log.info("migration %s: no tunnel came: %s", migration_id, exc.message)
-            return
-        finally:
-            with self._guard:
-                self._waiting.pop(migration_id, None)
-            waiting.close()
-        try:
-            with self._turns.call(migration_id, "the arrival of the tunnel"):
-                if not self._lacks_memory(move):
-                    self._ended.refuse(migration_id, ROLE)
-                self._start_receiver(move, (rx_fd, tx_fd, door.fileno()))
-        except (AgentError, OSError) as exc:
-            _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
-        finally:
-            os.close(rx_fd)
-            os.close(tx_fd)
-            door.close()
-
-    def _start_receiver(self, move: Move, fds: tuple[int, int, int]) -> None:
-        record = move.read()
-        plan = {
-            "host": self._config.host,
-            "migration": move.migration_id,
-            "images_dir": str(move.images),
-            "memory_dir": str(move.memory),
-            "logs_dir": str(move.logs),
-            "roots": [] if record.committed else self._tree_roots(move, record.container_id),
-            "store": str(self._config.images_dir),
-            "received": str(move.received),
-            "pycriu_path": str(self._criu().pycriu_path),
-            "lazy": record.lazy,
-            "kept": self._kept.find(record.container_id),
-            "again": record.committed,
-        }
-        path = move.directory / "receiver.json"
-        path.write_text(json.dumps(plan))
-        names = ("--rx-fd", "--tx-fd", "--door-fd")
-        arguments = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
-        log = move.directory / "receiver.log"
-        receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=fds, log=log)
-        move.update(receiver_pid=receiver.pid, receiver_ticks=process.start_ticks(receiver.pid))
-        with self._guard:
-            self._receivers[move.migration_id] = receiver
-
     # ------------------------------------------------------------ restore
 
     def restore(self, migration_id: str, epoch: int, digest: str) -> Restored:
@@ -286,97 +189,13 @@ class Target:
             move = self._move(migration_id)
             record = move.require(epoch)
             self._fence(record.container_id, epoch)
-            self._check_received(move, digest)
+            check_received(move, digest)
             if not record.restored or (before := move.answered("restore")) is None:
-                restored = self._restore(move, record)
+                restored = self._restore.run(move, record)
                 move.remember("restore", dataclasses.asdict(restored))
                 move.update(restored=True)
                 return restored
             return Restored(**before)
-
-    def _restore(self, move: Move, record: MoveRecord) -> Restored:
-        spec = self._engine.inspect(record.container_id).spec
-        try:
-            monitor = self._engine.roles.monitor(spec.id)
-        except WrongState:  # the agent was restarted since accept
-            self._ended.refuse(move.migration_id, ROLE)  # or Finish has ended it, just now
-            self._make_ready(move, spec)
-            monitor = self._engine.roles.monitor(spec.id)
-        self._bring_logs(move, spec.id)
-        criu = self._criu()
-        plan = self._restore_plan(move, spec, criu, lazy=record.lazy)
-        try:
-            self._ended.refuse(move.migration_id, ROLE)  # if Finish comes from here on, it ends what the monitor does
-            with ThreadPoolExecutor(1) as meanwhile:  # what needs the disk does not lengthen the freeze
-                registered = meanwhile.submit(self._images.register, self._read_image(move))
-                answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
-            registered.result()
-        except MonitorError as exc:
-            self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
-            raise criu_error("restore", move.images / "restore.log", exc) from exc
-        life = json.loads((move.images / "handover.json").read_text()).get("life", {})
-        self._engine.roles.set_process(spec.id, int(answer["pid"]), life)
-        pycriu = criu_images.load(criu.pycriu_path)
-        return Restored(
-            pid=int(answer["pid"]),
-            marks=list(answer["marks"]),
-            criu_stats=criu_images.stats(pycriu, move.images / "stats-restore"),
-            mode="lazy" if record.lazy else "plain",
-        )
-
-    def _restore_plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
-        handover = json.loads((move.images / "handover.json").read_text())
-        stdio = options.Stdio(**handover["stdio"])
-        plan, carry = network.link_plan(spec, self._config.bridge), network.may_change(spec)
-        rpc = options.load(criu.pycriu_path)
-        if carry:
-            criu_images.drop_foreign_ping_range(move.images)
-        request = options.restore(
-            rpc,
-            root=self._engine.store.directory(spec.id) / "rootfs",
-            images_dir=move.images_link,
-            external=[
-                *init.external_mounts((each.source, each.target) for each in spec.isolation.devices),
-                *mounted.external(spec, self._config.staging_dir / spec.id),
-            ],
-            cgroup_roots=self._engine.cgroup(spec.id).criu_roots(),
-            peer=plan.peer,
-            carry_network=carry,
-            stdio=stdio,
-            lazy=lazy,
-        )
-        container, scratch = self._engine.plan(spec), self._scratch(move, spec)
-        return {
-            "container": {
-                **container,
-                "staged": mounted.staged(container, spec, scratch),
-                "stdio_owner": handover.get("stdio_owner", [0, 0]),
-            },
-            "binary": str(criu.binary),
-            "request": base64.b64encode(request).decode(),
-            "inherit": options.STDIO_FDS,
-            "link": dataclasses.asdict(plan),
-            "furnish": not carry,
-            "neighbours": str(move.images / "neighbours.json"),
-            "stdin": str(move.images / "stdin.bin"),
-            "mounts": handover.get("mounts", {}),
-            "lazy": lazy,
-        }
-
-    def _check_received(self, move: Move, digest: str) -> None:
-        try:
-            received = json.loads(move.received.read_text())
-        except FileNotFoundError:
-            raise TransferError(
-                "the container's state has not arrived on this host", hint="start the move again"
-            ) from None
-        if received["digest"] != digest:
-            raise TransferError("what arrived here is not what the source sent last: the digests differ")
-
-    def _bring_logs(self, move: Move, container_id: str) -> None:
-        """The log goes on where it stopped on the source. It is durable when Finish answers; here clients wait."""
-        for path in move.logs.iterdir():
-            shutil.copyfile(path, self._engine.store.directory(container_id) / path.name)
 
     # ------------------------------------------------------------ the end
 
@@ -413,9 +232,9 @@ class Target:
                 if not record.restored:
                     raise WrongState(f"container {container_id} was not restored here")
                 marks = record.resumed or self._resume(move, self._engine.store.spec(container_id))
-                directory = self._engine.store.directory(container_id)
+                directory, spec = self._engine.store.directory(container_id), self._engine.store.spec(container_id)
                 # A layer of a limited size is a file system of its own, in a file of the next one.
-                layers.sync(directory / "layer", directory, self._config.images_dir, *self._volume_paths(container_id))
+                layers.sync(directory / "layer", directory, self._config.images_dir, *volume_paths(self._engine, spec))
             ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=True, marks=marks)
             self._engine.volumes.settle(migration_id)
             self._engine.roles.end(container_id, migration_id, epoch + 1)
@@ -497,19 +316,14 @@ class Target:
             time.sleep(0.05 if time.monotonic() < deadline else 1.0)
         record = move.read()  # a tunnel that was opened again has another receiver
         deadline = time.monotonic() + CONFIRM_LIMIT_S
-        while any(move.memory.glob("*.later")) and self._receives(record) and time.monotonic() < deadline:
+        while any(move.memory.glob("*.later")) and self._receivers.receives(record) and time.monotonic() < deadline:
             time.sleep(0.05)  # it has yet to tell the source that the last page is here
-        self._stop_receiver(record)
+        self._receivers.stop(record)
         stage.unmount(move)
         move.forget()
 
     def _discard(self, move: Move, container_id: str) -> None:
-        with self._guard:
-            waiting = self._waiting.pop(move.migration_id, None)
-        if waiting:
-            waiting.close()
-        if move.exists:
-            self._stop_receiver(move.read())
+        self._receivers.discard(move)
         try:
             status = self._engine.inspect(container_id)
         except NotFound:
@@ -519,43 +333,6 @@ class Target:
         self._engine.volumes.drop(move.migration_id)
         stage.unmount(move)
         move.forget()
-
-    @staticmethod
-    def _scratch(move: Move, spec: ContainerSpec) -> list[Path]:
-        return stage.scratch(move, len(mounted.tmpfs(spec)))
-
-    def _volume_paths(self, container_id: str) -> list[Path]:
-        """Of those that come with it, in the order of its mounts."""
-        volumes = self._engine.volumes.of(self._engine.store.spec(container_id))
-        return [self._engine.volumes.path(each) for each in volumes if not each.shared]
-
-    def _tree_roots(self, move: Move, container_id: str) -> list[str]:
-        """Of the trees that come: the writable layer, volumes, tmpfs. Not again when the container runs here: then only memory comes."""
-        return [
-            str(self._engine.store.directory(container_id) / "layer" / "upper"),
-            *(str(path) for path in self._volume_paths(container_id)),
-            *(str(path) for path in self._scratch(move, self._engine.store.spec(container_id))),
-        ]
-
-    def _stop_receiver(self, record: MoveRecord) -> None:
-        with self._guard:
-            receiver = self._receivers.pop(record.migration_id, None)
-        if receiver:
-            receiver.close()
-        elif self._receives(record):
-            with suppress(OSError):  # it has ended
-                os.kill(record.receiver_pid, signal.SIGTERM)
-
-    def _receives(self, record: MoveRecord) -> bool:
-        """Whether this move's receiver is alive, be it ours or that of the agent before us."""
-        with self._guard:
-            receiver = self._receivers.get(record.migration_id)
-        if receiver:
-            return receiver.running
-        try:
-            return bool(record.receiver_pid) and process.start_ticks(record.receiver_pid) == record.receiver_ticks
-        except OSError:
-            return False
 
     # ------------------------------------------------------------ parts
 
@@ -581,14 +358,6 @@ class Target:
 
     def _move(self, migration_id: str) -> Move:
         return Move(self._config.moves_dir, migration_id, ROLE)
-
-    @staticmethod
-    def _write_image(move: Move, image: Image) -> None:
-        (move.directory / "image.json").write_text(json.dumps(dataclasses.asdict(image)))
-
-    @staticmethod
-    def _read_image(move: Move) -> Image:
-        return Image.from_dict(json.loads((move.directory / "image.json").read_text()))
 
 
 def _may_lack_memory(move: Move) -> bool:
