@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from migrate.coordinator import allocate, moves
+from migrate.coordinator import allocate, decisions, moves, orders, sightings
 from migrate.coordinator.cancelling import Cancelling
 from migrate.coordinator.events import Feed
 from migrate.coordinator.moves import MoveRunner, Patience
@@ -140,8 +140,7 @@ class Model:
         world = World("host1", "host2")
         world.run("host1", self._container.id)
         order = MoveOrder(container="web1", to="host2", precopy=PrecopyOptions(hold=self._hold))
-        runner = _Inline(self._store, Wire(world), Wire(world), AT_ONCE)
-        self._store.create_migration(runner._planned(order))
+        self._store.create_migration(orders.planned(order, self._store))
         began = time.monotonic()
         self._queue.append(_Node(world, [], self._store.database.connection.serialize(), 0, ()))
         while self._queue:
@@ -313,12 +312,14 @@ class Model:
     def _repair(self, move: Migration, keep: str) -> None:
         """As MoveRunner.repair, in this thread."""
         assert self._runner is not None
-        runner, seen = self._runner, self._runner._look(move, ask_s=0.0)
+        runner = self._runner
+        context = runner._move(move, Feed())
+        seen = sightings.look(context, move, ask_s=0.0, wait=runner._wait)
         verdict = moves._JUDGES[keep](move, seen)
         if not verdict.go_on:
             raise verdict.error()
         if keep:
-            runner._decide(move, seen, keep)
+            decisions.keep(context, seen, keep)
         self._store.set_migration_state(move.id, MoveState.RUNNING, None)
         runner.live(dataclasses.replace(move, state=MoveState.RUNNING), after_a_crash=False)
 
