@@ -129,6 +129,9 @@ if TYPE_CHECKING:
         Progress as Progress,
     )
     from migrate.records_fleet import (
+        Pulse as Pulse,
+    )
+    from migrate.records_fleet import (
         Pushed as Pushed,
     )
     from migrate.records_fleet import (

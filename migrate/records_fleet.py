@@ -85,8 +85,21 @@ class Facts(Json):
     instructions: tuple[str, ...] = ()  # of the processors, beyond their base
 
 
+class Pulse(Json):
+    """What a host's heartbeats tell. `health`: "up", "suspect", "down", or "unknown" for one that has never answered; `since_unix_ns`:
+    when that began; `seen_unix_ns`: of a silent one, its last answer, 0 = none; `error`: of the last beat.
+    """
+
+    health: str = "unknown"
+    since_unix_ns: int = 0
+    seen_unix_ns: int = 0
+    error: str = ""
+
+
 class Host(Json):
-    """`facts` is None where they were not asked for or the host cannot be reached."""
+    """`facts` is None where they were not asked for or the host cannot be reached. `reachable`: it has answered just now; `pulse`: how
+    it has been. `joined`: by `host add`, by the way `login`; else the coordinator's configuration has it.
+    """
 
     name: str
     address: str
@@ -99,6 +112,9 @@ class Host(Json):
     cordoned: bool = False  # it takes no new containers and no moves
     cordon_reason: str = ""
     cordoned_unix_ns: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
+    joined: bool = False
+    login: str = ""
 
 
 class RankedHost(Json):

@@ -142,6 +142,14 @@ def host(status: coordinator_pb2.HostStatus) -> records.Host:
         cordoned=status.cordoned,
         cordon_reason=status.cordon_reason,
         cordoned_unix_ns=status.cordoned_unix_ns,
+        pulse=records.Pulse(
+            health=status.pulse.health or "unknown",
+            since_unix_ns=status.pulse.since_unix_ns,
+            seen_unix_ns=status.pulse.seen_unix_ns,
+            error=status.pulse.error,
+        ),
+        joined=status.joined,
+        login=status.login,
         facts=None
         if not status.HasField("facts")
         else records.Facts(

@@ -11,6 +11,20 @@ class FactsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class BeatRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BeatResponse(_message.Message):
+    __slots__ = ("host", "boot_id", "started_unix_ns")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    boot_id: str
+    started_unix_ns: int
+    def __init__(self, host: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_unix_ns: _Optional[int] = ...) -> None: ...
+
 class Capability(_message.Message):
     __slots__ = ("name", "ok", "value", "remedy", "required")
     NAME_FIELD_NUMBER: _ClassVar[int]

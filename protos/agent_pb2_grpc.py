@@ -41,6 +41,11 @@ class HostStub(object):
                 request_serializer=protos_dot_agent__pb2.FactsRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.HostFacts.FromString,
                 _registered_method=True)
+        self.Beat = channel.unary_unary(
+                '/cmigrate.v1.Host/Beat',
+                request_serializer=protos_dot_agent__pb2.BeatRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.BeatResponse.FromString,
+                _registered_method=True)
 
 
 class HostServicer(object):
@@ -53,6 +58,13 @@ class HostServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Beat(self, request, context):
+        """looks at nothing: whether this agent answers
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Facts,
                     request_deserializer=protos_dot_agent__pb2.FactsRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.HostFacts.SerializeToString,
+            ),
+            'Beat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Beat,
+                    request_deserializer=protos_dot_agent__pb2.BeatRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.BeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class Host(object):
             '/cmigrate.v1.Host/Facts',
             protos_dot_agent__pb2.FactsRequest.SerializeToString,
             protos_dot_agent__pb2.HostFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Beat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Host/Beat',
+            protos_dot_agent__pb2.BeatRequest.SerializeToString,
+            protos_dot_agent__pb2.BeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

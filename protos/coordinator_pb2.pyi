@@ -29,7 +29,7 @@ class HostsRequest(_message.Message):
     def __init__(self, facts: bool = ...) -> None: ...
 
 class HostStatus(_message.Message):
-    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers", "labels", "cordoned", "cordon_reason", "cordoned_unix_ns")
+    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers", "labels", "cordoned", "cordon_reason", "cordoned_unix_ns", "pulse", "joined", "login")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,9 @@ class HostStatus(_message.Message):
     CORDONED_FIELD_NUMBER: _ClassVar[int]
     CORDON_REASON_FIELD_NUMBER: _ClassVar[int]
     CORDONED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    PULSE_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     port: int
@@ -59,7 +62,22 @@ class HostStatus(_message.Message):
     cordoned: bool
     cordon_reason: str
     cordoned_unix_ns: int
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cordoned_unix_ns: _Optional[int] = ...) -> None: ...
+    pulse: HostPulse
+    joined: bool
+    login: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cordoned_unix_ns: _Optional[int] = ..., pulse: _Optional[_Union[HostPulse, _Mapping]] = ..., joined: bool = ..., login: _Optional[str] = ...) -> None: ...
+
+class HostPulse(_message.Message):
+    __slots__ = ("health", "since_unix_ns", "seen_unix_ns", "error")
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    SEEN_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    health: str
+    since_unix_ns: int
+    seen_unix_ns: int
+    error: str
+    def __init__(self, health: _Optional[str] = ..., since_unix_ns: _Optional[int] = ..., seen_unix_ns: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class HostsResponse(_message.Message):
     __slots__ = ("hosts",)

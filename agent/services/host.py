@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 
@@ -23,6 +24,8 @@ from agent.setup.capability import Capability
 from migrate.rpc.channels import PROTOCOL
 from protos import agent_pb2, agent_pb2_grpc
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 class HostService(agent_pb2_grpc.HostServicer):
     """Probes once, in the background, for they take a second, and not what is `known`; memory and disk are read anew
@@ -34,7 +37,14 @@ class HostService(agent_pb2_grpc.HostServicer):
         self._capabilities: list[Capability] = []
         self._instructions = probe_host.instructions()
         self._probed = threading.Event()
+        self._boot_id = BOOT_ID.read_text().strip()
+        self._started_unix_ns = time.time_ns()
         threading.Thread(target=self._probe, name="probe", daemon=True).start()
+
+    def Beat(self, request: agent_pb2.BeatRequest, context: grpc.ServicerContext) -> agent_pb2.BeatResponse:
+        return agent_pb2.BeatResponse(
+            host=self._config.host, boot_id=self._boot_id, started_unix_ns=self._started_unix_ns
+        )
 
     def Facts(self, request: agent_pb2.FactsRequest, context: grpc.ServicerContext) -> agent_pb2.HostFacts:
         self._probed.wait(30)

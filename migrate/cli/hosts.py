@@ -12,7 +12,7 @@ from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
-    from migrate.records import Host
+    from migrate.records import Host, Pulse
 
 
 NONE_YET = """This fleet has no hosts yet. On each machine that shall become one, as root:
@@ -125,7 +125,18 @@ def _list(hosts: list[Host], *, format: str, verbose: bool) -> int:
         print(NONE_YET, file=sys.stderr)
     print(
         tables.table(
-            ("HOST", "STATUS", "CONTAINERS", "KERNEL", "CRIU", "MEMORY FREE", "DISK FREE", "ADDRESS", "LABELS"),
+            (
+                "HOST",
+                "STATUS",
+                "HEALTH",
+                "CONTAINERS",
+                "KERNEL",
+                "CRIU",
+                "MEMORY FREE",
+                "DISK FREE",
+                "ADDRESS",
+                "LABELS",
+            ),
             [row(host) for host in hosts],
         )
     )
@@ -141,11 +152,13 @@ def row(host: Host) -> tuple[object, ...]:
     where = f"{host.address}:{host.port}"
     labels = ",".join(f"{key}={value}" for key, value in sorted(host.labels.items()))
     if facts is None:
-        return host.name, _status("unreachable", host), host.containers, "-", "-", "-", "-", where, labels
+        status = _status("unreachable", host)
+        return host.name, status, health(host.pulse), host.containers, "-", "-", "-", "-", where, labels
     ready = all(one.ok for one in facts.capabilities if one.required)
     return (
         host.name,
         _status("ready" if ready else "lacking", host),
+        health(host.pulse),
         host.containers,
         facts.kernel,
         facts.criu_version or "-",
@@ -154,6 +167,11 @@ def row(host: Host) -> tuple[object, ...]:
         where,
         labels,
     )
+
+
+def health(pulse: Pulse) -> str:
+    """ "up 3 hours", "down 5 minutes", "unknown"."""
+    return f"{pulse.health} {tables.ago(pulse.since_unix_ns)}" if pulse.since_unix_ns else pulse.health
 
 
 def _status(text: str, host: Host) -> str:
@@ -166,6 +184,11 @@ def problems(host: Host, *, verbose: bool) -> list[str]:
     if host.cordoned:
         since = f"for {tables.ago(host.cordoned_unix_ns)}" + (f": {host.cordon_reason}" if host.cordon_reason else "")
         lines.append(f"  cordoned {since}  (migrate host uncordon {host.name})")
+    if host.pulse.health in ("suspect", "down"):
+        seen = f", last heard {tables.ago(host.pulse.seen_unix_ns)} ago" if host.pulse.seen_unix_ns else ""
+        lines.append(f"  {host.pulse.health} for {tables.ago(host.pulse.since_unix_ns)}{seen}: {host.pulse.error}")
+        if host.containers:
+            lines.append("  its containers may run there all the same: nothing starts them elsewhere")
     if not host.reachable:
         return ["", f"{host.name}: unreachable: {host.error}", *lines]
     for one in host.facts.capabilities if host.facts else ():

@@ -36,6 +36,7 @@ STUBS: Mapping[str, Any] = {
 DEFAULT_DEADLINE_S = 30.0
 DEADLINES_S: Mapping[str, float | None] = {
     "Host.Facts": 8.0,
+    "Host.Beat": 5.0,
     "Containers.List": 5.0,
     "Containers.Usage": 5.0,
     "Containers.Inspect": 8.0,
@@ -158,6 +159,10 @@ class Pending:
         """Waits for the answer."""
         with self._tunnel.native():
             return self._call.result()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """`result` waits no more then. Called from a thread of gRPC's, or at once."""
+        self._call.add_done_callback(lambda _: callback())
 
     def cancel(self) -> None:
         """Idempotent; from any thread."""

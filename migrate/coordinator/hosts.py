@@ -100,6 +100,14 @@ def statuses(
             cordoned=host.cordon is not None,
             cordon_reason=host.cordon.reason if host.cordon else "",
             cordoned_unix_ns=host.cordon.unix_ns if host.cordon else 0,
+            pulse=coordinator_pb2.HostPulse(
+                health=host.pulse.health,
+                since_unix_ns=host.pulse.since_unix_ns,
+                seen_unix_ns=host.pulse.seen_unix_ns,
+                error=host.pulse.error,
+            ),
+            joined=host.joined,
+            login=host.login,
         )
         if facts and answer.value is not None:
             status.facts.CopyFrom(answer.value)

@@ -22,6 +22,7 @@ from migrate.coordinator.evacuation.records import Evacuations
 from migrate.coordinator.evacuation.runner import EvacuationRunner
 from migrate.coordinator.evacuation.service import EvacuationsService
 from migrate.coordinator.files import FilesService
+from migrate.coordinator.health import Heartbeats, Limits
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
@@ -58,6 +59,7 @@ class Coordinator:
         for reason in hosts.put_configured(self.store, config.hosts):
             log.warning("a host that is no longer in the configuration stays: %s", reason)
         self.pool = AgentPool(self.store.host, self._connect, patience=config.patience)
+        self.heartbeats = Heartbeats(self.store, self.pool, Limits().times(config.patience))
         self.runner = MoveRunner(self.store, self.pool, Signer(authority))
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="call"),
@@ -85,12 +87,13 @@ class Coordinator:
 
     def start(self) -> None:
         """Take up the moves that the last coordinator left, then serve: whoever asks finds them under way."""
-        for host in self.config.hosts:
+        for host in self.store.hosts():
             self.pool.agent(host.name)  # warm: the first command need not wait for ssh
+        self.heartbeats.start()
         self.runner.recover()
         self.evacuations.recover()
         listen(self._server, self.config.socket, self.config.group)
-        log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.config.hosts), self.config.socket)
+        log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.store.hosts()), self.config.socket)
 
     def stop(self) -> None:
         """Finish nothing, lose nothing: moves under way go on with the next start."""
@@ -98,6 +101,7 @@ class Coordinator:
         self.evacuations.shutdown()
         self.runner.shutdown()
         stopped.wait()
+        self.heartbeats.stop()
         self.pool.close()
         self.config.socket.unlink(missing_ok=True)
         self.store.database.close()

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NewType
 
+from migrate.coordinator import host_records
+from migrate.coordinator.host_records import Pulse
 from migrate.errors import AlreadyExists, ErrorRecord, InvalidArgument, NotFound, WrongState
 from migrate.saga import journal
 from migrate.saga.database import Database
@@ -101,6 +103,18 @@ SCHEMA = (
             primary key(evacuation_id, container_id)
         )""",
     ),
+    (  # membership.py and health.py
+        "alter table hosts add column joined integer not null default 0",  # by `host add`; 0 = by the configuration
+        "alter table hosts add column login text not null default ''",
+        "alter table hosts add column pulse text",  # JSON of Pulse; null = it has never been watched
+        """create table host_events(
+            sequence integer primary key autoincrement,
+            host text not null,
+            action text not null,
+            unix_ns integer not null,
+            attributes text not null
+        )""",
+    ),
 )
 
 
@@ -145,7 +159,9 @@ class Cordon:
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """`host_keys`: the pinned public keys of its sshd, "ssh-ed25519 AAAA...". `put_host` leaves labels and cordon alone."""
+    """`host_keys`: the pinned public keys of its sshd, "ssh-ed25519 AAAA...". `put_host` leaves labels, cordon and pulse alone.
+    `joined`: by `host add`, and not by the configuration. `login`: how that came to it, "root@10.0.0.2".
+    """
 
     name: str
     address: str
@@ -154,6 +170,9 @@ class Host:
     host_keys: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     cordon: Cordon | None = None
+    pulse: Pulse = field(default_factory=Pulse)
+    joined: bool = False
+    login: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,12 +270,16 @@ class Store:
         """Add, or change what is known of it."""
         if not host.name or not host.address:
             raise InvalidArgument(f"a host needs a name and an address, not {host.name!r} and {host.address!r}")
-        row = (host.name, host.address, host.port, host.user, json.dumps(host.host_keys), time.time_ns())
+        row = (
+            host.name, host.address, host.port, host.user, json.dumps(host.host_keys), time.time_ns(), host.joined, host.login
+        )  # fmt: skip
         with self.database.transaction() as db:
             db.execute(
-                "insert into hosts(name, address, port, user, host_keys, added_unix_ns) values(?,?,?,?,?,?)"
+                "insert into hosts(name, address, port, user, host_keys, added_unix_ns, joined, login)"
+                " values(?,?,?,?,?,?,?,?)"
                 " on conflict(name) do update set address=excluded.address,"
-                " port=excluded.port, user=excluded.user, host_keys=excluded.host_keys",
+                " port=excluded.port, user=excluded.user, host_keys=excluded.host_keys, joined=excluded.joined,"
+                " login=excluded.login",
                 row,
             )
 
@@ -479,6 +502,9 @@ def _host(row: sqlite3.Row) -> Host:
         host_keys=tuple(json.loads(row["host_keys"])),
         labels=json.loads(row["labels"]),
         cordon=None if row["cordon"] is None else Cordon(**json.loads(row["cordon"])),
+        pulse=host_records.pulse(row["pulse"]),
+        joined=bool(row["joined"]),
+        login=row["login"],
     )
 
 

@@ -1,6 +1,6 @@
 """What happens in the fleet, as one stream: every host's own events, and the moves, which only the coordinator knows.
 
-    history of each host + moves ─ by time ─►  caller  ◄─ one queue ─ a follower a host + one of the moves
+    history of each host, moves, heartbeats ─ by time ─►  caller  ◄─ one queue ─ a follower a host; moves, heartbeats
 
 Hosts number their events and keep the last ones on disk, so a follower that is cut off (by an agent's restart, by the network)
 goes on behind the last event it saw. A host that does not answer is an event too, and so is its return. Among events of different
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from migrate.coordinator import host_records
 from migrate.coordinator.agents import Agent, Stream
 from migrate.coordinator.containers import Call, FleetContainers, bind
 from migrate.coordinator.hosts import ask_all
@@ -30,8 +31,8 @@ MOST_QUEUED = 4096
 def events(containers: FleetContainers, request: agent_pb2.EventsRequest, call: Call) -> Iterator[types_pb2.Event]:
     """since_unix_ns < 0: only what comes. Ends with the caller's call, at until_unix_ns, or, without follow, when all is told."""
     hosts = [host.name for host in containers.store.hosts()]
-    moves = _Moves(containers.store)
-    old = moves.news()
+    moves, fleet = _Moves(containers.store), _Hosts(containers.store)
+    old = [*moves.news(), *fleet.news()]
     history = agent_pb2.EventsRequest(since_unix_ns=max(request.since_unix_ns, 0), until_unix_ns=request.until_unix_ns)
 
     def ask(agent: Agent) -> list[types_pb2.Event]:
@@ -51,7 +52,7 @@ def events(containers: FleetContainers, request: agent_pb2.EventsRequest, call: 
         yield from sorted(told, key=lambda event: event.unix_ns)
     yield from silent.values()
     if request.follow:
-        yield from _follow(containers, request, call, last, set(silent), moves)
+        yield from _follow(containers, request, call, last, set(silent), moves, fleet)
 
 
 def _follow(
@@ -61,6 +62,7 @@ def _follow(
     last: dict[str, int],
     silent: set[str],
     moves: _Moves,
+    fleet: _Hosts,
 ) -> Iterator[types_pb2.Event]:
     news: queue.Queue[types_pb2.Event] = queue.Queue(MOST_QUEUED)
     over = threading.Event()
@@ -79,7 +81,7 @@ def _follow(
                     yield event
             except queue.Empty:
                 pass
-            yield from (event for event in moves.news() if _within(event, request))
+            yield from (event for event in (*moves.news(), *fleet.news()) if _within(event, request))
             if request.until_unix_ns and time.time_ns() > request.until_unix_ns and news.empty():
                 return
     finally:
@@ -165,6 +167,30 @@ class _Moves:
                 self._ended.add(move.id)
                 found.append(_move_event(move, "migrate-end", move.finished_unix_ns))
         return found
+
+
+class _Hosts:
+    """Who joined and left, and what heartbeats told, once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last = 0
+
+    def news(self) -> list[types_pb2.Event]:
+        rows = host_records.events(self._store.database, self._last)
+        self._last = rows[-1].sequence if rows else self._last
+        return [
+            types_pb2.Event(
+                type="host",
+                action=row.action,
+                id=row.host,
+                name=row.host,
+                host=row.host,
+                unix_ns=row.unix_ns,
+                attributes=dict(row.attributes),
+            )
+            for row in rows
+        ]
 
 
 def _move_event(move: Migration, action: str, unix_ns: int) -> types_pb2.Event:

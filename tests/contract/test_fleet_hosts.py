@@ -11,6 +11,7 @@ import pytest
 from agent import errors as agent_errors
 from migrate.cli.main import main
 from migrate.coordinator import hosts
+from migrate.coordinator.health import Heartbeats, Limits
 from migrate.coordinator.store import Host, Store
 from migrate.errors import InvalidArgument, MigrateError, NotFound, WrongState
 from migrate.records import Run
@@ -157,3 +158,27 @@ def test_a_fleet_without_hosts_says_what_to_do_next(
         capsys.readouterr()
         assert main(words) == (125 if words[0] == "run" else 1), words
         assert "error: this fleet has no hosts yet\nhint: prepare a machine" in capsys.readouterr().err, words
+
+
+def test_a_host_that_falls_silent_and_comes_back(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Heartbeats over real calls: health with times in ls, inspect and events; its container stays its own."""
+    beats = Heartbeats(fleet.store, fleet.pool, Limits(interval_s=0.05, suspect_s=0.3, down_s=1.0))
+    fleet.run("web1", "host2")
+    beats.start()
+    try:
+        eventually(lambda: fleet.client.inspect_host("host2").pulse.health == "up")
+        fleet.hosts["host2"].stop()
+        eventually(lambda: fleet.client.inspect_host("host2").pulse.health == "down")
+        pulse = fleet.client.inspect_host("host2").pulse
+        assert 0 < pulse.seen_unix_ns < pulse.since_unix_ns
+        assert main(["host", "ls"]) == 0
+        out = capsys.readouterr().out
+        assert "down 0 seconds" in out or "down 1 second" in out
+        assert "its containers may run there all the same" in out
+        assert fleet.store.container("web1").owner == "host2"
+        fleet.hosts["host2"].serve(fleet.world.agents["host2"])
+        eventually(lambda: fleet.client.inspect_host("host2").pulse.health == "up")
+    finally:
+        beats.stop()
+    said = fleet.client.events(since_unix_ns=0, follow=False)
+    assert [one.action for one in said if one.type == "host" and one.name == "host2"] == ["up", "suspect", "down", "up"]

@@ -47,6 +47,7 @@ class FakeHost:
         self.fail: dict[str, Exception] = {}
         self.starts_at_create = True  # False: as an agent that does not know CreateRequest.start
         self.calls: list[str] = []
+        self.boot_id = "first"
         self.facts: dict[str, Any] = {}  # fields of HostFacts that are not the usual ones
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
@@ -176,6 +177,10 @@ class FakeTunnel:
 class HostService(agent_pb2_grpc.HostServicer):
     def __init__(self, host: FakeHost) -> None:
         self._host = host
+
+    def Beat(self, request, context):  # noqa: N802
+        self._host.called("Host.Beat")
+        return agent_pb2.BeatResponse(host=self._host.name, boot_id=self._host.boot_id)
 
     def Facts(self, request, context):  # noqa: N802
         self._host.called("Host.Facts")
