@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         Run as Run,
     )
     from migrate.records_container import (
+        Secret as Secret,
+    )
+    from migrate.records_container import (
         Ulimit as Ulimit,
     )
     from migrate.records_fleet import (
@@ -166,7 +169,7 @@ if TYPE_CHECKING:
 # Each file is loaded when something of it is asked for: a dataclass takes half a millisecond to make, and a command needs few of them.
 _FILES = {
     "migrate.records_container": "Container Device DeviceRate Health HealthResult Healthcheck Isolation Limits Mount Place Port"
-    " RestartPolicy Run Ulimit",
+    " RestartPolicy Run Secret Ulimit",
     "migrate.records_json": "Json",
     "migrate.records_volumes": "Volume",
 }

@@ -42,6 +42,9 @@ class Limits(Record):
     shm_bytes: int = 0
     oom_score_adj: int = 0
     storage_bytes: int = 0  # of the writable layer
+    cpuset_mems: str = ""  # "0-1": memory nodes
+    memory_swappiness: int | None = None  # 0 to 100; hosts with version 1 of cgroups alone
+    oom_kill_disable: bool = False  # at the limit of memory its tasks wait; version 1 alone
 
 
 class Mount(Json):
@@ -98,6 +101,17 @@ class Isolation(Json):
     ipc: str = ""
     uts: str = ""
     user: str = ""
+    device_rules: tuple[str, ...] = ()  # "c 189:* rwm"
+
+
+class Secret(Json):
+    """A file that only the container sees, in memory, at `target`; its contents are in Run.secret_data, by `name`."""
+
+    name: str
+    target: str
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
 
 
 class RestartPolicy(Json):
@@ -115,6 +129,7 @@ class Healthcheck(Json):
     timeout_ns: int = 0
     start_period_ns: int = 0
     retries: int = 0
+    start_interval_ns: int = 0
 
 
 class HealthResult(Json):
@@ -151,6 +166,12 @@ class Place(Record):
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()  # "5000/tcp": what it says that it serves
+    groups: tuple[str, ...] = ()  # further ones of its processes: names of the image, or numbers
+    domainname: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    umask: str = ""  # octal; "" = 022
+    timezone: str = ""  # "Europe/Berlin"; "local" = that of the host that it was created on
+    secrets: tuple[Secret, ...] = ()
 
 
 class Run(Limits, Place):
@@ -179,6 +200,9 @@ class Run(Limits, Place):
     stop_timeout_s: float = 0.0
     remove_on_exit: bool = False
     publish_all: bool = False  # every port that the image exposes
+    secret_data: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by the name of a secret
+    unset_env: tuple[str, ...] = ()  # names of variables of the image
+    platform: str = ""  # "linux/arm64": of the image and its host
 
 
 class Container(Json, Limits, Place):

@@ -74,7 +74,8 @@ def limit_fields(message: types_pb2.Limits) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(message, name) for name in LIMITS}
     rates = (records.DeviceRate(path=one.path, what=one.what, rate=one.rate) for one in message.device_rates)
     ulimits = (records.Ulimit(name=one.name, soft=one.soft, hard=one.hard) for one in message.ulimits)
-    return values | {"device_rates": tuple(rates), "ulimits": tuple(ulimits)}
+    swappiness = message.memory_swappiness if message.HasField("memory_swappiness") else None
+    return values | {"device_rates": tuple(rates), "ulimits": tuple(ulimits), "memory_swappiness": swappiness}
 
 
 def limits(wanted: records.Limits) -> types_pb2.Limits:
@@ -102,6 +103,12 @@ def place_fields(spec: types_pb2.ContainerSpec) -> dict[str, Any]:
         "dns_search": tuple(network.dns_search),
         "dns_options": tuple(network.dns_options),
         "exposed": tuple(network.exposed),
+        "groups": tuple(spec.groups),
+        "domainname": spec.domainname,
+        "annotations": dict(spec.annotations),
+        "umask": spec.umask,
+        "timezone": spec.timezone,
+        "secrets": tuple(messages.record(records.Secret, one) for one in spec.secrets),
     }
 
 
@@ -198,6 +205,7 @@ def image(message: types_pb2.Image) -> records.Image:
                 timeout_ns=check.timeout_ns,
                 start_period_ns=check.start_period_ns,
                 retries=check.retries,
+                start_interval_ns=check.start_interval_ns,
             )
             if config.HasField("healthcheck")
             else None,
@@ -286,6 +294,15 @@ def run_request(wanted: records.Run, *, create_only: bool) -> coordinator_pb2.Ru
         log_options=dict(wanted.log_options),
         network=network(wanted),
         publish_all=wanted.publish_all,
+        groups=wanted.groups,
+        domainname=wanted.domainname,
+        annotations=dict(wanted.annotations),
+        umask=wanted.umask,
+        timezone=wanted.timezone,
+        secrets=[types_pb2.Secret(**one.to_dict()) for one in wanted.secrets],
+        secret_data=dict(wanted.secret_data),
+        unset_env=wanted.unset_env,
+        platform=wanted.platform,
     )
 
 

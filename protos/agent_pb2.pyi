@@ -122,14 +122,23 @@ class TopResponse(_message.Message):
     def __init__(self, processes: _Optional[_Iterable[_Union[_types_pb2.ContainerProcess, _Mapping]]] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
-    __slots__ = ("spec", "epoch", "start")
+    __slots__ = ("spec", "epoch", "start", "secrets")
+    class SecretsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     SPEC_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
     spec: _types_pb2.ContainerSpec
     epoch: int
     start: bool
-    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., epoch: _Optional[int] = ..., start: bool = ...) -> None: ...
+    secrets: _containers.ScalarMap[str, bytes]
+    def __init__(self, spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., epoch: _Optional[int] = ..., start: bool = ..., secrets: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class StartRequest(_message.Message):
     __slots__ = ("id",)

@@ -86,7 +86,7 @@ class HostsResponse(_message.Message):
     def __init__(self, hosts: _Optional[_Iterable[_Union[HostStatus, _Mapping]]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options", "network", "publish_all")
+    __slots__ = ("name", "host", "image", "argv", "entrypoint", "env", "cwd", "user", "hostname", "limits", "tty", "stdin_open", "labels", "address", "mac", "create_only", "cap_add", "cap_drop", "stop_signal", "stop_timeout_s", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options", "network", "publish_all", "groups", "domainname", "annotations", "umask", "timezone", "secrets", "secret_data", "unset_env", "platform")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,20 @@ class RunRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class AnnotationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SecretDataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +145,15 @@ class RunRequest(_message.Message):
     LOG_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_ALL_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DOMAINNAME_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
+    TIMEZONE_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    SECRET_DATA_FIELD_NUMBER: _ClassVar[int]
+    UNSET_ENV_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     image: str
@@ -161,7 +184,16 @@ class RunRequest(_message.Message):
     log_options: _containers.ScalarMap[str, str]
     network: _types_pb2.Network
     publish_all: bool
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[_types_pb2.Isolation, _Mapping]] = ..., restart: _Optional[_Union[_types_pb2.RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[_types_pb2.Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ..., network: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., publish_all: bool = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    domainname: str
+    annotations: _containers.ScalarMap[str, str]
+    umask: str
+    timezone: str
+    secrets: _containers.RepeatedCompositeFieldContainer[_types_pb2.Secret]
+    secret_data: _containers.ScalarMap[str, bytes]
+    unset_env: _containers.RepeatedScalarFieldContainer[str]
+    platform: str
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., image: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., limits: _Optional[_Union[_types_pb2.Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., address: _Optional[str] = ..., mac: _Optional[str] = ..., create_only: bool = ..., cap_add: _Optional[_Iterable[str]] = ..., cap_drop: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[_types_pb2.Isolation, _Mapping]] = ..., restart: _Optional[_Union[_types_pb2.RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[_types_pb2.Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ..., network: _Optional[_Union[_types_pb2.Network, _Mapping]] = ..., publish_all: bool = ..., groups: _Optional[_Iterable[str]] = ..., domainname: _Optional[str] = ..., annotations: _Optional[_Mapping[str, str]] = ..., umask: _Optional[str] = ..., timezone: _Optional[str] = ..., secrets: _Optional[_Iterable[_Union[_types_pb2.Secret, _Mapping]]] = ..., secret_data: _Optional[_Mapping[str, bytes]] = ..., unset_env: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ...) -> None: ...
 
 class UpdateContainerRequest(_message.Message):
     __slots__ = ("name", "limits", "fields")

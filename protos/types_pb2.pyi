@@ -142,7 +142,7 @@ class Device(_message.Message):
     def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., permissions: _Optional[str] = ...) -> None: ...
 
 class Isolation(_message.Message):
-    __slots__ = ("seccomp", "new_privileges", "sysctls", "devices", "pid", "ipc", "uts", "user")
+    __slots__ = ("seccomp", "new_privileges", "sysctls", "devices", "pid", "ipc", "uts", "user", "device_rules")
     class SysctlsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,7 @@ class Isolation(_message.Message):
     IPC_FIELD_NUMBER: _ClassVar[int]
     UTS_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_RULES_FIELD_NUMBER: _ClassVar[int]
     seccomp: str
     new_privileges: bool
     sysctls: _containers.ScalarMap[str, str]
@@ -166,7 +167,22 @@ class Isolation(_message.Message):
     ipc: str
     uts: str
     user: str
-    def __init__(self, seccomp: _Optional[str] = ..., new_privileges: bool = ..., sysctls: _Optional[_Mapping[str, str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., pid: _Optional[str] = ..., ipc: _Optional[str] = ..., uts: _Optional[str] = ..., user: _Optional[str] = ...) -> None: ...
+    device_rules: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, seccomp: _Optional[str] = ..., new_privileges: bool = ..., sysctls: _Optional[_Mapping[str, str]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., pid: _Optional[str] = ..., ipc: _Optional[str] = ..., uts: _Optional[str] = ..., user: _Optional[str] = ..., device_rules: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Secret(_message.Message):
+    __slots__ = ("name", "target", "uid", "gid", "mode")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    target: str
+    uid: int
+    gid: int
+    mode: int
+    def __init__(self, name: _Optional[str] = ..., target: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., mode: _Optional[int] = ...) -> None: ...
 
 class RestartPolicy(_message.Message):
     __slots__ = ("name", "max_retries")
@@ -177,7 +193,7 @@ class RestartPolicy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_retries: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("memory_bytes", "cpus", "pids", "memory_swap_bytes", "memory_reservation_bytes", "cpu_shares", "cpu_period_us", "cpu_quota_us", "cpuset_cpus", "blkio_weight", "device_rates", "ulimits", "shm_bytes", "oom_score_adj", "storage_bytes")
+    __slots__ = ("memory_bytes", "cpus", "pids", "memory_swap_bytes", "memory_reservation_bytes", "cpu_shares", "cpu_period_us", "cpu_quota_us", "cpuset_cpus", "blkio_weight", "device_rates", "ulimits", "shm_bytes", "oom_score_adj", "storage_bytes", "cpuset_mems", "memory_swappiness", "oom_kill_disable")
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
     PIDS_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +209,9 @@ class Limits(_message.Message):
     SHM_BYTES_FIELD_NUMBER: _ClassVar[int]
     OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
     STORAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPUSET_MEMS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SWAPPINESS_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILL_DISABLE_FIELD_NUMBER: _ClassVar[int]
     memory_bytes: int
     cpus: float
     pids: int
@@ -208,7 +227,10 @@ class Limits(_message.Message):
     shm_bytes: int
     oom_score_adj: int
     storage_bytes: int
-    def __init__(self, memory_bytes: _Optional[int] = ..., cpus: _Optional[float] = ..., pids: _Optional[int] = ..., memory_swap_bytes: _Optional[int] = ..., memory_reservation_bytes: _Optional[int] = ..., cpu_shares: _Optional[int] = ..., cpu_period_us: _Optional[int] = ..., cpu_quota_us: _Optional[int] = ..., cpuset_cpus: _Optional[str] = ..., blkio_weight: _Optional[int] = ..., device_rates: _Optional[_Iterable[_Union[DeviceRate, _Mapping]]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., shm_bytes: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., storage_bytes: _Optional[int] = ...) -> None: ...
+    cpuset_mems: str
+    memory_swappiness: int
+    oom_kill_disable: bool
+    def __init__(self, memory_bytes: _Optional[int] = ..., cpus: _Optional[float] = ..., pids: _Optional[int] = ..., memory_swap_bytes: _Optional[int] = ..., memory_reservation_bytes: _Optional[int] = ..., cpu_shares: _Optional[int] = ..., cpu_period_us: _Optional[int] = ..., cpu_quota_us: _Optional[int] = ..., cpuset_cpus: _Optional[str] = ..., blkio_weight: _Optional[int] = ..., device_rates: _Optional[_Iterable[_Union[DeviceRate, _Mapping]]] = ..., ulimits: _Optional[_Iterable[_Union[Ulimit, _Mapping]]] = ..., shm_bytes: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., storage_bytes: _Optional[int] = ..., cpuset_mems: _Optional[str] = ..., memory_swappiness: _Optional[int] = ..., oom_kill_disable: bool = ...) -> None: ...
 
 class DeviceRate(_message.Message):
     __slots__ = ("path", "what", "rate")
@@ -231,7 +253,7 @@ class Ulimit(_message.Message):
     def __init__(self, name: _Optional[str] = ..., soft: _Optional[int] = ..., hard: _Optional[int] = ...) -> None: ...
 
 class ContainerSpec(_message.Message):
-    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options")
+    __slots__ = ("id", "name", "image", "image_digest", "layers", "argv", "env", "cwd", "user", "hostname", "ids", "network", "limits", "tty", "stdin_open", "capabilities", "stop_signal", "stop_timeout_s", "labels", "created_unix_ns", "remove_on_exit", "mounts", "read_only", "isolation", "restart", "health", "init", "log_options", "groups", "domainname", "annotations", "umask", "timezone", "secrets")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +262,13 @@ class ContainerSpec(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     class LogOptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class AnnotationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +303,12 @@ class ContainerSpec(_message.Message):
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     INIT_FIELD_NUMBER: _ClassVar[int]
     LOG_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    DOMAINNAME_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    UMASK_FIELD_NUMBER: _ClassVar[int]
+    TIMEZONE_FIELD_NUMBER: _ClassVar[int]
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     image: str
@@ -302,7 +337,13 @@ class ContainerSpec(_message.Message):
     health: Healthcheck
     init: bool
     log_options: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    domainname: str
+    annotations: _containers.ScalarMap[str, str]
+    umask: str
+    timezone: str
+    secrets: _containers.RepeatedCompositeFieldContainer[Secret]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., hostname: _Optional[str] = ..., ids: _Optional[_Union[IdRange, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., tty: bool = ..., stdin_open: bool = ..., capabilities: _Optional[_Iterable[str]] = ..., stop_signal: _Optional[str] = ..., stop_timeout_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., created_unix_ns: _Optional[int] = ..., remove_on_exit: bool = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., read_only: bool = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., health: _Optional[_Union[Healthcheck, _Mapping]] = ..., init: bool = ..., log_options: _Optional[_Mapping[str, str]] = ..., groups: _Optional[_Iterable[str]] = ..., domainname: _Optional[str] = ..., annotations: _Optional[_Mapping[str, str]] = ..., umask: _Optional[str] = ..., timezone: _Optional[str] = ..., secrets: _Optional[_Iterable[_Union[Secret, _Mapping]]] = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
     __slots__ = ("spec", "state", "pid", "started_unix_ns", "finished_unix_ns", "exit_code", "error", "host", "epoch", "migration_id", "oom_kills", "restarts", "layer_bytes", "health")
@@ -466,18 +507,20 @@ class Image(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., size_bytes: _Optional[int] = ..., created_unix_ns: _Optional[int] = ..., config: _Optional[_Union[ImageConfig, _Mapping]] = ..., host: _Optional[str] = ..., document: _Optional[str] = ..., repo_digests: _Optional[_Iterable[str]] = ..., layer_bytes: _Optional[_Iterable[int]] = ..., stored_bytes: _Optional[int] = ..., used_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Healthcheck(_message.Message):
-    __slots__ = ("test", "interval_ns", "timeout_ns", "start_period_ns", "retries")
+    __slots__ = ("test", "interval_ns", "timeout_ns", "start_period_ns", "retries", "start_interval_ns")
     TEST_FIELD_NUMBER: _ClassVar[int]
     INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_NS_FIELD_NUMBER: _ClassVar[int]
     START_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
+    START_INTERVAL_NS_FIELD_NUMBER: _ClassVar[int]
     test: _containers.RepeatedScalarFieldContainer[str]
     interval_ns: int
     timeout_ns: int
     start_period_ns: int
     retries: int
-    def __init__(self, test: _Optional[_Iterable[str]] = ..., interval_ns: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., start_period_ns: _Optional[int] = ..., retries: _Optional[int] = ...) -> None: ...
+    start_interval_ns: int
+    def __init__(self, test: _Optional[_Iterable[str]] = ..., interval_ns: _Optional[int] = ..., timeout_ns: _Optional[int] = ..., start_period_ns: _Optional[int] = ..., retries: _Optional[int] = ..., start_interval_ns: _Optional[int] = ...) -> None: ...
 
 class ImageConfig(_message.Message):
     __slots__ = ("exposed_ports", "volumes", "healthcheck", "shell", "on_build", "cmd", "entrypoint", "env", "working_dir", "user", "labels", "stop_signal")

@@ -218,7 +218,6 @@ def _healthcheck(state: State, one: Instruction, _scope: Scope) -> tuple[State, 
     retries = one.flag("retries")
     if retries and not retries.isdigit():
         raise DockerfileError(one.place, f"--retries takes a number, not {retries!r}")
-    _duration(one, "start-interval")  # checked; no image format of ours has a place for it
     return _config(
         state,
         healthcheck=Healthcheck(
@@ -227,6 +226,7 @@ def _healthcheck(state: State, one: Instruction, _scope: Scope) -> tuple[State, 
             timeout_ns=_duration(one, "timeout"),
             start_period_ns=_duration(one, "start-period"),
             retries=int(retries or 0),
+            start_interval_ns=_duration(one, "start-interval"),
         ),
     )
 

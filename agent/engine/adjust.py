@@ -19,7 +19,7 @@ from agent.errors import AgentError, InvalidArgument, WrongState
 
 PAUSE_LIMIT_S = 10.0
 # What a process gets at its start and the kernel keeps with it, or what is a file system: not changed while it runs.
-FIXED = ("ulimits", "shm_bytes", "oom_score_adj", "storage_bytes")
+FIXED = ("ulimits", "shm_bytes", "oom_score_adj", "storage_bytes", "memory_swappiness", "oom_kill_disable")
 
 log = logging.getLogger(__name__)
 

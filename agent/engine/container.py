@@ -17,8 +17,9 @@ import logging
 import math
 import shutil
 import signal as signals
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.config import AgentConfig
@@ -38,6 +39,7 @@ from agent.engine import (
     reaper,
     restarts,
     rlimits,
+    secret_files,
     state,
     usage,
     waiting,
@@ -102,6 +104,7 @@ class Engine:
         role: str = "",
         own: local.Local = local.NOTHING,
         start: bool = False,
+        secrets: Mapping[str, bytes] = MappingProxyType({}),
     ) -> ContainerStatus:
         """Make the container, with no process yet; with role "target", the place where one will arrive. `own`: what it
         has on this host alone, as long as this agent lives. `start`: and run it, which takes less time than start() after it; where that
@@ -120,6 +123,7 @@ class Engine:
         mounted.check(spec)
         logs.limits(spec.log_options)
         arriving = role == "target"
+        secret_files.check(spec, None if arriving else secrets)
         if spec.init and not arriving:
             reaper.check()
         self.try_limits(spec)
@@ -141,6 +145,7 @@ class Engine:
             layer = self._writable_layer(directory / "layer")
             layer.create()
             if not arriving:  # else it comes with the files in it
+                secret_files.keep(directory, spec, secrets)
                 layer.seed(hostfiles.make(spec, self._config.bridge, host_network=own.host_network), lower)
                 if spec.init:
                     reaper.put(directory / "layer" / "upper")

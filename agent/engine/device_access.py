@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ DEFAULT = (
     *(DeviceRule(kind="c", major=major, minor=None, access="rwm") for major in (136, 137, 138, 139)),  # pts
 )
 
+_RULE = re.compile(r"(?P<kind>[abc])\s+(?P<major>\d+|\*):(?P<minor>\d+|\*)\s+(?P<access>[rwm]{1,3})")
+
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +44,8 @@ def check(spec: ContainerSpec) -> None:
             if not path.startswith("/") or ".." in path.split("/"):
                 raise InvalidArgument(f"a device is named by an absolute path, not {path!r}", hint="--device /dev/fuse")
         rule_of(device)
+    for text in spec.isolation.device_rules:
+        rules_of(text)
 
 
 def missing(devices: Iterable[Device]) -> list[AgentError]:
@@ -71,12 +76,23 @@ def rule_of(device: Device) -> DeviceRule:
     )
 
 
+def rules_of(text: str) -> list[DeviceRule]:
+    """Of "c 189:* rwm", as the kernel's devices.allow and Docker's --device-cgroup-rule have it. Raises InvalidArgument."""
+    found = _RULE.fullmatch(text)
+    if not found:
+        raise InvalidArgument(f"{text!r} is no rule about devices", hint="--device-cgroup-rule 'c 189:* rwm'")
+    kinds = ("b", "c") if found["kind"] == "a" else (found["kind"],)
+    major, minor = (None if number == "*" else int(number) for number in (found["major"], found["minor"]))
+    return [DeviceRule(kind=kind, major=major, minor=minor, access=found["access"]) for kind in kinds]
+
+
 def restrict(cgroup: Cgroup, spec: ContainerSpec) -> None:
     """Before there are tasks. Raises Unsupported where less than all access to a device was asked for and nothing here can keep it."""
     rules = [*DEFAULT, *(rule_of(device) for device in spec.isolation.devices)]
+    rules += [rule for text in spec.isolation.device_rules for rule in rules_of(text)]
     kept = by_version_1(cgroup, rules)
     try:
-        bpf.allow_devices(cgroup.freezer, rules, keep=not spec.isolation.devices)
+        bpf.allow_devices(cgroup.freezer, rules, keep=not (spec.isolation.devices or spec.isolation.device_rules))
         kept = True
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL):

@@ -65,6 +65,8 @@ class Request(TypedDict):
     oom_score_adj: int
     seccomp: NotRequired[str]  # a file with the program of the filter; "" = none
     new_privileges: NotRequired[bool]
+    groups: NotRequired[list[str]]  # besides the user's
+    umask: NotRequired[int]
     tty: bool
     rows: int  # of the terminal; 0 = unknown
     columns: int

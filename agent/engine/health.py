@@ -50,7 +50,7 @@ def check(spec: ContainerSpec) -> None:
     test = spec.health.test
     if test and (test[0] not in ("CMD", "CMD-SHELL", "NONE") or (test[0] != "NONE" and len(test) < 2)):
         raise InvalidArgument(f"{list(test)} is no health check", hint='["CMD", PROGRAM, ...] or ["CMD-SHELL", LINE]')
-    for name in ("interval_ns", "timeout_ns", "start_period_ns", "retries"):
+    for name in ("interval_ns", "timeout_ns", "start_period_ns", "start_interval_ns", "retries"):
         if getattr(spec.health, name) < 0:
             raise InvalidArgument(f"{name} of the health check cannot be {getattr(spec.health, name)}")
 
@@ -80,6 +80,7 @@ class _Watched:
     spec: ContainerSpec
     due: float
     health: Health
+    since_ns: int  # Unix time: it has run since
     quiet: int = 0  # how many want no probe to run
     probing: bool = False
     cancelled: bool = False
@@ -123,9 +124,13 @@ class Checks:
         if not command(spec.health):
             return
         health = Health(status=STARTING) if fresh else self.read(spec)
+        since_ns = time.time_ns()  # of a fresh one the record still tells of the life before
+        if not fresh:
+            with contextlib.suppress(NotFound):
+                since_ns = self._engine.store.record(spec.id).started_unix_ns
         with self._changed:
-            due = time.monotonic() + _interval_s(spec)
-            self._watched[spec.id] = _Watched(spec=spec, due=due, health=health)
+            due = time.monotonic() + pause_s(spec.health, health.status, time.time_ns() - since_ns)
+            self._watched[spec.id] = _Watched(spec=spec, due=due, health=health, since_ns=since_ns)
             self._watched[spec.id].idle.set()
             self._changed.notify_all()
         if fresh:
@@ -296,7 +301,8 @@ class Checks:
                 self._write(watched.spec.id, watched.health)
         with self._changed:
             watched.probing, watched.deadline = False, 0.0
-            watched.due = time.monotonic() + _interval_s(watched.spec)
+            age_ns = time.time_ns() - watched.since_ns
+            watched.due = time.monotonic() + pause_s(watched.spec.health, watched.health.status, age_ns)
             watched.idle.set()
             self._changed.notify_all()
         return watched.health.status != before.status
@@ -328,5 +334,8 @@ class Checks:
             log.warning("%s was not written: %s", path, exc)
 
 
-def _interval_s(spec: ContainerSpec) -> float:
-    return spec.health.interval_ns / 1e9 or DEFAULT_INTERVAL_S
+def pause_s(health: Healthcheck, status: str, age_ns: int) -> float:
+    """Seconds between two checks: shorter ones in the start period until the first good one, where that was asked for."""
+    if health.start_interval_ns and status == STARTING and age_ns < health.start_period_ns:
+        return health.start_interval_ns / 1e9
+    return health.interval_ns / 1e9 or DEFAULT_INTERVAL_S

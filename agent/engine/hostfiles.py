@@ -19,6 +19,7 @@ from agent.linux import interfaces
 # systemd-resolved keeps the real servers here; its /etc/resolv.conf names a stub on the host's loopback.
 _RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 _HOSTS = Path("/etc/hosts")
+_LOCALTIME, _ZONES, _ZONE_MAGIC = Path("/etc/localtime"), Path("/usr/share/zoneinfo"), b"TZif"  # tzfile(5)
 # What Docker writes where the host names no server that a container can reach.
 PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 HOST_GATEWAY = "host-gateway"  # of --add-host: the host that the container is created on
@@ -35,11 +36,30 @@ def make(spec: ContainerSpec, bridge: str = "", *, host_network: bool = False) -
         with contextlib.suppress(OSError):  # the host has none
             hosts = _HOSTS.read_text(errors="replace").splitlines()
     hosts += _extra_hosts(spec.network, lambda: "127.0.0.1" if host_network else interfaces.address_of(bridge))
-    return {
+    return _localtime(spec.timezone) | {
         "/etc/hostname": f"{name_of(spec)}\n".encode(),
         "/etc/hosts": _text(hosts).encode(),
         "/etc/resolv.conf": resolv_conf(_RESOLV_CONF, spec.network, host_network=host_network).encode(),
     }
+
+
+def _localtime(zone: str) -> dict[str, bytes]:
+    """What C libraries take local time from. Raises InvalidArgument for a zone that this host does not know."""
+    if not zone:
+        return {}
+    path = _LOCALTIME if zone == "local" else _ZONES / zone
+    hint = "a name such as Europe/Berlin, of the host's package tzdata; local = as the host"
+    if zone.startswith("/") or ".." in zone.split("/"):
+        raise InvalidArgument(f"{zone!r} is no time zone", hint=hint)
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        if zone == "local":
+            return {}  # a host without one has UTC, as every program without one has
+        raise InvalidArgument(f"this host knows no time zone {zone!r}: {exc.strerror}", hint=hint) from exc
+    if not data.startswith(_ZONE_MAGIC):
+        raise InvalidArgument(f"{path} is no time zone", hint=hint)
+    return {"/etc/localtime": data}
 
 
 def name_of(spec: ContainerSpec) -> str:
@@ -82,7 +102,8 @@ def _first_readable(candidates: tuple[Path, ...]) -> list[str]:
 
 def _hosts(spec: ContainerSpec) -> list[str]:
     address = spec.network.address.partition("/")[0] or "127.0.1.1"
-    return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{name_of(spec)}"]
+    names = f"{name_of(spec)}.{spec.domainname} {name_of(spec)}" if spec.domainname else name_of(spec)
+    return ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{names}"]
 
 
 def _extra_hosts(network: Network, gateway: Callable[[], str]) -> list[str]:

@@ -68,10 +68,13 @@ class Plan(TypedDict):
     ids_base: int  # first host id
     ids_count: int
     hostname: str
+    domainname: NotRequired[str]  # "" = none
     argv: list[str]
     env: list[str]  # "KEY=value"
     cwd: str
     user: str
+    groups: NotRequired[list[str]]  # besides the user's
+    umask: NotRequired[int]
     capabilities: list[str]  # "CAP_CHOWN"; the bounding set
     tty: bool  # stdio is a terminal of the container's own devpts
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
@@ -86,6 +89,7 @@ class Plan(TypedDict):
     scratch: NotRequired[list[dict[str, Any]]]
     read_only: NotRequired[bool]  # the root; what is mounted in it may be writable
     host_network: NotRequired[bool]
+    secrets: NotRequired[list[dict[str, Any]]]  # agent/engine/secret_files.py
 
 
 def external_mounts(further: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str, str]]:
@@ -140,6 +144,8 @@ def _run_init(channel: socket.socket) -> NoReturn:
     plan, root, stdio = _take_plan(channel)
     with step("seccomp"):
         seccomp_filter = program.read_filter(plan)  # the file is the host's root's, which we still are to it
+    with step("secrets"):
+        secrets = [(one, Path(one["source"]).read_bytes()) for one in plan.get("secrets", ())]  # as these are
     with step("userns"):
         os.setgroups(())
         os.setresgid(0, 0, 0)
@@ -150,9 +156,14 @@ def _run_init(channel: socket.socket) -> NoReturn:
     with step("unshare"):
         namespaces.unshare(namespaces.CLONE_NEWNS)
     _mount_all(plan)
+    with step("secrets"):
+        for one, data in secrets:
+            _put_secret(one, data)
     with step("hostname"):
         if "uts" not in plan.get("shared", ()):
             socket.sethostname(plan["hostname"])
+            if plan.get("domainname"):
+                namespaces.setdomainname(plan["domainname"])
     masters = []
     if plan["tty"]:
         with step("terminal"):
@@ -276,6 +287,18 @@ def _mount_scratch(one: dict[str, Any]) -> None:
     if one["size_bytes"]:
         data.append(f"size={one['size_bytes']}")
     mounts.mount("tmpfs", place, "tmpfs", flags, ",".join(data))
+
+
+def _put_secret(one: dict[str, Any], data: bytes) -> None:
+    """Its directory is a tmpfs that was mounted just now."""
+    path = Path(one["target"])
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchown(fd, one["uid"], one["gid"])
+        os.fchmod(fd, one["mode"])
 
 
 def _receive_only_what_is_asked_for(plan: Plan) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from agent.engine import control, devices, disk
 from agent.engine.control import Directories
 from agent.engine.spec import RATES, UNLIMITED, Limits
-from agent.errors import InvalidArgument
+from agent.errors import InvalidArgument, Unsupported
 
 CPU_PERIOD_US = 100_000
 LEAST_MEMORY_BYTES = 6 << 20  # Docker's; below, a start ends in the middle
@@ -91,6 +91,25 @@ def check(limits: Limits) -> None:
     )
     if cpus:
         cpu_set(cpus)
+    mems = limits.cpuset_mems
+    require(
+        not mems or bool(_CPU_LIST.fullmatch(mems)),
+        f"{mems!r} names no memory nodes",
+        "--cpuset-mems takes a list such as 0 or 0-1",
+    )
+    if mems:
+        cpu_set(mems)
+    swappiness = limits.memory_swappiness
+    require(
+        swappiness is None or 0 <= swappiness <= 100,
+        f"a swappiness of {swappiness}",
+        "--memory-swappiness takes 0 to 100",
+    )
+    require(
+        not limits.oom_kill_disable or bool(memory),
+        "without a limit of memory the host would run out of it, and its own processes would be killed",
+        "--oom-kill-disable needs --memory SIZE",
+    )
     weight = limits.blkio_weight
     require(not weight or 10 <= weight <= 1000, f"a weight of {weight}", "--blkio-weight takes 10 to 1000")
     for rate in limits.device_rates:
@@ -126,9 +145,12 @@ def cpu_set(text: str) -> set[int]:
 def controllers(limits: Limits) -> set[str]:
     """By their version 2 names: what these limits need."""
     needed = {
-        "memory": limits.memory_bytes or limits.memory_swap_bytes or limits.memory_reservation_bytes,
+        "memory": limits.memory_bytes
+        or limits.memory_swap_bytes
+        or limits.memory_reservation_bytes
+        or limits.memory_swappiness is not None,
         "cpu": limits.cpus or limits.cpu_shares or limits.cpu_period_us or limits.cpu_quota_us,
-        "cpuset": limits.cpuset_cpus,
+        "cpuset": limits.cpuset_cpus or limits.cpuset_mems,
         "pids": limits.pids,
         "io": limits.blkio_weight or limits.device_rates,
     }
@@ -147,7 +169,19 @@ def apply(directories: Directories, limits: Limits, before: Limits | None = None
     a part of both.
     """
     old = before or Limits()
-    for part in (_memory, _reservation, _quota, _shares, _cpuset, _pids, _weight, _rates):
+    for part in (
+        _memory,
+        _reservation,
+        _swappiness,
+        _oom_killer,
+        _quota,
+        _shares,
+        _cpuset,
+        _mems,
+        _pids,
+        _weight,
+        _rates,
+    ):
         part(directories, limits, old)
 
 
@@ -219,6 +253,31 @@ def protect_parent(parent: Path) -> None:
     control.write(parent / "memory.low", str(sum(int(text) for text in texts if text.isdigit())))
 
 
+def _swappiness(directories: Directories, limits: Limits, old: Limits) -> None:
+    wanted = limits.memory_swappiness
+    if wanted == old.memory_swappiness:
+        return
+    is_v1, path = directories.files("memory", v1=("memory.swappiness",), v2=("memory.max",))
+    if not is_v1:
+        raise Unsupported(
+            "version 2 of cgroups has no swappiness of a container",
+            hint="leave --memory-swappiness out; --memory-swap bounds its swap, with -m SIZE the same it has none",
+        )
+    control.write(path, str(wanted) if wanted is not None else control.read(path.parent.parent / path.name).strip())
+
+
+def _oom_killer(directories: Directories, limits: Limits, old: Limits) -> None:
+    if limits.oom_kill_disable == old.oom_kill_disable:
+        return
+    is_v1, path = directories.files("memory", v1=("memory.oom_control",), v2=("memory.max",))
+    if not is_v1:
+        raise Unsupported(
+            "version 2 of cgroups always kills at the limit of memory",
+            hint="leave --oom-kill-disable out; --memory-reservation keeps memory for it, --oom-score-adj spares its processes",
+        )
+    control.write(path, "1" if limits.oom_kill_disable else "0")
+
+
 def _quota(directories: Directories, limits: Limits, old: Limits) -> None:
     if cpu_max(limits) == cpu_max(old):
         return
@@ -271,6 +330,18 @@ def _cpuset(directories: Directories, limits: Limits, old: Limits) -> None:
     # Version 2 would take processors that are not there and quietly use others.
     if here and not cpu_set(wanted) <= cpu_set(here):
         raise InvalidArgument(f"processors {wanted} are not all here: this host gives containers {here}")
+    control.write(path, wanted or (here if is_v1 else "\n"))
+
+
+def _mems(directories: Directories, limits: Limits, old: Limits) -> None:
+    """As _cpuset: version 2 would quietly use other nodes than those."""
+    wanted = limits.cpuset_mems
+    if wanted == old.cpuset_mems:
+        return
+    is_v1, path = directories.files("cpuset", v1=("cpuset.mems",), v2=("cpuset.mems",))
+    here = control.read(path.parent.parent / ("cpuset.effective_mems" if is_v1 else "cpuset.mems.effective")).strip()
+    if here and not cpu_set(wanted) <= cpu_set(here):
+        raise InvalidArgument(f"memory nodes {wanted} are not all here: this host gives containers {here}")
     control.write(path, wanted or (here if is_v1 else "\n"))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.engine import hostfiles, local, logs, mounted, reaper, rlimits, usage
+from agent.engine import hostfiles, local, logs, mounted, reaper, rlimits, secret_files, usage
 from agent.engine.cgroup import Cgroup
 from agent.engine.spec import ContainerSpec
 
@@ -34,10 +34,13 @@ def make(
         "freezer": str(cgroup.freezer),
         "oom_events": str(usage.oom_events(cgroup.directories)),
         "hostname": hostfiles.name_of(spec),
+        "domainname": spec.domainname,
         "argv": reaper.command(spec.argv, init=spec.init),
         "env": list(spec.env),
         "cwd": spec.cwd,
         "user": spec.user,
+        "groups": list(spec.groups),
+        "umask": umask(spec),
         "capabilities": list(spec.capabilities),
         "tty": spec.tty,
         "stdin_open": spec.stdin_open,
@@ -49,9 +52,15 @@ def make(
         "host_users": spec.isolation.user == "host",
         "devices": [{"source": device.source, "target": device.target} for device in spec.isolation.devices],
         "sysctls": dict(spec.isolation.sysctls),
+        "secrets": secret_files.plan(directory, spec),
         "shm_bytes": spec.limits.shm_bytes or mounted.SHM_BYTES,
         "log": str(directory / "container.log"),
         "log_limits": logs.limits(spec.log_options),
         "exit": str(directory / "exit.json"),
         "remove_on_exit": spec.remove_on_exit,
     }
+
+
+def umask(spec: ContainerSpec) -> int:
+    """That its processes begin with."""
+    return int(spec.umask, 8) if spec.umask else 0o022

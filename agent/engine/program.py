@@ -64,6 +64,8 @@ class Program:
     rlimits: Mapping[str, Sequence[int]] = field(default_factory=dict)  # "RLIMIT_NOFILE": [soft, hard]
     seccomp: bytes = b""  # the program of its filter; b"" = none
     new_privileges: bool = False
+    groups: tuple[str, ...] = ()  # besides the user's: names or numbers
+    umask: int = 0o022
 
     @classmethod
     def of(cls, what: Mapping[str, Any], seccomp_filter: bytes) -> Program:
@@ -79,6 +81,8 @@ class Program:
             rlimits=what["rlimits"],
             seccomp=seccomp_filter,
             new_privileges=what.get("new_privileges", False),
+            groups=tuple(what.get("groups", ())),
+            umask=what.get("umask", 0o022),
         )
 
 
@@ -99,11 +103,11 @@ def read_filter(what: Mapping[str, Any]) -> bytes:
     return Path(path).read_bytes() if path else b""
 
 
-def resolve_user(text: str, root: Path = Path("/")) -> User:
+def resolve_user(text: str, root: Path = Path("/"), further: Sequence[str] = ()) -> User:
     """Find `text` in `root`'s /etc/passwd and /etc/group, by Docker's rules.
 
     A number needs no entry: then the group is 0 and the home "/". A group given after the colon means: no further
-    groups. Raises StepError("user") with ENOENT for a name that is not there, EINVAL for an id that no map can hold.
+    groups but those of `further`. Raises StepError("user") with ENOENT for a name that is not there, EINVAL for an id that no map can hold.
     """
     name, colon, group = text.partition(":")
     name = name or "0"
@@ -118,14 +122,18 @@ def resolve_user(text: str, root: Path = Path("/")) -> User:
     else:
         raise StepError("user", errno.ENOENT, f"no user {name!r} in the image's /etc/passwd")
     groups = _database(root / "etc/group", 4)
-    if colon and group:
+
+    def gid_of(group: str) -> int:
         match = next((g for g in groups if g[0] == group and _is_id(g[2])), None)
         if match is None and not _is_id(group):
             raise StepError("user", errno.ENOENT, f"no group {group!r} in the image's /etc/group")
-        gid = _id(match[2] if match else group)
-        return User(uid=user.uid, gid=gid, home=user.home, name=user.name)
-    also = tuple(_id(g[2]) for g in groups if user.name and user.name in g[3].split(",") and _is_id(g[2]))
-    return User(uid=user.uid, gid=user.gid, groups=also, home=user.home, name=user.name)
+        return _id(match[2] if match else group)
+
+    also = {gid_of(name) for name in further}
+    gid = gid_of(group) if colon and group else user.gid
+    if not (colon and group):
+        also |= {_id(g[2]) for g in groups if user.name and user.name in g[3].split(",") and _is_id(g[2])}
+    return User(uid=user.uid, gid=gid, groups=tuple(sorted(also)), home=user.home, name=user.name)
 
 
 def environment(program: Program, user: User) -> dict[str, str]:
@@ -177,7 +185,7 @@ def prepare(program: Program) -> Prepared:
     """In the container's root, as its root with every capability in it: all that needs neither stdio nor the cgroups, so that init does it
     while others make those. become() follows. Raises StepError.
     """
-    user = resolve_user(program.user)
+    user = resolve_user(program.user, further=program.groups)
     env = environment(program, user)
     with step("cwd"):
         cwd = program.cwd or "/"
@@ -189,7 +197,7 @@ def prepare(program: Program) -> Prepared:
         process.clear_ambient()
     with step("signals"):
         reset_signals()
-        os.umask(0o022)
+        os.umask(program.umask)
     return Prepared(program=program, user=user, env=env)
 
 

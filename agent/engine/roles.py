@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.engine import isolation, limits
+from agent.engine import isolation, limits, secret_files
 from agent.engine.launch import MonitorClient
 from agent.engine.state import State
 from agent.engine.supervise import KILL_LIMIT_S, Supervisor
@@ -112,6 +112,7 @@ class Roles:
             "started_unix_ns": record.started_unix_ns,
             "restarts": record.restarts,
             "health": self._engine.checks.export(spec),
+            "secrets": secret_files.export(self._engine.store.directory(container_id), spec),
         }
 
     def set_process(self, container_id: str, pid: int, life: Mapping[str, Any] | None = None) -> None:
@@ -129,6 +130,8 @@ class Roles:
             self._engine.store.write_record(container_id, record)
             if "health" in life:
                 self._engine.checks.take(container_id, life["health"])
+            spec = self._engine.store.spec(container_id)
+            secret_files.take(self._engine.store.directory(container_id), spec, life.get("secrets", {}))
             self._supervisor.require(container_id).hold_outputs()
 
     def forget(self, container_id: str, *, discard: bool = False) -> None:

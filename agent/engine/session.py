@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from agent.engine import enter, hostfiles, interpreter, rlimits, sync
+from agent.engine import enter, hostfiles, interpreter, plan, rlimits, sync
 from agent.engine.attach import Output
 from agent.engine.spec import ContainerSpec
 from agent.errors import AgentError
@@ -88,6 +88,8 @@ def request(
         "oom_score_adj": spec.limits.oom_score_adj,
         "seccomp": seccomp,
         "new_privileges": spec.isolation.new_privileges,
+        "groups": list(spec.groups),
+        "umask": plan.umask(spec),
         "tty": tty,
         "rows": rows,
         "columns": columns,

@@ -77,6 +77,18 @@ class Isolation:
     ipc: str = ""
     uts: str = ""
     user: str = ""
+    device_rules: tuple[str, ...] = ()  # "c 189:* rwm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    """A file in the container's memory. Its contents are in no spec: agent/engine/secrets.py."""
+
+    name: str
+    target: str
+    uid: int = 0  # the container's
+    gid: int = 0
+    mode: int = 0o444
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +113,7 @@ class Healthcheck:
     timeout_ns: int = 0
     start_period_ns: int = 0
     retries: int = 0
+    start_interval_ns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +174,9 @@ class Limits:
     shm_bytes: int = 0  # size of /dev/shm; 0 = 64 MiB
     oom_score_adj: int = 0
     storage_bytes: int = 0  # of the writable layer
+    cpuset_mems: str = ""  # "0-1": memory nodes
+    memory_swappiness: int | None = None  # 0 to 100; version 1 alone
+    oom_kill_disable: bool = False  # version 1 alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +211,12 @@ class ContainerSpec:
     health: Healthcheck = field(default_factory=Healthcheck)
     init: bool = False  # a small init is pid 1 and reaps
     log_options: dict[str, str] = field(default_factory=dict)  # "max-size", "max-file"
+    groups: tuple[str, ...] = ()  # further groups of its processes: names of the image, or numbers
+    domainname: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
+    umask: str = ""  # octal; "" = 022
+    timezone: str = ""  # "Europe/Berlin"; "local" = that of the host that it was created on
+    secrets: tuple[Secret, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(to_plain(self), sort_keys=True)

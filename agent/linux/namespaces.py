@@ -27,6 +27,7 @@ CLONE_NEWNET = 0x40000000
 
 _unshare = libc.declare("unshare", ctypes.c_int)
 _setns = libc.declare("setns", ctypes.c_int, ctypes.c_int)
+_setdomainname = libc.declare("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
 
 def unshare(flags: int) -> None:
@@ -39,6 +40,12 @@ def setns(fd: int, nstype: int = 0) -> None:
     `nstype`.
     """
     _setns(fd, nstype)
+
+
+def setdomainname(name: str) -> None:
+    """Of this process's UTS namespace, as socket.sethostname() the host name."""
+    data = name.encode()
+    _setdomainname(data, len(data))
 
 
 def network_of(pid: int) -> AbstractContextManager[None]:

@@ -25,7 +25,8 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
 
     def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         spec = convert.spec_from_proto(request.spec)
-        return convert.status_to_proto(self._engine.create(spec, request.epoch, start=request.start))
+        secrets = dict(request.secrets)
+        return convert.status_to_proto(self._engine.create(spec, request.epoch, start=request.start, secrets=secrets))
 
     def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> types_pb2.ContainerStatus:
         return convert.status_to_proto(self._engine.start(convert.container_id(request.id)))

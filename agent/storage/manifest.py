@@ -161,6 +161,7 @@ def _inner(config: ImageConfig) -> dict[str, Any]:
                 "Timeout": check.timeout_ns,
                 "StartPeriod": check.start_period_ns,
                 "Retries": check.retries,
+                "StartInterval": check.start_interval_ns,
             }
         ),
         "Labels": dict(config.labels),
@@ -191,6 +192,7 @@ def _config(inner: Mapping[str, Any]) -> ImageConfig:
             timeout_ns=int(check.get("Timeout") or 0),
             start_period_ns=int(check.get("StartPeriod") or 0),
             retries=int(check.get("Retries") or 0),
+            start_interval_ns=int(check.get("StartInterval") or 0),
         )
         if check
         else None,

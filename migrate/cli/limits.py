@@ -62,6 +62,7 @@ def add_options(parser: argparse.ArgumentParser, *, fixed: bool) -> None:
         metavar="LIST",
         help='processors to run on, such as 0-2,5; "" = all',
     )
+    add("--cpuset-mems", to="cpuset_mems", type=str, metavar="LIST", help='memory nodes, such as 0-1; "" = all')
     add("--pids-limit", to="pids", type=pids, metavar="N", help="processes and threads; -1 = no limit")
     add("--blkio-weight", to="blkio_weight", type=number, metavar="N", help="share of a busy disk, 10 to 1000")
     for flag, (what, text) in RATES.items():
@@ -94,6 +95,23 @@ def add_options(parser: argparse.ArgumentParser, *, fixed: bool) -> None:
     )
     add("--shm-size", to="shm_bytes", type=values.size, metavar="SIZE", help="size of /dev/shm (default: 64m)")
     add(
+        "--memory-swappiness",
+        to="memory_swappiness",
+        type=swappiness,
+        metavar="N",
+        help="0 to 100: how readily its memory is swapped out; hosts with version 1 of cgroups only",
+    )
+    group.add_argument(
+        "--oom-kill-disable",
+        dest="limit_oom_kill_disable",
+        nargs="?",
+        const=True,
+        default=argparse.SUPPRESS,
+        type=values.boolean,
+        metavar="BOOL",
+        help="at its -m its processes wait for memory instead of being killed; hosts with version 1 of cgroups only",
+    )
+    add(
         "--oom-score-adj",
         to="oom_score_adj",
         type=score,
@@ -120,6 +138,15 @@ def number(text: str) -> int:
 
 def cpus(text: str) -> float:
     return 0.0 if text == "0" else values.cpus(text)
+
+
+def swappiness(text: str) -> int | None:
+    """Docker's -1 is its default."""
+    if text == "-1":
+        return None
+    if not text.isdigit() or int(text) > 100:
+        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
+    return int(text)
 
 
 def pids(text: str) -> int:

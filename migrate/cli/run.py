@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from migrate.cli import limits, mounts, network, placing, security, upkeep, values
+from migrate.cli import inside, limits, mounts, network, placing, refused, security, upkeep, values
 from migrate.cli.parsers import command, rest
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ migrate run -d --name db1 -v data:/var/lib/db -v /srv/conf:/etc/db:ro --read-onl
 migrate run -d --rm --name job1 --host host1 app /bin/job
 migrate run -d --restart unless-stopped --health-cmd "curl -f http://localhost/" --host host1 app
 migrate run -d --constraint disk==ssd --anti-affinity app=web --label app=web --explain app
+migrate run -d --secret id=token,src=$HOME/.token --tz Europe/Berlin --group-add audio app
 migrate run -d -m 512m --cpus 1.5 -e MODE=prod --label tier=web app /bin/server --port 80
 """
 CREATE = """
@@ -45,6 +46,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     run_.add_argument("-d", "--detach", action="store_true", help="print the id and return; the container runs on")
     upkeep.add_attachment(run_)
+    run_.add_argument(
+        "-a",
+        "--attach",
+        action="append",
+        default=[],
+        type=stream,
+        metavar="STREAM",
+        help="only stdin, stdout or stderr (default: all); repeatable",
+    )
     run_.add_argument("--rm", action="store_true", help="remove the container when it has exited")
     create = command(
         subparsers,
@@ -108,6 +118,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     upkeep.add_options(parser)
     network.add_options(parser)
     mounts.add_options(parser)
+    inside.add_options(parser)
+    refused.add_options(parser)
     add("image", metavar="IMAGE")
     add("argv", metavar="COMMAND", nargs=argparse.REMAINDER, help="replaces the command of the image")
 
@@ -120,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         environment = values.environment(args.env, args.env_file)
         life = upkeep.fields(args)
         mounted = mounts.fields(args)
+        found_inside = inside.fields(args)
         labels = values.labels([*values.lines(args.label_file), *args.label])
     except argparse.ArgumentTypeError as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -139,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
         **security.fields(args),
         **life,
         **mounted,
+        **found_inside,
         tty=args.tty,
         stdin_open=args.interactive,
         labels={**labels, **placing.labels(args)},
@@ -150,6 +164,9 @@ def run(args: argparse.Namespace) -> int:
         stop_timeout_s=args.stop_timeout,
         remove_on_exit=args.command == "run" and args.rm,
     )
+    if args.command == "run" and args.detach and args.attach:
+        print("error: --attach and --detach say different things\nhint: leave one of them out", file=sys.stderr)
+        return 125
     if args.command == "run" and not args.detach and args.tty and args.interactive:
         terminal.need_terminal()
     for line in security.warnings(wanted.isolation):
@@ -175,8 +192,19 @@ def run(args: argparse.Namespace) -> int:
             print(make(client.run).id)
             return 0
         return terminal.run_attached(
-            client, make(client.create), detach_keys=args.detach_keys, sig_proxy=args.sig_proxy
+            client,
+            make(client.create),
+            detach_keys=args.detach_keys,
+            sig_proxy=args.sig_proxy,
+            streams=frozenset(args.attach) or terminal.STREAMS,
         )
+
+
+def stream(text: str) -> str:
+    """Of a main process's three; Docker takes any case."""
+    if text.lower() not in ("stdin", "stdout", "stderr"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not stdin, stdout or stderr")
+    return text.lower()
 
 
 def _inherited(client: Client, others: Sequence[str], taken: set[str]) -> list[Mount]:

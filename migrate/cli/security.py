@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
@@ -60,17 +61,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             metavar="MODE",
             help=f"host: the host's {what} instead of its own",
         )
-    group.add_argument("--privileged", action=Privileged, nargs=0, help=argparse.SUPPRESS)
-
-
-class Privileged(argparse.Action):
-    """Docker's way to switch everything off at once is not there, and says so instead of being an unknown option."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(
-            "there are no privileged containers: ask for what it needs with --cap-add, --device,"
-            " --security-opt seccomp=unconfined or --userns host"
-        )
+    group.add_argument(
+        "--device-cgroup-rule",
+        dest="isolation_device_rules",
+        action="append",
+        default=[],
+        type=device_rule,
+        metavar="RULE",
+        help="what its tasks may do with devices, such as 'c 189:* rwm', besides those of --device; repeatable",
+    )
 
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -79,6 +78,7 @@ def fields(args: argparse.Namespace) -> dict[str, Any]:
     for name, value in args.isolation_options:
         given[name] = value
     given["devices"] = tuple(args.isolation_devices)
+    given["device_rules"] = tuple(args.isolation_device_rules)
     given["sysctls"] = dict(args.isolation_sysctls)
     for option, field in (("pid", "pid"), ("ipc", "ipc"), ("uts", "uts"), ("userns", "user")):
         given[field] = getattr(args, f"isolation_{option}")
@@ -103,6 +103,13 @@ def device(text: str) -> Device:
     if not source.startswith("/") or len(rest) > 1 or not permissions or set(permissions) - set("rwm"):
         raise ArgumentTypeError(f"{text!r} is not PATH[:PATH][:rwm] such as /dev/fuse or /dev/sda:/dev/disk:r")
     return Device(source=source, target=rest[0] if rest else source, permissions=permissions)
+
+
+def device_rule(text: str) -> str:
+    """ "c 189:* rwm"; "a" stands for both kinds."""
+    if not re.fullmatch(r"[abc]\s+(\d+|\*):(\d+|\*)\s+[rwm]{1,3}", text):
+        raise ArgumentTypeError(f"{text!r} is not a rule such as 'c 189:* rwm'")
+    return text
 
 
 def sysctl(text: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from migrate.records import Container
 
 DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, as Docker's
+STREAMS = frozenset({"stdin", "stdout", "stderr"})
 ENOUGH = 3  # SIGINT or SIGTERM so often: stop forwarding and leave
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -94,9 +95,15 @@ def handlers(action: Callable[[int], None], *numbers: int) -> Iterator[None]:
 
 
 def converse(
-    session: Session, *, interactive: bool, is_tty: bool, detach_keys: bytes = DETACH_KEYS, sig_proxy: bool = True
+    session: Session,
+    *,
+    interactive: bool,
+    is_tty: bool,
+    detach_keys: bytes = DETACH_KEYS,
+    sig_proxy: bool = True,
+    streams: frozenset[str] = STREAMS,
 ) -> int:
-    """Copy both ways until the process ends; returns its exit code. Raises Detached."""
+    """Copy both ways until the process ends; returns its exit code. What is not of `streams` is not copied. Raises Detached."""
     detached = threading.Event()
     asked: list[int] = []
     done_read, done_write = os.pipe()
@@ -139,6 +146,8 @@ def converse(
         stack.callback(os.write, done_write, b".")  # before the join: it wakes the reader
         try:
             for output in session:
+                if output.stream not in streams:
+                    continue
                 sink = sys.stderr.buffer if output.stream == "stderr" else sys.stdout.buffer
                 sink.write(output.data)
                 sink.flush()
@@ -179,15 +188,21 @@ def need_terminal() -> None:
 
 
 def run_attached(
-    client: Client, container: Container, *, detach_keys: bytes = DETACH_KEYS, sig_proxy: bool = True
+    client: Client,
+    container: Container,
+    *,
+    detach_keys: bytes = DETACH_KEYS,
+    sig_proxy: bool = True,
+    streams: frozenset[str] = STREAMS,
 ) -> int:
     """`migrate run` in the foreground, after the creation; returns the container's exit code. What never ran is removed."""
     return start_attached(
         client,
         container,
-        interactive=container.stdin_open,
+        interactive=container.stdin_open and "stdin" in streams,
         detach_keys=detach_keys,
         sig_proxy=sig_proxy,
+        streams=streams,
         never_ran=lambda: client.remove(container.id, force=True),
     )
 
@@ -199,6 +214,7 @@ def start_attached(
     interactive: bool,
     detach_keys: bytes = DETACH_KEYS,
     sig_proxy: bool = True,
+    streams: frozenset[str] = STREAMS,
     never_ran: Callable[[], None] = lambda: None,
 ) -> int:
     """Attach, start, converse; returns the container's exit code. `never_ran`: what to do where it did not start."""
@@ -218,7 +234,12 @@ def start_attached(
         raise
     try:
         status = converse(
-            session, interactive=interactive, is_tty=container.tty, detach_keys=detach_keys, sig_proxy=sig_proxy
+            session,
+            interactive=interactive,
+            is_tty=container.tty,
+            detach_keys=detach_keys,
+            sig_proxy=sig_proxy,
+            streams=streams,
         )
     except Detached:
         print(f"\r\ndetached; {container.name} runs on: migrate attach {container.name}", file=sys.stderr)

@@ -40,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("interval", "time between two checks (default: 30s)"),
         ("timeout", "time after which a check counts as failed (default: 30s)"),
         ("start-period", "time in which failed checks do not count (default: 0s)"),
+        ("start-interval", "time between two checks in that time (default: as --health-interval)"),
     ):
         add(f"--health-{name}", type=values.duration, default=0.0, metavar="TIME", help=text)
     add(
@@ -88,7 +89,14 @@ def fields(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of records.Run. Raises argparse.ArgumentTypeError."""
     from migrate.records import Healthcheck
 
-    checks = (args.health_cmd, args.health_interval, args.health_timeout, args.health_start_period, args.health_retries)
+    checks = (
+        args.health_cmd,
+        args.health_interval,
+        args.health_timeout,
+        args.health_start_period,
+        args.health_start_interval,
+        args.health_retries,
+    )
     if args.no_healthcheck and any(checks):
         raise argparse.ArgumentTypeError("--no-healthcheck and --health-* say different things")
     if getattr(args, "rm", False) and args.restart not in (None, "no"):
@@ -104,6 +112,7 @@ def fields(args: argparse.Namespace) -> dict[str, Any]:
             timeout_ns=int(args.health_timeout * 1e9),
             start_period_ns=int(args.health_start_period * 1e9),
             retries=args.health_retries,
+            start_interval_ns=int(args.health_start_interval * 1e9),
         ),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from migrate.coordinator import census, hosts, images, mounts
+from migrate.coordinator import census, hosts, images, inside, mounts
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.checks import LOOK_S
 from migrate.coordinator.hosts import LIST_RETRIES, ask_all
@@ -37,7 +37,8 @@ def rank_for_run(
     pulled), WrongState where the fleet has no hosts.
     """
     hosts.needed(store)
-    states = census.take(store, pool).states
+    now = census.take(store, pool)
+    states, facts = now.states, now.facts
     having = _having(pool, [state.name for state in states if not state.silence], request.image)
     if not having and not will_pull:
         raise _no_image(request.image, [state.name for state in states if state.silence])
@@ -51,6 +52,12 @@ def rank_for_run(
     homes = mounts.homes(store, pool, request.mounts)
     for state in states:
         reasons = list(blockers.get(state.name, ()))
+        if (
+            request.platform
+            and state.name in facts
+            and not inside.fits(request.platform, facts[state.name].architecture)
+        ):
+            reasons.append(f"runs {inside.platform_of(facts[state.name].architecture)}, not {request.platform}")
         if state.name not in having and not will_pull:
             reasons.append(f"does not have the image {request.image}")
         if homes and state.name not in homes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from google.protobuf import json_format
 
-from migrate.coordinator import allocate, capabilities, images, mounts, networks
+from migrate.coordinator import allocate, capabilities, images, inside, mounts, networks
 from migrate.coordinator.agents import Agent, AgentPool
 from migrate.coordinator.allocate import IDS_COUNT, Allocation
 from migrate.coordinator.store import Container, Desired, Store
@@ -60,7 +60,9 @@ def run(
     )
     try:
         start = not request.create_only
-        create = agent_pb2.CreateRequest(spec=spec_of(container), epoch=container.epoch, start=start)
+        create = agent_pb2.CreateRequest(
+            spec=spec_of(container), epoch=container.epoch, start=start, secrets=dict(request.secret_data)
+        )
         status: types_pb2.ContainerStatus = agent.call("Containers", "Create", create)
         if start and status.state == types_pb2.CONTAINER_STATE_CREATED:  # an older agent does one at a time
             status = agent.call("Containers", "Start", agent_pb2.StartRequest(id=container.id))
@@ -98,8 +100,8 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         raise InvalidArgument(
             f"the image {request.image} says no command", hint=f"name one: migrate run {request.image} COMMAND"
         )
-    if request.hostname and request.isolation.uts == "host":
-        raise InvalidArgument("conflicting options: hostname and the UTS mode", hint="--hostname or --uts host")
+    inside.check(request)
+    inside.check_platform(request.platform, image)
     told = {**config.labels, **request.labels}
     placement.constraints(told.get(placement.CONSTRAINTS, ""))  # read at each move to come: wrong ones are refused now
     for name in (placement.AFFINITY, placement.ANTI_AFFINITY):
@@ -112,7 +114,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         image_digest=image.digest,
         layers=image.layers,
         argv=argv,
-        env=environment(config.env, request.env),
+        env=environment(config.env, request.env, request.unset_env),
         cwd=cwd,
         user=request.user or config.user,
         hostname=request.hostname,
@@ -124,7 +126,7 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         stop_timeout_s=request.stop_timeout_s or DEFAULT_STOP_TIMEOUT_S,
         labels=told,
         remove_on_exit=request.remove_on_exit,
-        mounts=mounts.resolved(request.mounts, config.volumes),
+        mounts=mounts.resolved([*request.mounts, *inside.secret_mounts(request)], config.volumes),
         read_only=request.read_only,
         isolation=request.isolation,
         restart=request.restart,
@@ -132,6 +134,12 @@ def specification(request: coordinator_pb2.RunRequest, image: types_pb2.Image) -
         init=request.init,
         log_options=request.log_options,
         network=networks.network(request, config),
+        groups=request.groups,
+        domainname=request.domainname,
+        annotations=request.annotations,
+        umask=request.umask,
+        timezone=request.timezone,
+        secrets=request.secrets,
     )
 
 
@@ -142,13 +150,14 @@ def command(request: coordinator_pb2.RunRequest, config: types_pb2.ImageConfig) 
     return [*config.entrypoint, *(request.argv or config.cmd)]
 
 
-def environment(image: Iterable[str], request: Iterable[str]) -> list[str]:
-    """The image's with the request's over it; PATH where neither says."""
+def environment(image: Iterable[str], request: Iterable[str], unset: Iterable[str] = ()) -> list[str]:
+    """The image's with the request's over it, but for the names in `unset`; PATH where neither says."""
     merged = {entry.partition("=")[0]: entry for entry in (DEFAULT_PATH, *image, *request)}
     for key, entry in merged.items():
         if not key or "=" not in entry:
             raise InvalidArgument(f"{entry!r} is not KEY=value")
-    return list(merged.values())
+    gone = set(unset)
+    return [entry for key, entry in merged.items() if key not in gone]
 
 
 def health(request: types_pb2.Healthcheck, image: types_pb2.Healthcheck) -> types_pb2.Healthcheck:

@@ -21,8 +21,8 @@ def resolved(requested: Iterable[types_pb2.Mount], image_volumes: Iterable[str])
         if mount.kind == "volume" and not mount.source:
             mount.anonymous, mount.source = True, secrets.token_hex(32)
         result.append(mount)
-    taken = {_clean(mount.target) for mount in result}
-    for path in map(_clean, image_volumes):
+    taken = {clean(mount.target) for mount in result}
+    for path in map(clean, image_volumes):
         if path not in taken and path != "/":
             taken.add(path)
             result.append(types_pb2.Mount(kind="volume", source=secrets.token_hex(32), target=path, anonymous=True))
@@ -54,5 +54,5 @@ def homes(store: Store, pool: AgentPool, requested: Iterable[types_pb2.Mount]) -
     return frozenset(common)
 
 
-def _clean(path: str) -> str:
+def clean(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))

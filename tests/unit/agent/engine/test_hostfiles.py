@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,28 @@ def test_extra_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosts.endswith("10.88.1.2\tweb\n10.88.1.9\tdb\n10.88.0.11\tme\nfd00::1\tsix\n")
     with pytest.raises(InvalidArgument, match="me:host-gateway"):
         hostfiles.make(wanted, "br0")
+
+
+def test_the_domain_is_in_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole name first, as `hostname -f` wants it."""
+    named = dataclasses.replace(spec(), domainname="example.org")
+    assert b"10.88.1.2\tweb.example.org web\n" in hostfiles.make(named)["/etc/hosts"]
+
+
+def test_a_time_zone_is_a_copy_of_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, or the host's own; a name that is none, leads away or is no zone is refused with what to give."""
+    monkeypatch.setattr(hostfiles, "_ZONES", tmp_path)
+    monkeypatch.setattr(hostfiles, "_LOCALTIME", tmp_path / "localtime")
+    (tmp_path / "Berlin").write_bytes(b"TZif2 berlin")
+    (tmp_path / "zone.tab").write_bytes(b"a table")
+
+    def localtime(zone: str) -> bytes | None:
+        return hostfiles.make(dataclasses.replace(spec(), timezone=zone)).get("/etc/localtime")
+
+    assert (localtime(""), localtime("Berlin"), localtime("local")) == (None, b"TZif2 berlin", None)
+    (tmp_path / "localtime").write_bytes(b"TZif2 here")
+    assert localtime("local") == b"TZif2 here"
+    for wrong in ("Atlantis", "../Berlin", "/etc/passwd", "zone.tab"):
+        with pytest.raises(InvalidArgument) as refused:
+            localtime(wrong)
+        assert "tzdata" in refused.value.hint

@@ -200,3 +200,55 @@ def test_what_the_agent_may_not_raise_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rlimits, "_may_raise", lambda: True)
     rlimits.check(above)
     rlimits.check(below)
+
+
+@pytest.fixture
+def legacy(tmp_path: Path) -> Directories:
+    """Version 1: one directory a controller, below one that has what there is."""
+    found = {}
+    for controller, files in {
+        "memory": ("memory.swappiness", "memory.oom_control", "memory.limit_in_bytes"),
+        "cpuset": ("cpuset.mems", "cpuset.effective_mems"),
+    }.items():
+        directory = tmp_path / controller / "parent" / "own"
+        directory.mkdir(parents=True)
+        for name in files:
+            (directory / name).write_text("")
+        found[controller] = directory
+    (tmp_path / "cpuset" / "parent" / "cpuset.effective_mems").write_text("0-1\n")
+    (tmp_path / "unified").mkdir()
+    return Directories(legacy=found, unified=tmp_path / "unified")
+
+
+def test_what_only_version_1_has_is_written_there(legacy: Directories) -> None:
+    """Swappiness 0 is a value, not nothing; a node that the host lacks is refused."""
+    limits.apply(legacy, Limits(memory_bytes=64 * MIB, memory_swappiness=0, oom_kill_disable=True, cpuset_mems="1"))
+    memory, cpuset = legacy.legacy["memory"], legacy.legacy["cpuset"]
+    assert (memory / "memory.swappiness").read_text() == "0"
+    assert (memory / "memory.oom_control").read_text() == "1"
+    assert (cpuset / "cpuset.mems").read_text() == "1"
+    with pytest.raises(InvalidArgument, match="0-1"):
+        limits.apply(legacy, Limits(cpuset_mems="2"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [
+        (Limits(memory_swappiness=10), "leave --memory-swappiness out"),
+        (Limits(memory_bytes=64 * MIB, oom_kill_disable=True), "leave --oom-kill-disable out"),
+    ],
+)
+def test_version_2_refuses_what_it_does_not_have(unified: Directories, wanted: Limits, hint: str) -> None:
+    """And says what to use."""
+    with pytest.raises(Unsupported) as refused:
+        limits.apply(unified, wanted)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "wanted", [Limits(memory_swappiness=101), Limits(oom_kill_disable=True), Limits(cpuset_mems="0-")]
+)
+def test_what_makes_no_sense_on_any_host(wanted: Limits) -> None:
+    """No swappiness above 100; without a limit of memory the host itself would run out of it; no list without an end."""
+    with pytest.raises(InvalidArgument):
+        limits.check(wanted)

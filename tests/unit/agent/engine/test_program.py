@@ -115,3 +115,12 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_further_groups_come_on_top(image: Path) -> None:
+    """By name or number, also beside a group after the colon, which ends those of the database; an unknown name is an error."""
+    of_database = program.resolve_user("5", image).groups
+    assert program.resolve_user("5", image, ("77",)).groups == tuple(sorted({*of_database, 77}))
+    assert program.resolve_user("5:6", image, ("77", "78")) == User(uid=5, gid=6, groups=(77, 78))
+    with pytest.raises(StepError, match="no group 'nobody-has-it'"):
+        program.resolve_user("5", image, ("nobody-has-it",))

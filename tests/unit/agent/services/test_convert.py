@@ -19,6 +19,7 @@ from agent.engine.spec import (
     Network,
     Port,
     RestartPolicy,
+    Secret,
     Ulimit,
 )
 from agent.engine.state import ContainerStatus, State
@@ -71,6 +72,9 @@ SPEC = ContainerSpec(
         shm_bytes=1 << 20,
         oom_score_adj=-5,
         storage_bytes=1 << 30,
+        cpuset_mems="0",
+        memory_swappiness=0,
+        oom_kill_disable=True,
     ),
     tty=True,
     stdin_open=True,
@@ -104,11 +108,20 @@ SPEC = ContainerSpec(
         ipc="host",
         uts="host",
         user="host",
+        device_rules=("c 189:* rwm",),
     ),
     restart=RestartPolicy(name="on-failure", max_retries=3),
-    health=Healthcheck(test=("CMD", "true"), interval_ns=10**9, timeout_ns=2, start_period_ns=3, retries=4),
+    health=Healthcheck(
+        test=("CMD", "true"), interval_ns=10**9, timeout_ns=2, start_period_ns=3, retries=4, start_interval_ns=5
+    ),
     init=True,
     log_options={"max-size": "1m"},
+    groups=("audio", "29"),
+    domainname="example.org",
+    annotations={"a.b": "c"},
+    umask="0027",
+    timezone="Europe/Berlin",
+    secrets=(Secret(name="s", target="/run/secrets/s", uid=1, gid=2, mode=0o400),),
 )
 STATUS = ContainerStatus(
     spec=SPEC,
@@ -140,7 +153,12 @@ IMAGE = Image(
         exposed_ports=("80/tcp",),
         volumes=("/data",),
         healthcheck=Healthcheck(
-            test=("CMD", "true"), interval_ns=10**9, timeout_ns=2 * 10**9, start_period_ns=3 * 10**9, retries=4
+            test=("CMD", "true"),
+            interval_ns=10**9,
+            timeout_ns=2 * 10**9,
+            start_period_ns=3 * 10**9,
+            retries=4,
+            start_interval_ns=7,
         ),
         shell=("/bin/bash", "-c"),
         on_build=("RUN true",),

@@ -16,6 +16,7 @@ EVERY = (
     "-m 64m --memory-swap -1 --memory-reservation 32m --cpus 1.5 -c 512 --cpu-period 50000 --cpu-quota 25000 --cpuset-cpus 0-1"
     " --pids-limit 9 --blkio-weight 300 --device-read-bps /dev/sda:1mb --device-write-iops /srv:100 --ulimit nofile=10:20"
     " --ulimit core=unlimited --shm-size 1m --oom-score-adj -5 --storage-opt size=1g"
+    " --cpuset-mems 0 --memory-swappiness 0 --oom-kill-disable"
 )
 
 
@@ -46,6 +47,9 @@ def test_every_option_has_its_field() -> None:
         shm_bytes=1 << 20,
         oom_score_adj=-5,
         storage_bytes=1 << 30,
+        cpuset_mems="0",
+        memory_swappiness=0,
+        oom_kill_disable=True,
     )
     assert {one.name for one in dataclasses.fields(Limits)} == set(parsed(EVERY))
 
@@ -97,3 +101,13 @@ def test_a_row_of_stats() -> None:
     assert stats.row(None, now) == (
         "a" * 12, "web1", "host1", "-", "50 MB / 100 MB", "50.00%", "1 kB / 0 B", "0 B / 0 B", 3,
     )  # fmt: skip
+
+
+def test_swappiness_and_the_oom_killer() -> None:
+    """0 is a value; Docker's -1 is its default; the switch may have a value."""
+    parser = argparse.ArgumentParser()
+    limits.add_options(parser, fixed=True)
+    given = limits.fields(parser.parse_args(["--memory-swappiness", "0", "--oom-kill-disable", "--cpuset-mems", "0"]))
+    assert given == {"memory_swappiness": 0, "oom_kill_disable": True, "cpuset_mems": "0"}
+    assert limits.swappiness("-1") is None
+    assert limits.fields(parser.parse_args(["--oom-kill-disable=false"])) == {"oom_kill_disable": False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.coordinator import capabilities, create
+from migrate.coordinator import capabilities, create, inside
 from migrate.errors import InvalidArgument
 from protos import coordinator_pb2, types_pb2
 
@@ -88,3 +88,56 @@ def test_a_name_of_its_own_and_the_host_s_are_two() -> None:
     )
     with pytest.raises(InvalidArgument, match="conflicting options: hostname and the UTS mode"):
         create.specification(request, _image())
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"umask": "8"}, "no umask"),
+        ({"umask": "7777"}, "no umask"),
+        ({"domainname": "a b"}, "no domain name"),
+        ({"domainname": "a", "isolation": types_pb2.Isolation(uts="host")}, "domainname and the UTS mode"),
+        ({"groups": ["a:b"]}, "no group"),
+        ({"platform": "linux/arm64"}, "is for linux/amd64"),
+    ],
+)
+def test_what_cannot_be_inside_is_refused(request_: dict, message: str) -> None:
+    """Before anything is allocated."""
+    image = _image(cmd=["x"])
+    image.document = '{"architecture": "amd64", "os": "linux"}'
+    with pytest.raises(InvalidArgument, match=message):
+        create.specification(coordinator_pb2.RunRequest(image="base", **request_), image)
+    create.specification(coordinator_pb2.RunRequest(image="base", platform="linux/amd64"), image)
+
+
+def test_secrets_lie_in_a_tmpfs_and_their_contents_in_no_spec() -> None:
+    """One is added for them, unless the request has one there; the spec names them."""
+    secret = types_pb2.Secret(name="token", target="/run/secrets/token", mode=0o400)
+    request = coordinator_pb2.RunRequest(image="base", secrets=[secret], secret_data={"token": b"hush-hush"})
+    spec = create.specification(request, _image(cmd=["x"]))
+    (mount,) = spec.mounts
+    assert (mount.kind, mount.target) == ("tmpfs", "/run/secrets")
+    assert list(spec.secrets) == [secret]
+    assert b"hush-hush" not in spec.SerializeToString()
+    request.mounts.add(kind="tmpfs", target="/run/secrets/")
+    assert len(create.specification(request, _image(cmd=["x"])).mounts) == 1
+
+
+def test_variables_of_the_image_can_be_left_out() -> None:
+    """--unsetenv takes away what the image or the request says."""
+    assert create.environment(["A=1", "PATH=/p"], ["B=2"], ["A", "PATH", "C"]) == ["B=2"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "fitting"),
+    [
+        ("linux/amd64", "x86_64", True),
+        ("linux/x86_64", "amd64", True),
+        ("linux/arm64/v8", "aarch64", True),
+        ("linux/arm64", "x86_64", False),
+        ("windows/amd64", "x86_64", False),
+    ],
+)
+def test_platforms(platform: str, machine: str, fitting: bool) -> None:
+    """uname's words and Go's are the same machines."""
+    assert inside.fits(platform, machine) is fitting
