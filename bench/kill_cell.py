@@ -14,13 +14,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from bench.kill_victims import Phase, Scene, Victim, Witness
+from bench.load import Load
 from migrate.client import Client
+from migrate.coordinator.steps import POSTCOPY
 from migrate.errors import MigrateError
 from migrate.lab import observe, processes
 from migrate.lab.demo_run import CheckFailed, Outside, RunningClient, Seen
@@ -35,7 +38,8 @@ END_LIMIT_S = 120.0
 CLEAN_LIMIT_S = 20.0
 AFTER_S = 0.5  # how long the client goes on before it is asked
 CLIENT_RATE = 200.0
-REST_BANDWIDTH = "4M"  # so that memory still follows when web1 runs on the target
+# So that memory still follows when web1 runs on the target: written after the round ahead, and sent slowly.
+REST_BANDWIDTH, REST_MB, REST_MB_PER_S = "4M", 12.0, 40.0
 _T = TypeVar("_T")
 
 
@@ -100,7 +104,7 @@ class KillLab:
         scene = Scene(self._lab, container.id, "host1", "host2")
         assert self._client is not None
         self._client.report()
-        with Witness(scene) as witness:
+        with Witness(scene) as witness, self._writing(container, outcome):
             killed_at = self._move_and_harm(scene, outcome, harm)
             record = self._wait_for_the_end(outcome)
             outcome.took_s = time.monotonic() - killed_at
@@ -115,11 +119,31 @@ class KillLab:
         self._bring_back(outcome)
         return outcome
 
+    @contextmanager
+    def _writing(self, container: Container, outcome: Outcome) -> Iterator[None]:
+        """In the phases in which memory follows: somebody writes into web1, and looks at each page in the end."""
+        if not self._memory_follows(outcome.phase):
+            yield
+            return
+        address = container.address.partition("/")[0]
+        with Load(self._lab, address, PORT, size_mb=REST_MB, mb_per_s=REST_MB_PER_S) as load:
+            load.resume()
+            yield
+            try:
+                found = load.report("verify")
+            except (CheckFailed, OSError) as exc:
+                outcome.wrong += [] if self.client_may_be_lost else [f"writer: {exc}"]
+            else:
+                outcome.wrong += [f"writer: {found['wrong']} of {found['pages']} pages"] if found["wrong"] else []
+
+    def _memory_follows(self, phase: Phase) -> bool:
+        return self._mode == POSTCOPY and phase in (Phase.RESTORE, Phase.RESTORED, Phase.RELEASE, Phase.REST)
+
     # ------------------------------------------------------------ the move and the kill
 
     def _move_and_harm(self, scene: Scene, outcome: Outcome, harm: Callable[[Scene, Outcome], None]) -> float:
         command = [sys.executable, "-m", "migrate", "move", CONTAINER, "--to", scene.target, "--quiet"]
-        if outcome.phase is Phase.REST:
+        if self._memory_follows(outcome.phase):
             command += ["--bandwidth", REST_BANDWIDTH]
         move = subprocess.Popen(
             [*command, "--mode", self._mode],

@@ -169,7 +169,8 @@ class Scene:
             Phase.RESTORE: lambda: self.criu(self.target) if self.group(self.target).populated else 0,
             Phase.RESTORED: lambda: self.criu(self.target) if self.traced(self.target) else 0,
             Phase.RELEASE: lambda: self._program(self.source, "agent") if self.group(self.target).populated else 0,
-            Phase.REST: lambda: self._find(Victim.SENDER) if step() in ("restore", "resume", "rest") else 0,
+            # Not before web1 runs there: CRIU's restore, too, waits for memory that follows.
+            Phase.REST: lambda: self._find(Victim.SENDER) if self._runs_on_target() and step() == "rest" else 0,
         }
         while not (pid := holder[phase]()):
             if over():
@@ -178,7 +179,7 @@ class Scene:
         process = processes.read(pid)
         if process is None or not processes.send(process, signal.SIGSTOP):
             return None
-        if phase in (Phase.RELEASE, Phase.REST):
+        if phase is Phase.RELEASE:
             while not self._runs_on_target():
                 if over():
                     return None

@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +24,17 @@ from agent.engine.container import Engine
 from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec
 from agent.errors import TransferError, WrongState
-from agent.handover import stage
+from agent.handover import stage, stream_watch
 from agent.handover.criu_error import criu_error
 from agent.handover.ended import EndedMoves
+from agent.handover.receivers import ROLE, Receivers
 from agent.handover.record import Move, MoveRecord
 from agent.setup.criu import CriuInstall
 from agent.storage.images import Image, ImageStore
 
-ROLE = "target"
 RESTORE_LIMIT_S = 110.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +55,10 @@ class Restore:
         image_store: ImageStore,
         criu: Callable[[], CriuInstall],
         ended: EndedMoves,
+        receivers: Receivers,
     ) -> None:
         self._config, self._engine, self._images = config, engine, image_store
-        self._criu, self._ended = criu, ended
+        self._criu, self._ended, self._receivers = criu, ended, receivers
 
     def make_ready(self, move: Move, spec: ContainerSpec) -> None:
         """All that takes time and needs nothing of the container's state. Raises AgentError, OSError."""
@@ -67,7 +72,9 @@ class Restore:
         monitor.request("prepare", images_dir=str(move.images), memory_dir=str(move.memory) if record.lazy else "")
 
     def run(self, move: Move, record: MoveRecord) -> Restored:
-        """Of what has been checked to be here. Raises CriuError; nothing of the container runs then."""
+        """Of what has been checked to be here. Raises CriuError, and TransferError where memory does not follow; nothing of the container
+        runs then.
+        """
         spec = self._engine.inspect(record.container_id).spec
         try:
             monitor = self._engine.roles.monitor(spec.id)
@@ -78,14 +85,23 @@ class Restore:
         self._bring_logs(move, spec.id)
         criu = self._criu()
         plan = self._plan(move, spec, criu, lazy=record.lazy)
+        watch = stream_watch.of(move, lambda: self._receivers.receives(record), lambda: self.end(spec.id))
         try:
             self._ended.refuse(move.migration_id, ROLE)  # if Finish comes from here on, it ends what the monitor does
-            with ThreadPoolExecutor(1) as meanwhile:  # what needs the disk does not lengthen the freeze
+            with (
+                ThreadPoolExecutor(1) as meanwhile,
+                watch or nullcontext(),
+            ):  # what needs the disk does not lengthen the freeze
                 registered = meanwhile.submit(self._images.register, read_image(move))
                 answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
             registered.result()
         except MonitorError as exc:
             self._ended.refuse(move.migration_id, ROLE)  # then that is the reason
+            if watch and watch.why:
+                raise TransferError(
+                    f"memory that CRIU needs for the restore, and that was to follow from {record.peer_host}, does not come: {watch.why}",
+                    hint=f"the container runs on on {record.peer_host}; see to the link between the two hosts, then move it again",
+                ) from exc
             raise criu_error("restore", move.images / "restore.log", exc) from exc
         life = json.loads((move.images / "handover.json").read_text()).get("life", {})
         self._engine.roles.set_process(spec.id, int(answer["pid"]), life)
@@ -96,6 +112,13 @@ class Restore:
             criu_stats=criu_images.stats(pycriu, move.images / "stats-restore"),
             mode="lazy" if record.lazy else "plain",
         )
+
+    def end(self, container_id: str) -> None:
+        """The restore under way fails, and what it has made is dead."""
+        try:
+            self._engine.roles.monitor(container_id).request("discard")
+        except (MonitorError, WrongState) as exc:
+            _log.info("container %s: its restore was not ended: %s", container_id, exc.message)
 
     def _plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
         handover = json.loads((move.images / "handover.json").read_text())

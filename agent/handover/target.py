@@ -68,7 +68,7 @@ class Target:
         self._kept = KeptMemory(config)
         self._turns = Turns()
         self._receivers = Receivers(config, engine, door, criu, ended, self._turns, self._kept)
-        self._restore = Restore(config, engine, image_store, criu, ended)
+        self._restore = Restore(config, engine, image_store, criu, ended, self._receivers)
 
     # ------------------------------------------------------------ accept
 
@@ -262,7 +262,7 @@ class Target:
 
         def interrupt(call: str) -> None:
             if call == "Restore":
-                self._end_monitor(container_id)
+                self._restore.end(container_id)
 
         with self._turns.quiet(migration_id, interrupt):
             kept_logs.keep(self._config.move_logs_dir, self._move(migration_id), ROLE)
@@ -291,13 +291,6 @@ class Target:
                 f"container {container_id} runs, or has run, on this host: it is not discarded",
                 hint=f"see which copy is the right one: migrate repair {migration_id} --dry-run",
             )
-
-    def _end_monitor(self, container_id: str) -> None:
-        """The restore under way fails, and what it has made is dead."""
-        try:
-            self._engine.roles.monitor(container_id).request("discard")
-        except (MonitorError, WrongState) as exc:
-            _log.info("container %s: its restore was not ended: %s", container_id, exc.message)
 
     def _clean_when_filled(self, move: Move) -> None:
         """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""

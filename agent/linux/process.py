@@ -174,6 +174,14 @@ def _in_bounding(number: int) -> bool:
         return False
 
 
+def read_bytes(pid: int) -> int:
+    """What the process has read so far, by whatever call and of whatever. Raises OSError: it is gone, or the kernel does not count."""
+    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("rchar: "):
+            return int(line.split()[1])
+    raise OSError(f"/proc/{pid}/io does not say what was read")
+
+
 def start_ticks(pid: int) -> int:
     """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start. Raises OSError without the process."""
     return _stat_number(pid, 22)

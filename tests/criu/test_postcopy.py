@@ -6,11 +6,12 @@ dirty_memory.py knows what every page must hold and reads pages at random, so wh
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.kill_victims import Scene, Victim
+from bench.kill_victims import Phase, Scene, Victim
 from migrate.errors import MigrateError, WrongState
 from migrate.lab import processes
 from migrate.records import Migration, Run, Step
@@ -103,6 +104,30 @@ def test_it_goes_on_from_what_is_missing(
     ended = wait_for(lambda: _ended(fleet, migration_id), timeout_s=120)
     assert ended.state == "succeeded", ended.failure
     assert fleet.client.inspect(dirty).host == "host2"
+    whole(fleet, dirty)
+
+
+def test_a_restore_that_memory_does_not_reach_is_given_up_at_once(fleet: MovingLab, dirty: str) -> None:
+    """CRIU needs some of it before the pivot, when the source still has all: the container runs on there, and is not waited for."""
+    scene = Scene(fleet.lab, fleet.client.inspect(dirty).id, "host1", "host2")
+    moving = fleet.client.move(dirty, to="host2", mode="postcopy")
+    for event in moving:
+        if isinstance(event, Step) and (event.step, event.event) == ("freeze", "started"):
+            fleet.client.set_migration(moving.migration_id, bandwidth=SLOW)
+            break
+    held = scene.hold(Phase.RESTORE, lambda: "", lambda: _ended(fleet, moving.migration_id) is not None)
+    assert held is not None
+    try:
+        _kill(Victim.SENDER)(fleet, scene)
+        killed = time.monotonic()
+    finally:
+        held.let_go()
+    ended = wait_for(lambda: _ended(fleet, moving.migration_id), timeout_s=120)
+    assert time.monotonic() - killed < 60  # it was 110 s and what came after
+    assert ended.state == "failed", ended
+    assert ended.failure is not None
+    assert "does not come: the stream has ended" in ended.failure.message
+    assert fleet.client.inspect(dirty).host == "host1"
     whole(fleet, dirty)
 
 
