@@ -28,6 +28,7 @@ from migrate.client_files import FileCalls
 from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
+from migrate.client_schedules import ScheduleCalls
 from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, NeedsAttention, Unreachable
 from migrate.records import Container, Run
@@ -55,7 +56,7 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, LifecycleCalls, VolumeCalls):
+class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, LifecycleCalls, ScheduleCalls, VolumeCalls):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:

@@ -40,7 +40,7 @@ class Capability(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ok: bool = ..., value: _Optional[str] = ..., remedy: _Optional[str] = ..., required: bool = ...) -> None: ...
 
 class HostFacts(_message.Message):
-    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions", "cgroup", "lsm", "bridge_addresses", "bridge_mtu", "unix_ns", "processor")
+    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions", "cgroup", "lsm", "bridge_addresses", "bridge_mtu", "unix_ns", "processor", "boot_id")
     HOST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class HostFacts(_message.Message):
     BRIDGE_MTU_FIELD_NUMBER: _ClassVar[int]
     UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     PROCESSOR_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     host: str
     agent_version: str
     protocol: int
@@ -81,7 +82,8 @@ class HostFacts(_message.Message):
     bridge_mtu: int
     unix_ns: int
     processor: str
-    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ..., cgroup: _Optional[str] = ..., lsm: _Optional[str] = ..., bridge_addresses: _Optional[_Iterable[str]] = ..., bridge_mtu: _Optional[int] = ..., unix_ns: _Optional[int] = ..., processor: _Optional[str] = ...) -> None: ...
+    boot_id: str
+    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ..., cgroup: _Optional[str] = ..., lsm: _Optional[str] = ..., bridge_addresses: _Optional[_Iterable[str]] = ..., bridge_mtu: _Optional[int] = ..., unix_ns: _Optional[int] = ..., processor: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("id", "limits")

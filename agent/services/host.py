@@ -75,6 +75,7 @@ class HostService(agent_pb2_grpc.HostServicer):
             bridge_mtu=self._bridge_mtu(),
             processor=compared.processor(),
             unix_ns=time.time_ns(),
+            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         )
 
     def _bridge_mtu(self) -> int:

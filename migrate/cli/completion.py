@@ -50,6 +50,7 @@ KINDS = {
     "VOLUME": "volumes",
     "ID": "migrations",
     "EVACUATION": "evacuations",
+    "SCHEDULE": "schedules",
     "containers": "containers",
     "container": "containers",
     "image": "images",
@@ -145,8 +146,8 @@ def _values(action: argparse.Action, coordinator: str | None) -> list[str]:
 
 
 def names(kind: str, coordinator: str | None) -> list[str]:
-    """Names of "containers" ("paths": with a colon), "hosts", "images", "migrations" or "evacuations"; none where it does not
-    answer.
+    """Names of "containers" ("paths": with a colon), "hosts", "images", "migrations", "evacuations" or "schedules"; none where
+    it does not answer.
     """
     from migrate.client import Client
     from migrate.errors import MigrateError
@@ -163,6 +164,8 @@ def names(kind: str, coordinator: str | None) -> list[str]:
                 return [host.name for host in client.hosts(facts=False)]
             if kind == "images":
                 return sorted({image.name for image in client.images()})
+            if kind == "schedules":
+                return [one.job.name for one in client.schedules()]
             if kind == "evacuations":
                 return [one.id[:12] for one in client.evacuations(limit=20)]
             return [record.id[:12] for record in client.migrations(limit=20)]

@@ -92,6 +92,11 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("evacuate", "evacuate", "take all containers of a host to others"),
             ("restore", "evacuate", "bring home what evacuations took away from a host"),
             ("evacuations", "evacuate", "list evacuations and restores; show, follow or cancel one"),
+            (
+                "schedule",
+                "schedule",
+                "empty hosts at their times; or the hosts of a group one after the other, with a hook",
+            ),
             ("host", "hosts", "list hosts, look at one, label it, keep new containers away from it"),
             ("hosts", "hosts", "list hosts and what they can do (host ls)"),
             ("doctor", "doctor", "check what this machine lacks; or say why a move failed and what to do"),

@@ -3,6 +3,7 @@
 state_dir = "/var/lib/migrate"               # database, certificate authority, lock
 socket = "/run/migrate/coordinator.sock"
 group = "migrate"                            # who may use the socket besides root; "" = nobody
+hooks = true                                 # schedules may run commands here, as the coordinator's user
 patience = 1                                 # deadlines of calls to agents are multiplied by it: more for slow hosts
 
 [fleet]
@@ -43,6 +44,7 @@ class CoordinatorConfig:
     socket: Path = Path("/run/migrate/coordinator.sock")
     group: str = "migrate"
     patience: float = 1.0
+    hooks: bool = True
     fleet: Fleet
     hosts: tuple[Host, ...]
 
@@ -74,7 +76,7 @@ def load(path: Path = DEFAULT_PATH) -> CoordinatorConfig:
 
 def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
     """`where` begins every error."""
-    top = _Table(raw, where, known=("state_dir", "socket", "group", "patience", "fleet", "hosts"))
+    top = _Table(raw, where, known=("state_dir", "socket", "group", "patience", "hooks", "fleet", "hosts"))
     hosts = top.take("hosts", list, [])  # none: the first one wants the ca.pub that the coordinator's first start makes
     parsed = tuple(_host(one, f"{where}: hosts[{number}]") for number, one in enumerate(hosts))
     names = [host.name for host in parsed]
@@ -86,6 +88,7 @@ def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
         socket=top.path("socket", "/run/migrate/coordinator.sock"),
         group=top.take("group", str, "migrate"),
         patience=top.factor("patience"),
+        hooks=top.take("hooks", bool, True),
         fleet=_fleet(top.take("fleet", dict, {}), f"{where}: [fleet]"),
         hosts=parsed,
     )

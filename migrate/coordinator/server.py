@@ -26,6 +26,8 @@ from migrate.coordinator.health import Heartbeats, Limits
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
+from migrate.coordinator.schedules.clock import SchedulesRunner
+from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Host, Store
 from migrate.coordinator.volumes import VolumesService
@@ -34,7 +36,7 @@ from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from migrate.tunnel.control import ControlTunnel
 from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc, schedule_pb2_grpc
 
 # A thread serves one call; logs that are followed, waits and terminals hold theirs. Threads are made when needed.
 MAX_CALLS = 256
@@ -70,6 +72,15 @@ class Coordinator:
         evacuations = Evacuations(self.store)
         planner = CensusPlanner(self.store, self.pool, evacuations)
         self.evacuations = EvacuationRunner(self.store, evacuations, planner, self.runner, containers)
+        self.schedules = SchedulesRunner(
+            self.store,
+            self.pool,
+            evacuations,
+            self.evacuations,
+            state_dir=config.state_dir,
+            socket=config.socket,
+            hooks=config.hooks,
+        )
         service = FleetService(containers, self.runner)
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
         builds = BuildsService(self.store, self.pool)
@@ -82,6 +93,8 @@ class Coordinator:
         fleet_pb2_grpc.add_FleetHostsServicer_to_server(fleet_hosts, self._server)  # type: ignore[no-untyped-call]  # generated
         emptied = EvacuationsService(self.evacuations, evacuations)
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(emptied, self._server)  # type: ignore[no-untyped-call]  # generated
+        schedules = SchedulesService(self.schedules)
+        schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(schedules, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 
@@ -92,12 +105,14 @@ class Coordinator:
         self.heartbeats.start()
         self.runner.recover()
         self.evacuations.recover()
+        self.schedules.start()
         listen(self._server, self.config.socket, self.config.group)
         log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.store.hosts()), self.config.socket)
 
     def stop(self) -> None:
         """Finish nothing, lose nothing: moves under way go on with the next start."""
         stopped = self._server.stop(GRACE_S)  # no new calls from here on
+        self.schedules.shutdown()
         self.evacuations.shutdown()
         self.runner.shutdown()
         stopped.wait()

@@ -115,6 +115,36 @@ SCHEMA = (
             attributes text not null
         )""",
     ),
+    (  # migrate/coordinator/schedules/records.py writes and reads these
+        """create table schedules(
+            name text primary key,
+            job text not null,
+            paused integer not null default 0,
+            next_unix_ns integer not null,
+            created_unix_ns integer not null
+        )""",
+        """create table schedule_runs(
+            id text primary key,
+            schedule text not null references schedules(name),
+            job text not null,
+            cause text not null,
+            state text not null,
+            due_unix_ns integer not null,
+            window_end_unix_ns integer not null,
+            why text not null default '',
+            cancelled integer not null default 0,
+            started_unix_ns integer not null,
+            finished_unix_ns integer not null default 0
+        )""",
+        "create unique index one_run_a_schedule on schedule_runs(schedule) where state='running'",
+        """create table schedule_legs(
+            run_id text not null references schedule_runs(id),
+            host text not null,
+            position integer not null,
+            leg text not null,
+            primary key(run_id, host)
+        )""",
+    ),
 )
 
 

@@ -21,13 +21,15 @@ from migrate.coordinator.files import FilesService
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.schedules.clock import SchedulesRunner
+from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
 from migrate.coordinator.store import Fleet, Host, MigrationId, Store, change_owner
 from migrate.coordinator.volumes import VolumesService
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc, schedule_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
 from tests.fakes.host import FakeHost
@@ -52,6 +54,10 @@ class FakeFleet:
         for name in self.hosts:
             self.store.put_host(Host(name=name, address=address(name), host_keys=("ssh-ed25519 AAAA",)))
         self.pool = AgentPool(self.store.host, lambda host: self.hosts[host.name].tunnel())
+        self.directory = directory
+        self.now_ns: Callable[[], int] = (
+            time.time_ns
+        )  # what the schedules take for the time; a test may replace it before come_back
         self.socket = directory / "fleet.sock"
         self.client = Client(self.socket)
         self.come_back()
@@ -63,6 +69,15 @@ class FakeFleet:
         records = Evacuations(self.store)
         planner = CensusPlanner(self.store, self.pool, records)
         self.evacuations = EvacuationRunner(self.store, records, planner, self.runner, containers)
+        self.schedules = SchedulesRunner(
+            self.store,
+            self.pool,
+            records,
+            self.evacuations,
+            state_dir=self.directory,
+            socket=self.socket,
+            now_ns=self.now_ns,
+        )
         service = FleetService(containers, self.runner)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
@@ -76,13 +91,16 @@ class FakeFleet:
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(
             EvacuationsService(self.evacuations, records), self._server
         )
+        schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(SchedulesService(self.schedules), self._server)
         self._server.add_insecure_port(channels.unix_target(self.socket))
         self._server.start()
         self.runner.recover()
+        self.schedules.start()
 
     def go_away(self) -> None:
         """The coordinator ends, in the middle of whatever it does."""
         self._server.stop(0).wait()
+        self.schedules.shutdown()
         self.evacuations.shutdown()
         self.runner.shutdown()
 

@@ -93,6 +93,10 @@ class EvacuationRunner:
             wanted, id="", state=State.PLANNED, planned=True, items=tuple(items), predicted_s=predicted_s
         )
 
+    def check(self, kind: str, host: str, options: Options) -> None:
+        """Raises as `start` does for what makes no sense; nothing is touched."""
+        self._wanted(kind, host, options, "", "")
+
     def start(self, kind: str, host: str, options: Options, reason: str = "", request_id: str = "") -> str:
         """Begin, or return the id of what the same request began. From then on the host is cordoned, or no longer.
 
