@@ -123,7 +123,7 @@ class Pool:
             self._filler.start()
 
     def take(self) -> Idle:
-        """Raises ContainerStartError (step "monitor") with the end of the zygote's log."""
+        """Raises ContainerStartError (step "monitor") with the end of the zygote's log, and after close()."""
         while True:
             with self._guard:
                 self._taken = time.monotonic()
@@ -168,6 +168,8 @@ class Pool:
             try:
                 idle = self._fork()
             except AgentError as exc:
+                if self._ending():
+                    return
                 log.error("no monitor can be made ahead of need: %s", exc.message)
                 time.sleep(RETRY_S)
                 continue
@@ -180,10 +182,16 @@ class Pool:
                 self._idle.append(idle)
             return not self._closed
 
+    def _ending(self) -> bool:
+        with self._guard:
+            return self._closed
+
     # ------------------------------------------------------------ the zygote
 
     def _fork(self) -> Idle:
         with self._forking:
+            if self._ending():  # another zygote would be nobody's, and nobody would end it
+                raise ContainerStartError("no monitor starts: the agent is ending", step="monitor", errno=0)
             if self._zygote is not None:
                 try:
                     return self._ask_zygote()

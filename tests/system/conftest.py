@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from agent.engine.container import Engine
-from agent.engine.state import State
 from tests.system.engine_host import EngineHost, engine_host
 
 
@@ -19,10 +18,5 @@ def host() -> Iterator[EngineHost]:
 
 @pytest.fixture
 def engine(host: EngineHost) -> Iterator[Engine]:
-    engine = host.engine()
-    yield engine
-    for status in engine.list():
-        engine.roles.end(status.spec.id, status.migration_id, status.epoch)
-        engine.cgroup(status.spec.id).freeze(False) if status.state == State.FROZEN else None
-        engine.remove(status.spec.id, force=True)
-    engine.close()
+    yield host.engine()
+    host.empty()

@@ -23,6 +23,7 @@ from agent.config import AgentConfig
 from agent.engine.cgroup import Cgroup, probe
 from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, IdRange, Limits, Network
+from agent.engine.state import State
 from agent.linux import namespaces
 from agent.storage.images import ImageStore
 from agent.storage.layers import WritableLayer
@@ -35,7 +36,9 @@ IDS = IdRange(base=1_000_000)
 
 
 class EngineHost:
-    """`engine()` makes the agent's engine over this host; any number, one after the other."""
+    """`engine()` makes the agent's engine over this host; any number, one after the other: the next one begins with the end of the
+    one before, as agents do, whose idle monitors it would wait for.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -48,12 +51,29 @@ class EngineHost:
             cgroup_parent=self.cgroup_parent,
         )
         self._count = 0
+        self._engine: Engine | None = None
         self.images = ImageStore(self.config.images_dir)
 
     def engine(self) -> Engine:
-        engine = Engine(self.config, self.images, WritableLayer)
-        engine.recover()
-        return engine
+        self.close()
+        self._engine = Engine(self.config, self.images, WritableLayer)
+        self._engine.recover()
+        return self._engine
+
+    def empty(self) -> None:
+        """Take away every container, also of a move, by the engine that there is; its end."""
+        engine = self._engine or self.engine()
+        for status in engine.list():
+            engine.roles.end(status.spec.id, status.migration_id, status.epoch)
+            engine.cgroup(status.spec.id).freeze(False) if status.state == State.FROZEN else None
+            engine.remove(status.spec.id, force=True)
+        self.close()
+
+    def close(self) -> None:
+        """Of the engine, if there is one; containers run on."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def spec(self, *argv: str, limits: Limits | None = None, **changes: object) -> ContainerSpec:
         """A container of the busybox image that runs `argv`, or a shell line given as one word."""
@@ -114,6 +134,7 @@ def engine_host() -> Iterator[EngineHost]:
         host.images.import_tar(IMAGE, ImageConfig(), [_image_tar()])
         yield host
     finally:
+        host.close()
         namespaces.setns(home, namespaces.CLONE_NEWNET)
         os.close(home)
         _take_apart(host)

@@ -103,5 +103,4 @@ def test_one_that_never_started_stays(host: EngineHost, engine: Engine) -> None:
     """Created is not exited, also for the next agent."""
     created = host.spec("true", remove_on_exit=True)
     engine.create(created, 1)
-    host.engine().close()
-    assert engine.inspect(created.id).state == "created"
+    assert host.engine().inspect(created.id).state == "created"

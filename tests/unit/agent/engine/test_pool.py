@@ -136,6 +136,18 @@ def test_monitors_that_nobody_wants_end(pool: Pool) -> None:
     until(lambda: not parent(zygote))
 
 
+def test_none_is_made_after_the_end(pool: Pool) -> None:
+    """Whoever was about to have one made when the agent ended does not start another zygote, which nobody would end."""
+    idle = pool.take()
+    zygote = parent(idle.process.pid)
+    idle.close()
+    pool.close()
+    with pytest.raises(ContainerStartError, match="the agent is ending"):
+        pool.take()
+    assert pool._zygote is None
+    until(lambda: not parent(zygote))
+
+
 def test_monitor_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The last words of the zygote are in the error."""
     pool = Pool(tmp_path / "zygote.log", None, size=0, package_root=tmp_path / "nowhere")
