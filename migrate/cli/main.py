@@ -15,6 +15,9 @@ from typing import NoReturn
 
 from migrate.cli.parsers import Parser
 
+# Before gRPC is imported: it tells of a coordinator that goes away by itself, in words of its own ("Got goaway [2] err=UNAVAILABLE").
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 # Command, its module, what it does. In this order in `migrate --help`.
 GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
