@@ -2,6 +2,8 @@
 PYTHON3 ?= /usr/bin/python3
 VENV    := .venv/bin
 TIERS   := unit,contract,faults,system,criu
+# Several files at a time, in the order of the tiers; one at a time: make test SPREAD=
+SPREAD  ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 SOURCES := agent migrate tests bench
 
 .DEFAULT_GOAL := help
@@ -17,10 +19,10 @@ venv:          ## only .venv: enough for test-unit, and needs no root
 	@$(PYTHON3) -m agent.setup venv
 
 test: setup    ## all tiers; fails where a tier that should run here was skipped
-	@$(VENV)/python -m pytest --require-tiers=$(TIERS) $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest $(SPREAD) --require-tiers=$(TIERS) $(PYTEST_ARGS)
 
 test-unit: venv ## the unit tier: no root, seconds
-	@$(VENV)/python -m pytest -m unit --require-tiers=unit $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest $(SPREAD) -m unit --require-tiers=unit $(PYTEST_ARGS)
 
 demo: setup    ## a fleet on this machine, a container moved live (DEMO_SIZE_MB=N)
 	@$(VENV)/python -m migrate.lab.demo

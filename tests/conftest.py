@@ -4,12 +4,18 @@ Every test belongs to one tier, by its marker or by its folder. The tiers `syste
 lacks what they need, as `migrate doctor` finds it; a test that needs more says so with `@pytest.mark.needs("soft-dirty")`
 or `pytest.skip("missing capability: soft-dirty")`. With --require-tiers a tier that did not run, or a skip whose reason
 is not a capability that is really missing here, fails the run.
+
+`make test` runs them with pytest-xdist, a file at a time in one of several processes: what a file's tests share, they share in one
+process, and what the machine has only once is named after that process's pid. Tiers are counted and judged where all reports arrive.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
+import signal
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +25,7 @@ from agent.setup import probe
 from agent.setup.capability import Capability
 
 END_S = 60.0
+WORKERS = 4  # at most, with -n auto: each has a lab of its own in the end
 TIERS = ("unit", "contract", "faults", "system", "criu")
 _SYSTEM_NEEDS = (
     "privileges", "programs", "user-namespaces", "overlayfs", "idmapped-mounts", "network", "cgroup", "cgroup-freezer",
@@ -56,6 +63,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): skip unless the host has these capabilities of `migrate doctor`")
     config.stash[_outcomes] = Outcomes()
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job; all that tests start would ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Recorder(config), "tiers")
     if unknown := set(_required(config)) - set(TIERS):
         raise pytest.UsageError(f"--require-tiers: no tier is called {', '.join(sorted(unknown))}")
@@ -82,6 +93,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: TIERS.index(tier_of[item.nodeid]))  # stable: the order within a tier stays
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A report tells its tier: it may be read in another process, which has collected nothing."""
+    outcome = yield
+    outcome.get_result().tier = item.config.stash[_outcomes].tier_of[item.nodeid]  # type: ignore[attr-defined]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For -n auto. Most of a run is waiting, for processes, networks and clocks: two on one processor are no crowd."""
+    return max(2, min(WORKERS, len(os.sched_getaffinity(0))))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     needed = list(NEEDS.get(item.config.stash[_outcomes].tier_of[item.nodeid], ()))
     for marker in item.iter_markers("needs"):
@@ -104,7 +127,7 @@ class Recorder:
         self._outcomes = config.stash[_outcomes]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        tier = self._outcomes.tier_of[report.nodeid]
+        tier = getattr(report, "tier", "unit")  # a worker that was killed leaves a report without
         if report.when == "call" and report.passed:
             self._outcomes.passed[tier] += 1
         elif report.skipped and not hasattr(report, "wasxfail"):
@@ -116,6 +139,8 @@ class Recorder:
             self._outcomes.skips[tier][_reason(report.longrepr)] += 1
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(self._config, "workerinput"):  # one of several processes
+            return
         required = _required(self._config)
         for tier in required:
             if not self._outcomes.passed[tier]:

@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])  # -I keeps the script's folder and the environment out of sys.path
 
 from agent.linux import fanotify, libc, mounts, namespaces
 

@@ -14,3 +14,5 @@ from tests.criu.moving_lab import MovingLab, moving_lab
 def fleet() -> Iterator[MovingLab]:
     with moving_lab(f"tmove{os.getpid()}") as made:
         yield made
+        made.empty()
+        assert made.left() == [], "left behind by the tests of this lab"

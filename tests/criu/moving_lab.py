@@ -162,6 +162,21 @@ class MovingLab:
                 return path.read_text().strip()
         raise AssertionError(f"{group} has neither {v1} nor {v2}")
 
+    def empty(self) -> None:
+        """Remove every container."""
+        for container in self.client.containers(all=True):
+            self.client.remove(container.name, force=True)
+
+    def left(self, timeout_s: float = 15.0) -> list[str]:
+        """What is there of containers that are no more, a line each, once it has had that time to go."""
+        deadline = time.monotonic() + timeout_s
+        while (
+            found := observe.differences(self.idle, observe.snapshot(self.lab.prefix))
+        ) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        directories = [self.lab.node_dir(host) / "var/containers" for host in ("host1", "host2")]
+        return found + [str(path) for directory in directories for path in directory.iterdir()]
+
     def restart_agents(self) -> None:
         """SIGKILL to both; returns when the coordinator reaches the new ones."""
         for host in ("host1", "host2"):

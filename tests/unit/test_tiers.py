@@ -34,11 +34,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, require: str, **tests: str) -> tuple[int, str]:
-    """Write tests/TIER/test_it.py for each of `tests`, run pytest; its exit status and output."""
+def run(project: Path, require: str, *options: str, **tests: str) -> tuple[int, str]:
+    """Write tests/TIER/test_it.py for each of `tests`, run pytest with `options`; its exit status and output."""
     for tier, text in tests.items():
         (project / "tests" / tier / "test_it.py").write_text("import pytest\n" + text)
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--require-tiers={require}"]
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--require-tiers={require}", *options]
     done = subprocess.run(argv, cwd=project, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
@@ -77,6 +77,28 @@ def test_skip_for_another_reason_fails(project: Path, reason: str, complaint: st
     status, output = run(project, "unit", unit=f"def test_u(): pass\ndef test_s(): pytest.skip({reason!r})\n")
     assert status == 1
     assert complaint in output
+
+
+def test_several_processes_are_judged_as_one(project: Path) -> None:
+    """make test spreads files over processes: each tier is counted once, and a test or a file that skips itself is judged."""
+    several = ("--numprocesses=2", "--dist=loadfile")
+    passed = "def test_one(): pass\ndef test_two(): pass\n"
+    status, output = run(project, "unit,criu", *several, unit=passed, criu=passed)
+    assert status == 0, output
+    assert [line.split() for line in output.splitlines() if line.endswith(" passed") and "unit" in line] == [
+        ["unit", "2", "passed"]
+    ]
+    status, output = run(
+        project, "unit,criu", *several, unit=passed, criu='pytest.skip("l", allow_module_level=True)\n'
+    )
+    assert status == 1
+    assert "tier criu: not one test passed" in output
+    assert "skipped for no good reason: 'l'" in output
+    status, output = run(
+        project, "unit,criu", *several, unit=passed, criu=passed + "def test_s(): pytest.skip('slow')\n"
+    )
+    assert status == 1
+    assert "tier criu: skipped for no good reason: 'slow'" in output
 
 
 def test_skipped_file_fails(project: Path) -> None:

@@ -51,7 +51,7 @@ def test_an_exposed_key_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == f"chmod 600 {tmp_path}/ca"
 
 
-@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is missing")
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="missing capability: ssh (no ssh-keygen)")
 def test_ssh_keygen_reads_a_bulk_certificate(tmp_path: Path) -> None:
     """OpenSSH sees one principal, the forced command, the source address, five minutes and no extensions at all."""
     (tmp_path / "c.pub").write_text(pki.Signer(AUTHORITY).sign_bulk(KEY, MOVE, "10.0.0.5"))
@@ -105,6 +105,7 @@ def test_the_control_certificate_is_renewed_before_it_ends(tmp_path: Path, monke
         KEY.replace("ssh-ed25519 ", "ssh-ed25519-cert-v01@openssh.com "),
         "ssh-ed25519 " + KEY.split()[1][:-8],
     ],
+    ids=["empty", "no-key", "short", "ecdsa", "two", "authority", "command", "certificate", "cut"],
 )
 def test_keys_that_are_not_signed(bad: str) -> None:
     """Only one plain ed25519 line is signed; a key of a host cannot smuggle options or lines."""
