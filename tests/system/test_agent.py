@@ -43,7 +43,11 @@ class Running:
         self.log = (host.directory / "agent.log").open("ab")
         self.process = subprocess.Popen(self.argv, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=self.log)
         self.channel = channels.unix_channel(host.config.socket)
-        grpc.channel_ready_future(self.channel).result(30)
+        try:
+            grpc.channel_ready_future(self.channel).result(60)
+        except grpc.FutureTimeoutError:
+            self.stop(signal.SIGKILL)
+            raise
         self.containers = agent_pb2_grpc.ContainersStub(self.channel)
         self.images = agent_pb2_grpc.ImagesStub(self.channel)
         self.host = agent_pb2_grpc.HostStub(self.channel)
@@ -58,11 +62,15 @@ class Running:
         return b"".join(chunk.data for chunk in self.containers.Logs(asked))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Its exit status. It has ended then, whatever happens: one that lived on would be said to be the fault of a later test."""
         self.channel.close()
         self.process.send_signal(number)
-        status = self.process.wait(20)
-        self.log.close()
-        return status
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.log.close()
 
 
 class Stream:
