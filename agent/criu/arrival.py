@@ -176,6 +176,7 @@ class Arrival:
         link.join(self._link)
         self._tell_the_bridge(time.monotonic() + BRIDGE_LIMIT_S)
         self._mark("linked")
+        Path(self._plan["thawed"]).touch()
         self._monitor.tasks().freeze(False)
         self._monitor.state = "running"
         self._mark("running")

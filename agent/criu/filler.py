@@ -18,6 +18,7 @@ Standard library only, single thread.
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -35,6 +36,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
+from agent.criu import marks
 from agent.criu.later import SOCKET, Later, read_ranges
 from agent.criu.spaces import PAGE, Missing, Space
 from agent.linux import process
@@ -378,7 +380,11 @@ def main() -> int:
     with Later(work_dir / SOCKET, memory_dir) as later:
         process.set_parent_death_signal(signal.SIGKILL)  # a killed monitor restores nothing any more
         print("listening", flush=True)  # noqa: T201  # the monitor waits for this line before it starts the restore
-        return Filler(listener, memory_dir, later).run()
+        code = Filler(listener, memory_dir, later).run()
+    if code == 0:
+        with contextlib.suppress(OSError):  # it is read only where the monitor has died, and was not told by our status
+            (work_dir / marks.FILLED).touch()
+    return code
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.criu import images as criu_images
+from agent.criu import marks as criu_marks
 from agent.criu import options
 from agent.engine import init, mounted, network
 from agent.engine.container import Engine
@@ -156,6 +157,7 @@ class Restore:
             "neighbours": str(move.images / "neighbours.json"),
             "stdin": str(move.images / "stdin.bin"),
             "mounts": handover.get("mounts", {}),
+            "thawed": str(move.images / criu_marks.THAWED),
             "lazy": lazy,
         }
 

@@ -11,17 +11,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from agent.config import AgentConfig
+from agent.criu import marks as criu_marks
 from agent.door import Door
 from agent.engine import mounted, network
 from agent.engine.container import Engine
-from agent.engine.launch import MonitorError
 from agent.engine.spec import ContainerSpec, Mount
-from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
 from agent.handover import kept_logs, lacking, stage
@@ -31,6 +30,7 @@ from agent.handover.lacking import Lacking
 from agent.handover.receivers import ROLE, Receivers, lacks_memory, volume_paths
 from agent.handover.record import Move, MoveRecord
 from agent.handover.restore import Restore, Restored, check_received, write_image
+from agent.handover.target_tasks import TargetTasks
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
@@ -67,6 +67,7 @@ class Target:
         self._ended, self._lazy = ended, lazy
         self._kept = KeptMemory(config)
         self._turns = Turns()
+        self._tasks = TargetTasks(config, engine)
         self._receivers = Receivers(config, engine, door, criu, ended, self._turns, self._kept)
         self._restore = Restore(config, engine, image_store, criu, ended, self._receivers)
 
@@ -224,14 +225,14 @@ class Target:
         A repeated Finish waits for all of it. Until the new epoch is on the disk this host does not claim to have run the
         container: after a power cut in between, the source's frozen copy is still there, and somebody decides.
         """
-        with self._turns.quiet(migration_id):
+        with self._turns.quiet(migration_id), ExitStack() as until_adopted:
             move = self._move(migration_id)
             marks: list[dict[str, Any]] = []
             if self._ended.get(migration_id, ROLE) is None:
                 record = move.require(epoch)
                 if not record.restored:
                     raise WrongState(f"container {container_id} was not restored here")
-                marks = record.resumed or self._resume(move, self._engine.store.spec(container_id))
+                marks = record.resumed or self._resume(move, self._engine.store.spec(container_id), until_adopted)
                 directory, spec = self._engine.store.directory(container_id), self._engine.store.spec(container_id)
                 # A layer of a limited size is a file system of its own, in a file of the next one.
                 layers.sync(directory / "layer", directory, self._config.images_dir, *volume_paths(self._engine, spec))
@@ -244,10 +245,10 @@ class Target:
             threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
         return ended.marks
 
-    def _resume(self, move: Move, spec: ContainerSpec) -> list[dict[str, Any]]:
-        move.update(committed=True)
+    def _resume(self, move: Move, spec: ContainerSpec, until_adopted: ExitStack) -> list[dict[str, Any]]:
+        record = move.update(committed=True)
         self._engine.roles.impose_limits(spec.id)
-        marks = list(self._engine.roles.monitor(spec.id).request("resume")["marks"])
+        marks = self._tasks.run(move, spec, record, until_adopted)
         if spec.network.address:
             network.announce(
                 network.uplinks(self._config.bridge, self._config.uplink), spec.network.mac, spec.network.address
@@ -257,7 +258,7 @@ class Target:
         return marks
 
     def _undo(self, migration_id: str, epoch: int, container_id: str) -> list[dict[str, Any]]:
-        self._refuse_if_it_has_run(migration_id, container_id)
+        self._tasks.refuse_if_it_has_run(self._move(migration_id), container_id)
         ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=False)
 
         def interrupt(call: str) -> None:
@@ -270,33 +271,13 @@ class Target:
             self._ended.done(ended, [])
         return []
 
-    def _refuse_if_it_has_run(self, migration_id: str, container_id: str) -> None:
-        """A frozen copy that was never thawed may go, also past the pivot, when an operator takes that back. Nothing else may."""
-        move = self._move(migration_id)
-        record = move.read() if move.exists else None
-        try:
-            status = self._engine.inspect(container_id)
-        except NotFound:
-            return
-        if (status.migration_id, status.role) != (migration_id, ROLE):
-            return  # not this move's: it is not touched
-        ran = status.state in (State.RUNNING, State.LOST) or bool(record and record.resumed)
-        if not ran and record and record.committed and status.state == State.FROZEN:
-            try:
-                ran = self._engine.roles.monitor(container_id).request("status")["state"] != "restored"
-            except (MonitorError, WrongState):
-                ran = True  # nobody knows any more
-        if ran:
-            raise WrongState(
-                f"container {container_id} runs, or has run, on this host: it is not discarded",
-                hint=f"see which copy is the right one: migrate repair {migration_id} --dry-run",
-            )
-
     def _clean_when_filled(self, move: Move) -> None:
         """The staging tmpfs holds memory that the container still lacks; it goes when the last page is in place."""
         record = move.read()
         deadline = time.monotonic() + FILL_LIMIT_S
         while record.lazy and (time.monotonic() < deadline or _may_lack_memory(move)):
+            if (move.images / criu_marks.FILLED).exists():  # also where its monitor is another one since
+                break
             try:
                 status = self._engine.roles.monitor(record.container_id).request("status").fields
             except AgentError:
