@@ -278,8 +278,8 @@ class Resume:
             here = where(move, move.target)
             if here.epoch > move.epoch and here.state in _WAS_RESUMED:
                 return {"marks": [], "left_over": []}  # an earlier try has done it and its answer was lost
-            if here.present and here.state == types_pb2.CONTAINER_STATE_FROZEN:
-                raise
+            if here.present and here.state in HAS_TASKS:
+                raise  # it waits there, or runs and the host cannot write that down: it is told again
             raise NeedsAttention(
                 f"{move.target} has lost {move.container} before it ran there: {_seen(here)}; {exc.message}",
                 hint=f"the container is still frozen on {move.source}; to let it run on there: "
