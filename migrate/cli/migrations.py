@@ -106,13 +106,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "repair",
         help="finish or undo what a crash or an error left of a move",
         examples="migrate repair --dry-run        # of every move that needs attention\n"
-        "migrate repair 4f2a --dry-run\nmigrate repair 4f2a\nmigrate repair 4f2a --keep target",
+        "migrate repair 4f2a --dry-run\nmigrate repair 4f2a\nmigrate repair 4f2a --keep target\n"
+        "migrate repair web1             # also of a move that the coordinator's database has lost",
     )
     repair.add_argument(
         "id",
         metavar="ID",
         nargs="?",
-        help="id of the move, or its beginning (default: every move that needs attention)",
+        help="id of the move, or its beginning, or the container's name (default: every move that needs attention)",
     )
     repair.add_argument(
         "--keep", choices=("source", "target"), default="", help="decide whose copy lives, where the hosts contradict"
@@ -174,30 +175,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+_STRANGE = ("frozen", "arriving", "unknown")  # states of a container that is in a move, or was
+
+
 def _repair(client: Client, args: argparse.Namespace) -> int:
     """Of the move that is named, else of each that needs attention: the exit status is the worst."""
     from migrate.cli import failures
     from migrate.cli.follow import Following
     from migrate.errors import MigrateError
 
-    def one(migration_id: str) -> int:
+    def repaired(migration_id: str) -> int:
         moving = client.repair(migration_id, dry_run=args.dry_run, keep=args.keep)
         return Following(client, moving, progress.view(format=args.format, quiet=False)).to_the_end()
 
     if args.id:
-        return one(args.id)
+        return repaired(args.id)
     if args.keep:
         print("error: --keep decides for one move\nhint: name it: migrate migrations --active", file=sys.stderr)
         return 2
-    waiting = [record for record in client.migrations(active=True) if record.state == "needs-attention"]
-    if not waiting:
+    active = client.migrations(active=True)
+    waiting = [record for record in active if record.state == "needs-attention"]
+    held = {record.container for record in active}
+    strange = [one for one in client.containers(all=True) if one.name not in held and one.state in _STRANGE]
+    if not waiting and not strange:
         print("no move needs attention", file=sys.stderr)
     worst = 0
+    for container in strange:  # no move that the database knows explains it
+        if args.format == "text":
+            print(f"{container.name} is {container.state} on {container.host}, and in no move that is known")
+        try:
+            worst = max(worst, repaired(container.name))
+        except MigrateError as exc:
+            worst = max(worst, failures.report(exc, command="repair"))
     for record in waiting:
         if args.format == "text":
             print(f"move {record.id}: {record.container} from {record.source} to {record.target}")
         try:
-            worst = max(worst, one(record.id))
+            worst = max(worst, repaired(record.id))
         except MigrateError as exc:  # the others need it too
             worst = max(worst, failures.report(exc, command="repair"))
     return worst

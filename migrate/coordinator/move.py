@@ -75,12 +75,12 @@ class Move:
 
     def call(self, host: str, method: str, request: Any, *, timeout_s: float) -> Any:
         """One unary call to the Migration service of `host`."""
-        with _naming(host):
+        with naming(host):
             return getattr(self.agents.migration(host), method)(request, timeout=timeout_s)
 
     def stream(self, host: str, method: str, request: Any, *, timeout_s: float) -> Iterator[Any]:
         """The messages of one streaming call; leaving the loop early cancels the call."""
-        with _naming(host):
+        with naming(host):
             replies = getattr(self.agents.migration(host), method)(request, timeout=timeout_s)
             self.reading(replies)
             try:
@@ -107,7 +107,7 @@ class Move:
 
 
 @contextmanager
-def _naming(host: str) -> Iterator[None]:
+def naming(host: str) -> Iterator[None]:
     """An agent does not say whose agent it is: its errors leave with the name of the host."""
     try:
         with rpc_errors.native(host):

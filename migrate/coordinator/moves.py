@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from migrate.coordinator import decisions, events, migration, move_logs, orders, outcome, recovery, sightings
+from migrate.coordinator import decisions, events, migration, move_logs, orders, outcome, recovery, sightings, unknown
 from migrate.coordinator.cancelling import Cancelling
 from migrate.coordinator.events import Done, Event, Feed, MigrationRecord, Progress
 from migrate.coordinator.move import Agents, Move, Signer
@@ -167,6 +167,11 @@ class MoveRunner:
         """
         move = self._store.migration(migration_id)
         return decisions.set_bandwidth(move, self._move(move, self._feed(move.id)), self._store, bandwidth)
+
+    def known(self, word: str, *, dry_run: bool = False) -> MigrationId:
+        """The id of the move that a repair is for: see unknown.known()."""
+        with self._repairing:
+            return unknown.known(self._store, self._agents, word, dry_run=dry_run)
 
     def repair(self, migration_id: str, *, dry_run: bool = False, keep: str = "") -> Iterator[Event]:
         """Go on with, or undo, what a crash or an error left; the first event says which, the last is Done.

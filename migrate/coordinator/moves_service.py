@@ -81,7 +81,7 @@ class MoveCalls:
         )
 
     def Repair(self, request: coordinator_pb2.RepairRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
-        migration_id = self._store.migration(request.migration_id).id
+        migration_id = self._runner.known(request.migration_id, dry_run=request.dry_run)
         for happened in self._runner.repair(migration_id, dry_run=request.dry_run, keep=request.keep):
             yield pack.event(migration_id, happened)
 

@@ -423,28 +423,7 @@ class Store:
             if not db.execute(query, (migration.container_id, migration.source, migration.epoch)).fetchone():
                 raise WrongState(f"{migration.container} is no longer on {migration.source}", hint="try again")
             refuse_cordoned(db, migration.target)
-            db.execute(
-                "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-                " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip)"
-                " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    migration.id,
-                    migration.container_id,
-                    migration.container,
-                    migration.source,
-                    migration.target,
-                    migration.epoch,
-                    migration.state,
-                    migration.reason,
-                    migration.mode,
-                    migration.max_downtime_s,
-                    migration.request_id or None,
-                    migration.started_unix_ns,
-                    json.dumps(dataclasses.asdict(migration.transfer)),
-                    json.dumps(dataclasses.asdict(migration.precopy)),
-                    json.dumps(migration.skip),
-                ),
-            )
+            insert_migration(db, migration)
         return migration
 
     def migration(self, migration_id: str) -> Migration:
@@ -453,7 +432,11 @@ class Store:
         if len(rows) > 1 and migration_id:
             raise InvalidArgument(f"{migration_id!r} is the beginning of {len(rows)} ids", hint="give more digits")
         if not rows or not migration_id:
-            raise NotFound(f"no move {migration_id!r}", hint="migrate migrations", code="migration.not_found")
+            raise NotFound(
+                f"no move {migration_id!r}",
+                hint=f"migrate migrations; if this database is an older copy and a host knows that move: migrate repair {migration_id}",
+                code="migration.not_found",
+            )
         return _migration(rows[0])
 
     def migration_of_request(self, request_id: str) -> Migration | None:
@@ -490,6 +473,37 @@ class Store:
 
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         return self.database.connection.execute(query, values).fetchall()
+
+
+def insert_migration(db: sqlite3.Connection, migration: Migration) -> None:
+    """A row, inside the transaction of the caller."""
+    db.execute(
+        "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
+        " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip)"
+        " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            migration.id,
+            migration.container_id,
+            migration.container,
+            migration.source,
+            migration.target,
+            migration.epoch,
+            migration.state,
+            migration.reason,
+            migration.mode,
+            migration.max_downtime_s,
+            migration.request_id or None,
+            migration.started_unix_ns,
+            json.dumps(dataclasses.asdict(migration.transfer)),
+            json.dumps(dataclasses.asdict(migration.precopy)),
+            json.dumps(migration.skip),
+        ),
+    )
+
+
+def set_owner(db: sqlite3.Connection, container_id: ContainerId, *, owner: str, epoch: int) -> None:
+    """What the hosts say, where the database is an older one (unknown.py); else ownership passes by change_owner() alone."""
+    db.execute("update containers set owner=?, epoch=? where id=?", (owner, epoch, container_id))
 
 
 def change_owner(db: sqlite3.Connection, container_id: ContainerId, *, source: str, target: str, epoch: int) -> None:

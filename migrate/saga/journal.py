@@ -80,6 +80,10 @@ class Journal:
             self._insert(db, step, event, data)
         self._on_append()
 
+    def write(self, db: sqlite3.Connection, step: str, event: Event, data: Facts | None = None) -> None:
+        """As append, inside the transaction of somebody who has more to write."""
+        self._insert(db, step, event, data)
+
     def commit(self, change: Change) -> None:
         """The pivot: `change` and COMMITTED in one transaction; there is no instant between the two.
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from migrate.coordinator import allocate, migration, steps
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.orders import MoveOrder
 from migrate.coordinator.store import Host, Migration, MoveState, Store
-from migrate.errors import NeedsAttention
+from migrate.errors import MigrateError, NeedsAttention, NotFound
 from migrate.saga.saga import Interrupted
 from tests.fakes import agent as fakes
 from tests.fakes.agent import World
@@ -327,6 +328,57 @@ def test_a_host_that_is_gone_for_a_while_is_waited_for(directory: Path, mode: st
                 fleet.live(lambda runner, fleet=fleet: runner.repair(fleet.move().id))
             fleet.check()
             fleet.close()
+
+
+def test_a_coordinator_that_comes_back_with_an_old_database(directory: Path, mode: str, length: Length) -> None:
+    """Killed at any instant, and its database is the one from before the move: `migrate repair web1` takes up what the hosts know."""
+    taken_up = set()
+    for when in length.whens:
+        fleet = Fleet(directory, mode=mode)
+        fleet.start({when: power_cut})
+        fleet.store.database.close()
+        shutil.copy(directory / "template.db", fleet.directory / "old.db")
+        fleet.store = Store(fleet.directory / "old.db")
+
+        def repair(runner: MoveRunner, fleet: Fleet = fleet) -> None:
+            try:
+                migration_id = runner.known("web1")
+            except NotFound:  # no host has heard of it
+                assert fleet.world.states(fleet.container.id) == {"host1": "running"}
+                return
+            assert runner.known("web1") == migration_id  # it is taken up once
+            for _ in runner.repair(migration_id):
+                pass
+
+        fleet.live(repair)
+        if fleet.store.migrations():
+            taken_up.add(fleet.check())
+            fleet.late_calls_change_nothing()
+        fleet.close()
+    assert taken_up == {MoveState.SUCCEEDED, MoveState.FAILED}
+
+
+def test_a_target_that_runs_it_and_cannot_write_that_down_is_told_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full: that is no container that was lost before it ran (seen with a real disk, docs/fault-matrix.md)."""
+    whole, full = fakes.FakeAgent._finish_target, [3]
+
+    def finish(self: fakes.FakeAgent, request: Any, move: fakes.FakeMove) -> None:
+        copy = self.containers[request.container_id]
+        if full[0]:
+            full[0] -= 1
+            copy.state = fakes.RUNNING
+            raise MigrateError("cannot remember the end of the move: No space left on device", code="storage")
+        copy.state = fakes.FROZEN  # for the fake, which thaws and writes at once
+        whole(self, request, move)
+
+    monkeypatch.setattr(fakes.FakeAgent, "_finish_target", finish)
+    fleet = Fleet(directory)
+    fleet.start()
+    assert fleet.check() is MoveState.SUCCEEDED
+    assert not full[0]
+    fleet.close()
 
 
 def test_the_only_copy_is_kept_for_an_operator(directory: Path) -> None:
