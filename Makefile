@@ -7,7 +7,7 @@ SPREAD  ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 SOURCES := agent migrate tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv protos fmt check test test-unit demo bench test-vm doctor clean
+.PHONY: help setup venv protos fmt check test test-unit demo bench chaos test-vm doctor clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ demo: setup    ## a fleet on this machine, a container moved live (DEMO_SIZE_MB=
 
 bench: setup   ## the benchmarks
 	@$(VENV)/python -m bench
+
+chaos: setup   ## random faults in real moves (SECONDS=600, SEED=n)
+	@$(VENV)/python -m bench.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 check: venv    ## ruff, formatting, mypy
 	$(VENV)/ruff check $(SOURCES)

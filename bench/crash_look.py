@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.kill_victims import children
+from bench.fault_scene import children
 from migrate.lab import cgroups, nodes, processes, provision
 from migrate.lab.layout import Lab
 from migrate.records import Container

@@ -34,12 +34,22 @@ def alone(prefix: str, run: Callable[[], tuple[int, _Result]]) -> tuple[int, _Re
 
 
 @contextlib.contextmanager
-def standing(prefix: str, *, hosts: int, say: Callable[[str], None] = print, keep: bool = False) -> Iterator[Lab]:
-    """A lab of that name, which goes whatever happens; what an earlier run left of it goes first. `keep`: it stays."""
+def standing(
+    prefix: str,
+    *,
+    hosts: int,
+    say: Callable[[str], None] = print,
+    keep: bool = False,
+    before: Callable[[], None] = lambda: None,
+) -> Iterator[Lab]:
+    """A lab of that name, which goes whatever happens; what an earlier run left of it goes first. `keep`: it stays. `before`: called when
+    nothing of it is there yet.
+    """
     # A second Ctrl-C must not stop the clearing away, nor a SIGTERM skip it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     down.down(prefix, force=True)
     try:
+        before()
         yield up.up(prefix, hosts=hosts, criu="", say=say)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,11 +58,18 @@ def standing(prefix: str, *, hosts: int, say: Callable[[str], None] = print, kee
             down.down(prefix, force=True)
 
 
-def judged(prefix: str, *, hosts: int, run: Callable[[Lab], list[str]], keep: bool = False) -> list[str]:
-    """What is wrong, a line each, printed: what `run` says, what stopped it, and what is left of the lab when it has gone."""
+def judged(
+    prefix: str,
+    *,
+    hosts: int,
+    run: Callable[[Lab], list[str]],
+    keep: bool = False,
+    before: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """As standing(). What is wrong, a line each, printed: what `run` says, what stopped it, what is left of the lab when it has gone."""
     wrong = ["it did not come to its end"]
     try:
-        with standing(prefix, hosts=hosts, say=lambda _: None, keep=keep) as lab:
+        with standing(prefix, hosts=hosts, say=lambda _: None, keep=keep, before=before) as lab:
             wrong = run(lab)
     except (CheckFailed, MigrateError, OSError) as exc:
         wrong = [f"{type(exc).__name__}: {exc}", *(hint for hint in [getattr(exc, "hint", "")] if hint)]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.kill_victims import Phase, Scene, Victim
+from bench.fault_instants import Instant, JournalReader, hold
+from bench.fault_scene import Scene, Victim
 from migrate.errors import MigrateError, WrongState
 from migrate.lab import processes
 from migrate.records import Migration, Run, Step
@@ -115,7 +116,8 @@ def test_a_restore_that_memory_does_not_reach_is_given_up_at_once(fleet: MovingL
         if isinstance(event, Step) and (event.step, event.event) == ("freeze", "started"):
             fleet.client.set_migration(moving.migration_id, bandwidth=SLOW)
             break
-    held = scene.hold(Phase.RESTORE, lambda: "", lambda: _ended(fleet, moving.migration_id) is not None)
+    journal = JournalReader(fleet.lab)
+    held = hold(scene, Instant.RESTORING, journal, lambda: _ended(fleet, moving.migration_id) is not None)
     assert held is not None
     try:
         _kill(Victim.SENDER)(fleet, scene)
