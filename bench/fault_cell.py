@@ -316,7 +316,7 @@ class FaultLab:
             outcome.wrong += self._data()
         else:
             outcome.wrong.append(f"web1 is {outcome.where}")
-        if outcome.done and outcome.state != "succeeded" and "hint:" not in outcome.said:
+        if outcome.done and outcome.state not in ("succeeded", "cancelled") and "hint:" not in outcome.said:
             outcome.wrong.append("the command failed without saying what to type next")
         host = outcome.where.partition(":")[0]
         if host in self._clean:

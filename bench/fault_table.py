@@ -35,10 +35,17 @@ class Fault:
     first: Instant = Instant.PRECHECK  # from here on, to `last`, there is something to do it to
     last: Instant = Instant.UNDO
     client_may_be_told: bool = False
+    loses_after: Instant | None = (
+        None  # from here on the container is known not to survive it: docs/fault-matrix.md, What falls short
+    )
 
     def fits(self, instant: Instant) -> bool:
         order = list(Instant)
         return instant is Instant.UNDO or order.index(self.first) <= order.index(instant) <= order.index(self.last)
+
+    def is_known_to_lose(self, instant: Instant) -> bool:
+        order = list(Instant)
+        return self.loses_after is not None and order.index(instant) >= order.index(self.loses_after)
 
 
 # When a process that takes part exists; the others always do.
@@ -59,9 +66,8 @@ def _all() -> list[Fault]:
     found = []
     for victim in Victim:
         first, last = _LIVES.get(victim, (Instant.PRECHECK, Instant.UNDO))
-        found.append(
-            Fault(name=f"kill {victim}", kind="kill", begin=partial(fault_harm.kill, victim), first=first, last=last)
-        )
+        begin, loses = partial(fault_harm.kill, victim), Instant.PIVOT if victim is Victim.FILLER else None
+        found.append(Fault(name=f"kill {victim}", kind="kill", begin=begin, first=first, last=last, loses_after=loses))
     for length, seconds in CUTS.items():
         told = length == "for good"  # TCP's own patience ends too
         for one, other in _LINKS:
@@ -82,9 +88,10 @@ def _all() -> list[Fault]:
         found.append(Fault(name=f"full stage {role}", kind="room", begin=begin, lasts_s=FULL_S, first=first))
     for victim in (Victim.SENDER, Victim.RECEIVER, Victim.FILLER):
         first, last = _LIVES[victim]
-        begin = partial(fault_harm.no_memory, victim)
+        begin, loses = partial(fault_harm.no_memory, victim), Instant.PIVOT if victim is Victim.FILLER else None
+        name = f"no memory {victim}"
         found.append(
-            Fault(name=f"no memory {victim}", kind="memory", begin=begin, lasts_s=AT_END, first=first, last=last)
+            Fault(name=name, kind="memory", begin=begin, lasts_s=AT_END, first=first, last=last, loses_after=loses)
         )
     found += [
         Fault(name="old database", kind="coordinator", begin=fault_harm.old_database),
