@@ -230,6 +230,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         throttle: bool = False,
         skip: Iterable[str] = (),
         hold: bool = False,
+        end_exec: bool = False,
     ) -> Moving:
         """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
         twice is the same move; `dry_run` only checks.
@@ -240,7 +241,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         `skip`: names of checks (docs/check.md) whose findings are not to stop it.
-        `hold`: ready, it goes on sending until commit_move().
+        `hold`: ready, it goes on sending until commit_move(). `end_exec`: exec sessions are ended right before the freeze.
         """
         request = coordinator_pb2.MoveRequest(
             container=container,
@@ -253,7 +254,12 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
             dry_run=dry_run,
             transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
             precopy=types_pb2.PrecopyOptions(
-                max_rounds=max_rounds, timeout_s=timeout_s, on_timeout=on_timeout, throttle=throttle, hold=hold
+                max_rounds=max_rounds,
+                timeout_s=timeout_s,
+                on_timeout=on_timeout,
+                throttle=throttle,
+                hold=hold,
+                end_exec=end_exec,
             ),
             skip=skip,
         )
@@ -269,6 +275,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         max_downtime_s: float = 0.0,
         bandwidth: int = 0,
         skip: Iterable[str] = (),
+        end_exec: bool = False,
     ) -> CheckReport:
         """What speaks against that move and how long it would take; touches nothing. The arguments are those of `move`."""
         request = coordinator_pb2.MoveRequest(
@@ -278,6 +285,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
             mode=mode,
             max_downtime_s=max_downtime_s,
             transfer=types_pb2.TransferOptions(bandwidth=bandwidth),
+            precopy=types_pb2.PrecopyOptions(end_exec=end_exec),
             skip=skip,
         )
         return messages.record(records_check.CheckReport, self._call(self._fleet.Check, request, LONG_S))

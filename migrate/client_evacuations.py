@@ -41,6 +41,7 @@ class EvacuationCalls:
         bandwidth: int = 0,
         deadline_s: float = 0.0,
         selector: Mapping[str, str] | None = None,
+        end_exec: bool = False,
         dry_run: bool = False,
         reason: str = "",
         request_id: str = "",
@@ -49,6 +50,7 @@ class EvacuationCalls:
 
         `action`: "live", "stop-and-copy", "stop", "skip"; a container's label migrate.evacuate goes first. `bandwidth`: bytes per second of
         all moves together. After `deadline_s` no move is begun. `selector`: labels that a container must have.
+        `end_exec`: what `exec` has started is ended right before a freeze.
         """
         request = fleet_pb2.EvacuateRequest(
             host=host,
@@ -58,6 +60,7 @@ class EvacuationCalls:
             bandwidth=bandwidth,
             deadline_s=deadline_s,
             selector=dict(selector or {}),
+            end_exec=end_exec,
             dry_run=dry_run,
             reason=reason,
             request_id=request_id or os.urandom(16).hex(),

@@ -361,6 +361,7 @@ class PrecopyOptions(Json):
     on_timeout: str = "abort"
     throttle: bool = False
     hold: bool = False
+    end_exec: bool = False
     binding: bool = False
     fixed_s: float = 0.0
 

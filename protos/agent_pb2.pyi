@@ -998,6 +998,30 @@ class SwitchResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class EndExecRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class EndedExec(_message.Message):
+    __slots__ = ("pid", "command", "signal")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    command: str
+    signal: str
+    def __init__(self, pid: _Optional[int] = ..., command: _Optional[str] = ..., signal: _Optional[str] = ...) -> None: ...
+
+class EndExecResponse(_message.Message):
+    __slots__ = ("ended",)
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ended: _containers.RepeatedCompositeFieldContainer[EndedExec]
+    def __init__(self, ended: _Optional[_Iterable[_Union[EndedExec, _Mapping]]] = ...) -> None: ...
+
 class FreezeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "postcopy")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -2257,6 +2257,11 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.SwitchRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.SwitchResponse.FromString,
                 _registered_method=True)
+        self.EndExec = channel.unary_unary(
+                '/cmigrate.v1.Migration/EndExec',
+                request_serializer=protos_dot_agent__pb2.EndExecRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.EndExecResponse.FromString,
+                _registered_method=True)
         self.Freeze = channel.unary_stream(
                 '/cmigrate.v1.Migration/Freeze',
                 request_serializer=protos_dot_agent__pb2.FreezeRequest.SerializeToString,
@@ -2370,6 +2375,13 @@ class MigrationServicer(object):
 
     def Switch(self, request, context):
         """beside Hold, or before it: it ends with one more round
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndExec(self, request, context):
+        """what came in by exec gets SIGTERM, then SIGKILL; said again: all that were ended
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2497,6 +2509,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Switch,
                     request_deserializer=protos_dot_agent__pb2.SwitchRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.SwitchResponse.SerializeToString,
+            ),
+            'EndExec': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndExec,
+                    request_deserializer=protos_dot_agent__pb2.EndExecRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.EndExecResponse.SerializeToString,
             ),
             'Freeze': grpc.unary_stream_rpc_method_handler(
                     servicer.Freeze,
@@ -2773,6 +2790,33 @@ class Migration(object):
             '/cmigrate.v1.Migration/Switch',
             protos_dot_agent__pb2.SwitchRequest.SerializeToString,
             protos_dot_agent__pb2.SwitchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndExec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/EndExec',
+            protos_dot_agent__pb2.EndExecRequest.SerializeToString,
+            protos_dot_agent__pb2.EndExecResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,7 +75,7 @@ class RankedHost(_message.Message):
     def __init__(self, host: _Optional[str] = ..., score: _Optional[float] = ..., parts: _Optional[_Mapping[str, float]] = ..., refusals: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EvacuateRequest(_message.Message):
-    __slots__ = ("host", "to", "action", "max_parallel", "bandwidth", "deadline_s", "selector", "dry_run", "reason", "request_id", "skip")
+    __slots__ = ("host", "to", "action", "max_parallel", "bandwidth", "deadline_s", "selector", "dry_run", "reason", "request_id", "skip", "end_exec")
     class SelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,7 @@ class EvacuateRequest(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIELD_NUMBER: _ClassVar[int]
+    END_EXEC_FIELD_NUMBER: _ClassVar[int]
     host: str
     to: _containers.RepeatedScalarFieldContainer[str]
     action: str
@@ -105,7 +106,8 @@ class EvacuateRequest(_message.Message):
     reason: str
     request_id: str
     skip: bool
-    def __init__(self, host: _Optional[str] = ..., to: _Optional[_Iterable[str]] = ..., action: _Optional[str] = ..., max_parallel: _Optional[int] = ..., bandwidth: _Optional[int] = ..., deadline_s: _Optional[float] = ..., selector: _Optional[_Mapping[str, str]] = ..., dry_run: bool = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., skip: bool = ...) -> None: ...
+    end_exec: bool
+    def __init__(self, host: _Optional[str] = ..., to: _Optional[_Iterable[str]] = ..., action: _Optional[str] = ..., max_parallel: _Optional[int] = ..., bandwidth: _Optional[int] = ..., deadline_s: _Optional[float] = ..., selector: _Optional[_Mapping[str, str]] = ..., dry_run: bool = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., skip: bool = ..., end_exec: bool = ...) -> None: ...
 
 class EvacuationRequest(_message.Message):
     __slots__ = ("id",)

@@ -583,13 +583,14 @@ class Progress(_message.Message):
     def __init__(self, phase: _Optional[str] = ..., text: _Optional[str] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., facts: _Optional[_Mapping[str, float]] = ..., unix_ns: _Optional[int] = ..., verdict: _Optional[str] = ...) -> None: ...
 
 class PrecopyOptions(_message.Message):
-    __slots__ = ("max_rounds", "timeout_s", "on_timeout", "throttle", "binding", "hold", "fixed_s")
+    __slots__ = ("max_rounds", "timeout_s", "on_timeout", "throttle", "binding", "hold", "end_exec", "fixed_s")
     MAX_ROUNDS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     ON_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     THROTTLE_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
+    END_EXEC_FIELD_NUMBER: _ClassVar[int]
     FIXED_S_FIELD_NUMBER: _ClassVar[int]
     max_rounds: int
     timeout_s: float
@@ -597,8 +598,9 @@ class PrecopyOptions(_message.Message):
     throttle: bool
     binding: bool
     hold: bool
+    end_exec: bool
     fixed_s: float
-    def __init__(self, max_rounds: _Optional[int] = ..., timeout_s: _Optional[float] = ..., on_timeout: _Optional[str] = ..., throttle: bool = ..., binding: bool = ..., hold: bool = ..., fixed_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, max_rounds: _Optional[int] = ..., timeout_s: _Optional[float] = ..., on_timeout: _Optional[str] = ..., throttle: bool = ..., binding: bool = ..., hold: bool = ..., end_exec: bool = ..., fixed_s: _Optional[float] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("code", "message", "hint", "touched", "detail")

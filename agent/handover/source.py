@@ -25,7 +25,8 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import carried, inside, kept_logs, stage
+from agent.handover import carried, end_exec, inside, kept_logs, stage
+from agent.handover.end_exec import Ended
 from agent.handover.ended import EndedMoves
 from agent.handover.freeze import ROLE, Freeze, Frozen
 from agent.handover.kept import KeptMemory
@@ -248,6 +249,19 @@ class Source:
             time.sleep(FILLING_PAUSE_S)
         if status.get("memory_lost"):
             raise WrongState(f"container {record.container_id} lost memory in its last move: {status.get('error')}")
+
+    def end_exec(self, migration_id: str, epoch: int) -> list[Ended]:
+        """End what came into the container by exec. Repeated: all that were ended for this move. Raises WrongState."""
+        with self._turns.call(migration_id, "EndExec"):
+            record = self._begun(migration_id, epoch)
+            move = self._move(migration_id)
+            before = [Ended(**one) for one in (move.answered("end-exec") or {"ended": []})["ended"]]
+
+            def note(found: list[Ended]) -> None:
+                move.remember("end-exec", {"ended": [dataclasses.asdict(one) for one in (*before, *found)]})
+
+            container = self._engine.inspect(record.container_id)
+            return before + end_exec.end(container.pid, self._engine.cgroup(record.container_id).procs, note)
 
     # ------------------------------------------------------------ the freeze
 

@@ -43,7 +43,7 @@ def check(seen: Snapshot) -> Iterator[Blocker]:
                 task,
                 "exec",
                 f"{_shown(task)} came in by exec{_since(task)} and is not init's child: CRIU would lose it",
-                f"end that exec session (inside: kill {task.inner or task.pid}) and move again",
+                f"end that exec session (inside: kill {task.inner or task.pid}) and move again; or move with --end-exec, which ends it",
             )
         for thread, tracer in sorted(task.tracers.items()):
             which = f"its thread {thread} is" if thread != task.pid else "it is"

@@ -154,6 +154,10 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         for _, facts in _streamed(work):
             yield _progress("rest", facts)
 
+    def EndExec(self, request: pb.EndExecRequest, context: grpc.ServicerContext) -> pb.EndExecResponse:
+        ended = self._source.end_exec(request.migration_id, request.epoch)
+        return pb.EndExecResponse(ended=[pb.EndedExec(**dataclasses.asdict(one)) for one in ended])
+
     # ------------------------------------------------------------ target
 
     def Accept(self, request: pb.AcceptRequest, context: grpc.ServicerContext) -> pb.AcceptResponse:

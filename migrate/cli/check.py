@@ -44,8 +44,19 @@ exit status: 0 nothing against it (warnings or not), 5 a blocker, 4 a host does 
         "--max-downtime", type=values.milliseconds, default=0.0, metavar="MS", help="as of `migrate move`"
     )
     parser.add_argument("--bandwidth", type=values.rate, default=0, metavar="RATE", help="as of `migrate move`")
+    add_end_exec(parser)
     add_skip(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one object, the whole report")
+
+
+def add_end_exec(parser: argparse.ArgumentParser) -> None:
+    """Of `check`, `move` and `evacuate`."""
+    parser.add_argument(
+        "--end-exec",
+        action="store_true",
+        help="end what `migrate exec` has started (also exec -d) right before the freeze: SIGTERM and SIGHUP, after 5 s SIGKILL;"
+        " else it keeps the container from moving",
+    )
 
 
 def add_skip(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +89,7 @@ def show(
         max_downtime_s=args.max_downtime,
         bandwidth=args.bandwidth,
         skip=args.skip,
+        end_exec=args.end_exec,
     )
     if args.format == "json":
         print(json.dumps(report.to_dict()))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from migrate.cli import tables, values
+from migrate.cli import check, tables, values
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="KEY=VALUE",
         help="only containers with this label; repeatable: with all of them",
     )
+    check.add_end_exec(evacuate)
     _pace(evacuate)
     restore = command(
         subparsers,
@@ -145,7 +146,13 @@ def run(args: argparse.Namespace) -> int:
         else:
             selector = values.labels(args.selector)
             events = client.evacuate(
-                args.host, to=args.to, action=args.action, deadline_s=args.deadline, selector=selector, **pace
+                args.host,
+                to=args.to,
+                action=args.action,
+                deadline_s=args.deadline,
+                selector=selector,
+                end_exec=args.end_exec,
+                **pace,
             )
         if args.detach:
             next(events)  # it has begun

@@ -28,6 +28,7 @@ migrate move db1 --to host2 --max-downtime 300 --timeout 2m --throttle --on-time
 migrate move db1 --to host2 --mode postcopy
 migrate move db1 --to host2 --timeout 1m --on-timeout post-copy
 migrate move db1 --to host2 --hold --detach      # later: migrate commit ID
+migrate move web1 --to host2 --end-exec         # ends what `migrate exec` has started
 migrate move db1 --to host2 --bandwidth 100M --compress zstd
 migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
@@ -105,6 +106,7 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         help="when all is ready, keep sending what changes and wait, the container running: migrate commit ID switches over, "
         "migrate cancel ID gives up",
     )
+    check.add_end_exec(parser)
     check.add_skip(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="as `migrate check`, with what the move would do; change nothing"
@@ -150,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
             throttle=args.throttle,
             skip=args.skip,
             hold=args.hold,
+            end_exec=args.end_exec,
         )
         if args.detach:
             for _ in moving:

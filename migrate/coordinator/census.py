@@ -118,11 +118,11 @@ def ports(published: Iterable[types_pb2.Port]) -> tuple[Port, ...]:
 
 
 def look(
-    store: Store, pool: AgentPool, containers: Sequence[Container], census: Census
+    store: Store, pool: AgentPool, containers: Sequence[Container], census: Census, *, end_exec: bool = False
 ) -> dict[str, Seen | MigrateError]:
     """Each container as its host describes it now, and what every other host has against it: by the checks of a move. By id.
 
-    A container whose host does not answer has the error.
+    A container whose host does not answer has the error. `end_exec`: what came in by exec keeps nobody.
     """
     described = _described(pool, containers)
     asked = {cid: one for cid, one in described.items() if not isinstance(one, MigrateError)}
@@ -134,6 +134,7 @@ def look(
         if isinstance(description, MigrateError):
             found[container.id] = description
             continue
+        against_any = list(checks.of_container(container.name, container.owner, description))
         found[container.id] = Seen(
             need=_need(
                 container,
@@ -142,7 +143,7 @@ def look(
                 _compared(container.owner, description, census, against.get(container.id, {})),
             ),
             state=description.state,
-            blockers=_blocking(checks.of_container(container.name, container.owner, description), but={"state"}),
+            blockers=_blocking(against_any if not end_exec else checks.without_exec(against_any), but={"state"}),
         )
     return found
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from migrate.coordinator.move import Move
 from migrate.coordinator.preflight import hosts
-from migrate.coordinator.preflight.finding import BLOCKER, Finding, judged, of_agent
+from migrate.coordinator.preflight.finding import BLOCKER, WARNING, Finding, judged, of_agent
 from migrate.coordinator.preflight.predict import Size
 from migrate.errors import PrecheckError
 from protos import agent_pb2, types_pb2
 
+EXEC = "exec"  # the check
 LOOK_S = 20.0  # deadline of a call that only reads
 
 
@@ -70,6 +72,8 @@ def examine(move: Move) -> Examination:
     if there.present:
         what = f"has a container with the id of {move.container} already, state {state_name(there.state)}"
         findings.append(Finding(check="present", what=what, where=move.target, remedy="it must be removed there first"))
+    if move.precopy.end_exec:
+        findings = without_exec(findings)
     able = {each.name: each.ok for each in target.facts.capabilities}
     return Examination(
         description=description,
@@ -77,6 +81,19 @@ def examine(move: Move) -> Examination:
         size=size,
         lazy=able.get("userfaultfd", True) and able.get("criu-uffd-noncoop", True),
     )
+
+
+def without_exec(findings: Iterable[Finding]) -> list[Finding]:
+    """As they are when what came in by exec has been ended: no blocker is about such a process."""
+    found = list(findings)
+    of_exec = {each.pid for each in found if each.check == EXEC and each.pid}
+    ended = "it is ended right before the freeze (--end-exec)"
+    return [
+        dataclasses.replace(each, severity=WARNING, remedy=ended)
+        if each.severity == BLOCKER and (each.check == EXEC or each.pid in of_exec)
+        else each
+        for each in found
+    ]
 
 
 def refuse(container: str, target: str, blockers: tuple[Finding, ...]) -> PrecheckError:

@@ -23,6 +23,7 @@ BEFORE: tuple[Step[Move], ...] = (
     steps.Layers(),  # source: image layers that the target lacks
     steps.Precopy(),  # source: rounds of changed memory and files; the container runs on
     steps.Hold(),  # source, only with --hold: rounds go on until somebody commits the move; the container runs on
+    steps.EndExec(),  # source, only with --end-exec: programs that came in by exec are ended; the container runs on
     steps.Freeze(),  # source: dump, frozen in the kernel; the rest is sent, the target has all of it
     steps.Restore(),  # target: tasks exist and are frozen, link down
 )
@@ -46,11 +47,12 @@ def unpivot(move: Move, db: sqlite3.Connection) -> None:
     change_owner(db, move.container_id, source=move.target, target=move.source, epoch=move.epoch + 1)
 
 
-def saga(mode: str, *, hold: bool = False) -> Saga[Move]:
+def saga(mode: str, *, hold: bool = False, end_exec: bool = False) -> Saga[Move]:
     """The steps of a move in one of MODES. "auto": the agent decides round by round whether precopy pays."""
     if mode not in MODES:
         raise InvalidArgument(f"no mode {mode!r}", hint=f"one of {', '.join(MODES)}")
     left_out = {"precopy"} if mode == "stop-and-copy" else set()
     left_out |= set() if hold else {"hold"}
+    left_out |= set() if end_exec else {steps.EndExec.name}
     before = [step for step in BEFORE if step.name not in left_out]
     return Saga(before=before, pivot=pivot, after=AFTER)

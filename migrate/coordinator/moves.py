@@ -346,7 +346,9 @@ class MoveRunner:
                 log.info("move %s after a restart: %s", move.id, verdict.text)
                 if not verdict.go_on:
                     raise verdict.error()
-            migration.saga(move.mode, hold=move.precopy.hold).run(context, context.journal, self._pace(context))
+            migration.saga(move.mode, hold=move.precopy.hold, end_exec=move.precopy.end_exec).run(
+                context, context.journal, self._pace(context)
+            )
         except SagaUndone as exc:
             return outcome.failed(context, exc)
         except SagaStuck as exc:

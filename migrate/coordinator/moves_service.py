@@ -153,6 +153,7 @@ def _order(request: coordinator_pb2.MoveRequest) -> MoveOrder:
             on_timeout=request.precopy.on_timeout or "abort",
             throttle=request.precopy.throttle,
             hold=request.precopy.hold,
+            end_exec=request.precopy.end_exec,
         ),
         skip=tuple(request.skip),
     )

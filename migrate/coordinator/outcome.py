@@ -7,6 +7,7 @@ import re
 
 from migrate.coordinator.explained import explained
 from migrate.coordinator.move import Move
+from migrate.coordinator.steps import EndExec
 from migrate.coordinator.store import Migration, MoveState
 from migrate.errors import ErrorRecord, NeedsAttention
 from migrate.saga.journal import SAGA, Event
@@ -18,6 +19,8 @@ def failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
     began = {entry.step for entry in context.journal.entries() if entry.event is Event.STARTED}
     touched = "undone" if began - {"precheck"} else "nothing"
     error = dataclasses.replace(undone.error, touched=touched)
+    if gone := _ended_by(context, began):
+        error = dataclasses.replace(error, detail="\n".join(filter(None, (error.detail, gone))))
     if undone.cancelled:
         return MoveState.CANCELLED, error
     if not error.hint:  # else who failed knows what to do
@@ -30,6 +33,17 @@ def failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
     if undone.step not in (SAGA, "precheck"):
         error = dataclasses.replace(error, message=f"{undone.step} failed: {error.message}")
     return MoveState.FAILED, error
+
+
+def _ended_by(context: Move, began: set[str]) -> str:
+    """What no undo brings back; "" where there is nothing of it."""
+    if EndExec.name not in began:
+        return ""
+    done = context.journal.results().get(EndExec.name)
+    if done is None:
+        return "what had come in by exec may have been ended, and is not started again"
+    ended = done.get("ended")
+    return f"ended for this move, and not started again: {', '.join(ended)}" if ended else ""
 
 
 def stuck(move: Migration, why: SagaStuck) -> ErrorRecord:

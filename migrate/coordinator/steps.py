@@ -210,6 +210,25 @@ def switch_over(move: Move) -> None:
     move.call(move.source, "Switch", agent_pb2.SwitchRequest(migration_id=move.id, epoch=move.epoch), timeout_s=SHORT_S)
 
 
+class EndExec:
+    """Only with --end-exec: what came in by exec is ended, right before the freeze. It does not come back."""
+
+    name = "end-exec"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        request = agent_pb2.EndExecRequest(migration_id=move.id, epoch=move.epoch)
+        reply = move.call(move.source, "EndExec", request, timeout_s=SHORT_S)
+        ended = [f"`{one.command}` (pid {one.pid} inside, {one.signal})" for one in reply.ended]
+        if ended:
+            text = f"ended what came in by exec: {', '.join(ended)}"
+            now_ns = time.time_ns()
+            move.report(Progress(phase=self.name, text=text, done_bytes=0, total_bytes=0, facts={}, unix_ns=now_ns))
+        return {"ended": ended}
+
+    def undo(self, move: Move) -> None:
+        _run_on_at_source(move)
+
+
 class Freeze:
     """The container stops, frozen in the source's kernel, and the target gets all that it does not have yet."""
 

@@ -233,6 +233,7 @@ class PrecopyOptions:
     on_timeout: str = "abort"
     throttle: bool = False
     hold: bool = False
+    end_exec: bool = False
     binding: bool = False
     fixed_s: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -421,3 +422,43 @@ def test_a_host_that_does_not_answer_is_not_taken_for_the_coordinator(
     said = capsys.readouterr().err
     assert "error: host2 did not answer in time" in said
     assert "the coordinator does not answer" not in said
+
+
+def test_what_came_in_by_exec_keeps_a_container_or_is_ended(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --end-exec the move is refused and its hint says the flag; with it the session is ended once, which the journal keeps."""
+    fleet.run("web1")
+    container = fleet.store.container("web1").id
+    copy = fleet.world.agents["host1"].containers[container]
+    copy.execs = ["sleep 1000"]
+    socket = str(fleet.socket)
+    assert main(["--coordinator", socket, "move", "web1", "--to", "host2"]) == 5
+    assert "hint: --end-exec" in capsys.readouterr().err
+    assert copy.execs == ["sleep 1000"]
+    assert main(["--coordinator", socket, "check", "web1", "--to", "host2", "--end-exec"]) == 0
+    assert "it is ended right before the freeze" in capsys.readouterr().out
+    assert main(["--coordinator", socket, "move", "web1", "--to", "host2", "--end-exec"]) == 0
+    assert "ended what came in by exec: `sleep 1000`" in capsys.readouterr().out
+    record = fleet.client.migration(fleet.client.migrations()[0].id)
+    (done,) = [row for row in record.journal if (row.step, row.event) == ("end-exec", "done")]
+    assert done.facts["ended"] == ["`sleep 1000` (pid 7 inside, SIGTERM)"]
+    assert record.precopy.end_exec
+
+
+def test_a_move_that_fails_says_what_it_has_ended(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs on where it was; its exec session does not come back, and the error does not hide it."""
+    fleet.run("web1")
+    agent = fleet.world.agents["host1"]
+    copy = agent.containers[fleet.store.container("web1").id]
+    copy.execs = ["sleep 1000"]
+
+    def fails(_request: object, _context: object = None) -> Iterator[object]:
+        raise agent_errors.TransferError("the stream broke")
+        yield
+
+    agent.Freeze = fails
+    assert main(["--coordinator", str(fleet.socket), "move", "web1", "--to", "host2", "--end-exec"]) != 0
+    said = capsys.readouterr().err
+    assert "ended for this move, and not started again: `sleep 1000` (pid 7 inside, SIGTERM)" in said
+    assert copy.execs == []

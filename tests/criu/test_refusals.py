@@ -192,3 +192,32 @@ def test_a_dump_that_criu_refuses_is_explained(fleet: MovingLab) -> None:
         assert found["error"] in found["context"]
     finally:
         fleet.client.remove("spooler", force=True)
+
+
+def test_end_exec_ends_sessions_and_moves(fleet: MovingLab) -> None:
+    """Attached, detached and deaf ones are ended right before the freeze; who was attached gets the exit code; what had left its session
+    moves on; the record has the commands.
+    """
+    fleet.client.run(Run(image="work", argv=program("counter"), name="visited", host="host1"))
+    try:
+        wait_for(lambda: list(fleet.upper(fleet.client.inspect("visited")).glob("srv/counter.json")))
+        attached = fleet.client.exec("visited", ["/bin/sleep", "1001"])
+        attached.wait_started()
+        deaf = "trap '' TERM HUP; setsid sleep 1002 & while :; do sleep 0.1; done"
+        assert fleet.cli("exec", "-d", "visited", "/bin/sh", "-c", deaf).returncode == 0
+        wait_for(lambda: any("1002" in one.command for one in fleet.client.top("visited")))
+        refused = fleet.cli("move", "visited", "--to", "host2")
+        assert (refused.returncode, "--end-exec" in refused.stderr) == (5, True)
+        moved = fleet.cli("move", "visited", "--to", "host2", "--end-exec")
+        assert moved.returncode == 0, moved.stderr
+        assert "ended what came in by exec" in moved.stdout
+        for _ in attached:
+            continue
+        assert attached.exit_code == 128 + 15
+        record = fleet.client.migration(fleet.client.migrations(container="visited")[0].id)
+        (ended,) = [row.facts["ended"] for row in record.journal if (row.step, row.event) == ("end-exec", "done")]
+        assert sorted(text.rpartition(", ")[2] for text in ended) == ["SIGKILL)", "SIGTERM)"]
+        assert [one.command for one in fleet.client.top("visited") if "1002" in one.command] == ["sleep 1002"]
+        fleet.later("visited", "counter")
+    finally:
+        fleet.client.remove("visited", force=True)

@@ -57,6 +57,7 @@ class FakeContainer:
     memory: int | None = None
     lacks: bool = False  # post-copy: it runs, and some of its memory is still on the source
     migration_id: str = ""
+    execs: list[str] = field(default_factory=list)  # command lines of what came in by exec
 
 
 @dataclass
@@ -71,6 +72,7 @@ class FakeMove:
     tunnel: bool = False
     bandwidth: int = 0
     switch: bool = False
+    ended_exec: list[str] = field(default_factory=list)  # source
     received: dict[str, int] = field(default_factory=dict)  # target: digest -> memory
     kept_back: bool = False  # both: some memory comes after the resume
     rest_sent: bool = False  # source
@@ -258,6 +260,10 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             layer_bytes=1 << 20,
             tasks=3,
             image=types_pb2.Image(name="image", digest="sha256:image", layers=LAYERS, size_bytes=64 << 20),
+            blockers=[
+                agent_pb2.Blocker(check="exec", what=f"`{one}` came in by exec", remedy="--end-exec", pid=70 + n)
+                for n, one in enumerate(copy.execs)
+            ],
         )
 
     def PrepareTunnel(self, request: Any, context: Any = None) -> agent_pb2.PrepareTunnelResponse:
@@ -330,6 +336,15 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
     def Switch(self, request: Any, context: Any = None) -> agent_pb2.SwitchResponse:
         self._source(request).switch = True
         return agent_pb2.SwitchResponse()
+
+    def EndExec(self, request: Any, context: Any = None) -> agent_pb2.EndExecResponse:
+        move = self._source(request)
+        copy = self._copy(move.container_id)
+        ended, copy.execs = [*move.ended_exec, *copy.execs], []
+        move.ended_exec = ended
+        return agent_pb2.EndExecResponse(
+            ended=[agent_pb2.EndedExec(pid=7 + n, command=one, signal="SIGTERM") for n, one in enumerate(ended)]
+        )
 
     def Freeze(self, request: Any, context: Any = None) -> Iterator[agent_pb2.FreezeEvent]:
         move = self._source(request)

@@ -134,7 +134,7 @@ class CensusPlanner:
         """With targets, predictions, and what speaks against each."""
         looked_at = [item for item in items if item.action in (*MOVES, "stop") and item.state is ItemState.PLANNED]
         containers = [self._store.container(item.container_id) for item in looked_at]
-        seen = census.look(self._store, self._pool, containers, now)
+        seen = census.look(self._store, self._pool, containers, now, end_exec=evacuation.options.end_exec)
         needs: list[Need] = []
         judged: dict[str, Item] = {}
         for item in looked_at:

@@ -64,6 +64,7 @@ class Options:
     deadline_unix_ns: int = 0
     selector: Mapping[str, str] = field(default_factory=dict)
     skip: bool = False
+    end_exec: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

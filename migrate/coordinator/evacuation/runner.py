@@ -33,7 +33,7 @@ from migrate.coordinator.evacuation.records import (
 )
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.orders import LEAST_BANDWIDTH, MoveOrder
-from migrate.coordinator.store import ACTIVE, MoveState, Store, TransferOptions
+from migrate.coordinator.store import ACTIVE, MoveState, PrecopyOptions, Store, TransferOptions
 from migrate.errors import ErrorRecord, InvalidArgument, MigrateError, NotFound, Unreachable
 from migrate.saga.saga import Interrupted
 from protos import coordinator_pb2
@@ -350,6 +350,7 @@ class EvacuationRunner:
             mode=MODES[item.action],
             request_id=evacuation.move_request(item),
             transfer=TransferOptions(bandwidth=options.bandwidth // options.max_parallel),
+            precopy=PrecopyOptions(end_exec=options.end_exec),
         )
 
     def _followed(self, item: Item) -> MoveState:

@@ -77,6 +77,7 @@ def _options(request: fleet_pb2.EvacuateRequest) -> Options:
         deadline_unix_ns=time.time_ns() + int(request.deadline_s * 1e9) if request.deadline_s else 0,
         selector=dict(request.selector),
         skip=request.skip,
+        end_exec=request.end_exec,
     )
 
 

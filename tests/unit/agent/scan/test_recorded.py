@@ -106,7 +106,10 @@ def test_an_exec_session_is_named_with_its_command_and_age() -> None:
     found = list(tasks.check(Snapshot(init=100, tasks=(INIT, child, session, unknown))))
     assert [(each.check, each.pid) for each in found] == [("exec", 102), ("exec", 103)]
     assert found[0].what.startswith("`sh -c read x` came in by exec 3 min ago and is not")
-    assert found[0].remedy == "end that exec session (inside: kill 7) and move again"
+    assert (
+        found[0].remedy
+        == "end that exec session (inside: kill 7) and move again; or move with --end-exec, which ends it"
+    )
     assert found[1].what.startswith("`kthread` came in by exec and is not")
 
 
