@@ -39,6 +39,7 @@ from agent.storage.images import ImageStore
 from agent.storage.layers import WritableLayer
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
+from migrate.rpc.version import VersionInterceptor
 from protos import agent_pb2_grpc
 
 WORKERS = 128  # each exec, attach, follow and wait holds one
@@ -57,7 +58,7 @@ class Agent:
         self._lock = _lock(config.run_dir / "agent.lock")
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="rpc"),
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(), VersionInterceptor(f"the agent of {config.host}", "the coordinator")],
             options=channels.SERVER_OPTIONS,
         )
         _bind(self._server, config.socket)
@@ -86,6 +87,7 @@ class Agent:
         )
         self._builder = Builder(config, self._images, self._engine)
         images = ImagesService(self._images, self._engine, config.host, cache=self._builder.cache)
+        self._target.collect_layers = images.collect_layers
         for add, service in (
             (agent_pb2_grpc.add_HostServicer_to_server, HostService(config, self._engine, known)),
             (agent_pb2_grpc.add_ContainersServicer_to_server, ContainersService(self._engine)),

@@ -265,6 +265,34 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         )
         return Moving(self, self._fleet.Move, request)
 
+    def rehearse(
+        self,
+        container: str,
+        *,
+        to: str = "",
+        constraints: Iterable[str] = (),
+        reason: str = "",
+        mode: str = "auto",
+        max_downtime_s: float = 0.0,
+        request_id: str = "",
+        compress: str = "auto",
+        bandwidth: int = 0,
+        skip: Iterable[str] = (),
+    ) -> Moving:
+        """Try a move and follow that: its record is "rehearsed" at the end, and the container where it was. Arguments as of `move`."""
+        request = coordinator_pb2.MoveRequest(
+            container=container,
+            to=to,
+            constraints=constraints,
+            reason=reason,
+            mode=mode,
+            max_downtime_s=max_downtime_s,
+            request_id=request_id or os.urandom(16).hex(),
+            transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
+            skip=skip,
+        )
+        return Moving(self, self._fleet.Rehearse, request)
+
     def check(
         self,
         container: str,
@@ -314,9 +342,12 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         return reply.state, reply.text
 
     def repair(self, migration_id: str, *, dry_run: bool = False, keep: str = "") -> Moving:
-        """Finish or undo what a crash or an error left. `keep`: "source" or "target", whose copy lives, if you know."""
+        """Finish or undo what a crash or an error left; `dry_run` says what would be done, and raises only where nothing can be.
+
+        `keep`: "source" or "target", whose copy lives, if you know.
+        """
         request = coordinator_pb2.RepairRequest(migration_id=migration_id, dry_run=dry_run, keep=keep)
-        return Moving(self, self._fleet.Repair, request)
+        return Moving(self, self._fleet.Repair, request, only_looks=dry_run)
 
     def resume(self, migration_id: str) -> Moving:
         """Follow a move that waits, or go on with one that is past its pivot and needs attention. Raises NeedsAttention where there is
@@ -480,7 +511,9 @@ class Moving:
     Leaving the iteration does not stop the move.
     """
 
-    def __init__(self, client: Client, method: Any, request: Any) -> None:
+    def __init__(self, client: Client, method: Any, request: Any, *, only_looks: bool = False) -> None:
+        """`only_looks`: how the move stands is what was asked for, and no failure."""
+        self._only_looks = only_looks
         self.migration_id = ""
         self.record: Migration | None = None
         self._client = client
@@ -536,6 +569,6 @@ class Moving:
         self.record = wire.migration(done)
         self._call.cancel()
         failure = wire.failure(done)
-        if failure is not None:
+        if failure is not None and not self._only_looks:
             raise failure
         raise StopIteration(self.record)

@@ -391,6 +391,7 @@ class Migration(Json):
     travelled: Travelled = field(default_factory=Travelled)
     max_downtime_s: float = 0.0
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
+    rehearsal: bool = False  # docs/rehearse.md: its facts are others
 
 
 class MoveLog(Json):

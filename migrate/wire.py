@@ -363,6 +363,7 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         travelled=messages.record(records.Travelled, message.travelled),
         max_downtime_s=message.max_downtime_s,
         precopy=messages.record(records.PrecopyOptions, message.precopy),
+        rehearsal=message.rehearsal,
     )
 
 
@@ -371,7 +372,7 @@ def failure(message: coordinator_pb2.MigrationRecord) -> errors.MigrateError | N
 
     Its class says how the move ended (PrecheckError, StepError, Cancelled, NeedsAttention), its code what went wrong.
     """
-    if message.state in ("succeeded", "running", "checked"):
+    if message.state in ("succeeded", "rehearsed", "running", "checked"):
         return None
     found = rpc_errors.from_detail(message.error) if message.HasField("error") else None
     if message.state == "failed" and found is not None and found.touched == "nothing":

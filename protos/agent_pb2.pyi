@@ -40,7 +40,7 @@ class Capability(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ok: bool = ..., value: _Optional[str] = ..., remedy: _Optional[str] = ..., required: bool = ...) -> None: ...
 
 class HostFacts(_message.Message):
-    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions", "cgroup", "lsm", "bridge_addresses", "bridge_mtu", "unix_ns", "processor", "boot_id")
+    __slots__ = ("host", "agent_version", "protocol", "kernel", "architecture", "criu_version", "memory_total_bytes", "memory_available_bytes", "disk_available_bytes", "capabilities", "containers_running", "bridge", "cpus", "instructions", "cgroup", "lsm", "bridge_addresses", "bridge_mtu", "unix_ns", "processor", "boot_id", "protocol_minor")
     HOST_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class HostFacts(_message.Message):
     UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     PROCESSOR_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MINOR_FIELD_NUMBER: _ClassVar[int]
     host: str
     agent_version: str
     protocol: int
@@ -83,7 +84,8 @@ class HostFacts(_message.Message):
     unix_ns: int
     processor: str
     boot_id: str
-    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ..., cgroup: _Optional[str] = ..., lsm: _Optional[str] = ..., bridge_addresses: _Optional[_Iterable[str]] = ..., bridge_mtu: _Optional[int] = ..., unix_ns: _Optional[int] = ..., processor: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
+    protocol_minor: int
+    def __init__(self, host: _Optional[str] = ..., agent_version: _Optional[str] = ..., protocol: _Optional[int] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., criu_version: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., capabilities: _Optional[_Iterable[_Union[Capability, _Mapping]]] = ..., containers_running: _Optional[int] = ..., bridge: _Optional[str] = ..., cpus: _Optional[int] = ..., instructions: _Optional[_Iterable[str]] = ..., cgroup: _Optional[str] = ..., lsm: _Optional[str] = ..., bridge_addresses: _Optional[_Iterable[str]] = ..., bridge_mtu: _Optional[int] = ..., unix_ns: _Optional[int] = ..., processor: _Optional[str] = ..., boot_id: _Optional[str] = ..., protocol_minor: _Optional[int] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("id", "limits")
@@ -840,6 +842,28 @@ class RunProbeResponse(_message.Message):
     bytes_per_s: float
     def __init__(self, connect_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ...) -> None: ...
 
+class TryRequest(_message.Message):
+    __slots__ = ("migration_id", "epoch")
+    MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    migration_id: str
+    epoch: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class TryResponse(_message.Message):
+    __slots__ = ("passed", "text", "marks", "health", "tasks")
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    passed: bool
+    text: str
+    marks: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mark]
+    health: str
+    tasks: int
+    def __init__(self, passed: bool = ..., text: _Optional[str] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., health: _Optional[str] = ..., tasks: _Optional[int] = ...) -> None: ...
+
 class DescribeRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "container_id")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -893,14 +917,16 @@ class Blocker(_message.Message):
     def __init__(self, what: _Optional[str] = ..., where: _Optional[str] = ..., remedy: _Optional[str] = ..., check: _Optional[str] = ..., warning: bool = ..., pid: _Optional[int] = ..., descriptor: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class PrepareTunnelRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "container_id")
+    __slots__ = ("migration_id", "epoch", "container_id", "rehearsal")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    REHEARSAL_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     container_id: str
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ...) -> None: ...
+    rehearsal: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., container_id: _Optional[str] = ..., rehearsal: bool = ...) -> None: ...
 
 class PrepareTunnelResponse(_message.Message):
     __slots__ = ("public_key",)
@@ -1099,7 +1125,7 @@ class ReopenResponse(_message.Message):
     def __init__(self, needed: bool = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes")
+    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes", "rehearsal")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -1108,6 +1134,7 @@ class AcceptRequest(_message.Message):
     LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_HOST_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    REHEARSAL_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     spec: _types_pb2.ContainerSpec
@@ -1116,7 +1143,8 @@ class AcceptRequest(_message.Message):
     layer_bytes: int
     source_host: str
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ...) -> None: ...
+    rehearsal: bool
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., rehearsal: bool = ...) -> None: ...
 
 class AcceptResponse(_message.Message):
     __slots__ = ("missing_layers", "restore_mode")
@@ -1224,7 +1252,7 @@ class MissingRange(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., area: _Optional[str] = ...) -> None: ...
 
 class WhereResponse(_message.Message):
-    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "missing", "missing_unknown", "blockers", "missing_layers")
+    __slots__ = ("present", "state", "epoch", "migration_id", "role", "committed", "missing", "missing_unknown", "rehearsal", "blockers", "missing_layers")
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -1233,6 +1261,7 @@ class WhereResponse(_message.Message):
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     MISSING_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    REHEARSAL_FIELD_NUMBER: _ClassVar[int]
     BLOCKERS_FIELD_NUMBER: _ClassVar[int]
     MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
     present: bool
@@ -1243,6 +1272,7 @@ class WhereResponse(_message.Message):
     committed: bool
     missing: _containers.RepeatedCompositeFieldContainer[MissingMemory]
     missing_unknown: str
+    rehearsal: bool
     blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
     missing_layers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., missing: _Optional[_Iterable[_Union[MissingMemory, _Mapping]]] = ..., missing_unknown: _Optional[str] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., missing_layers: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, present: bool = ..., state: _Optional[_Union[_types_pb2.ContainerState, str]] = ..., epoch: _Optional[int] = ..., migration_id: _Optional[str] = ..., role: _Optional[str] = ..., committed: bool = ..., missing: _Optional[_Iterable[_Union[MissingMemory, _Mapping]]] = ..., missing_unknown: _Optional[str] = ..., rehearsal: bool = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., missing_layers: _Optional[_Iterable[str]] = ...) -> None: ...

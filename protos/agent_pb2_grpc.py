@@ -2287,6 +2287,11 @@ class MigrationStub(object):
                 request_serializer=protos_dot_agent__pb2.ReopenRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.ReopenResponse.FromString,
                 _registered_method=True)
+        self.Try = channel.unary_unary(
+                '/cmigrate.v1.Migration/Try',
+                request_serializer=protos_dot_agent__pb2.TryRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.TryResponse.FromString,
+                _registered_method=True)
         self.ExpectProbe = channel.unary_unary(
                 '/cmigrate.v1.Migration/ExpectProbe',
                 request_serializer=protos_dot_agent__pb2.ProbeRequest.SerializeToString,
@@ -2423,6 +2428,13 @@ class MigrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Try(self, request, context):
+        """of a rehearsal: let what Restore made run, sealed off, and look at it
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExpectProbe(self, request, context):
         """before a move: how fast the tunnel is. In this order; nothing of it is kept
         target: let that tunnel in, once
@@ -2539,6 +2551,11 @@ def add_MigrationServicer_to_server(servicer, server):
                     servicer.Reopen,
                     request_deserializer=protos_dot_agent__pb2.ReopenRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.ReopenResponse.SerializeToString,
+            ),
+            'Try': grpc.unary_unary_rpc_method_handler(
+                    servicer.Try,
+                    request_deserializer=protos_dot_agent__pb2.TryRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.TryResponse.SerializeToString,
             ),
             'ExpectProbe': grpc.unary_unary_rpc_method_handler(
                     servicer.ExpectProbe,
@@ -2952,6 +2969,33 @@ class Migration(object):
             '/cmigrate.v1.Migration/Reopen',
             protos_dot_agent__pb2.ReopenRequest.SerializeToString,
             protos_dot_agent__pb2.ReopenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Try(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Migration/Try',
+            protos_dot_agent__pb2.TryRequest.SerializeToString,
+            protos_dot_agent__pb2.TryResponse.FromString,
             options,
             channel_credentials,
             insecure,

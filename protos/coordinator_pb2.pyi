@@ -13,14 +13,16 @@ class VersionRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VersionResponse(_message.Message):
-    __slots__ = ("version", "protocol", "fleet")
+    __slots__ = ("version", "protocol", "fleet", "protocol_minor")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     FLEET_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MINOR_FIELD_NUMBER: _ClassVar[int]
     version: str
     protocol: int
     fleet: str
-    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., fleet: _Optional[str] = ...) -> None: ...
+    protocol_minor: int
+    def __init__(self, version: _Optional[str] = ..., protocol: _Optional[int] = ..., fleet: _Optional[str] = ..., protocol_minor: _Optional[int] = ...) -> None: ...
 
 class HostsRequest(_message.Message):
     __slots__ = ("facts",)
@@ -506,7 +508,7 @@ class CommitMoveResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class MigrationRecord(_message.Message):
-    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy")
+    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy", "rehearsal")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -542,6 +544,7 @@ class MigrationRecord(_message.Message):
     TRAVELLED_FIELD_NUMBER: _ClassVar[int]
     MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
     PRECOPY_FIELD_NUMBER: _ClassVar[int]
+    REHEARSAL_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     container_id: str
     container: str
@@ -563,4 +566,5 @@ class MigrationRecord(_message.Message):
     travelled: _types_pb2.Travelled
     max_downtime_s: float
     precopy: _types_pb2.PrecopyOptions
-    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., max_downtime_s: _Optional[float] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ...) -> None: ...
+    rehearsal: bool
+    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., max_downtime_s: _Optional[float] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., rehearsal: bool = ...) -> None: ...

@@ -191,6 +191,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.MoveEvent.FromString,
                 _registered_method=True)
+        self.Rehearse = channel.unary_stream(
+                '/cmigrate.v1.Fleet/Rehearse',
+                request_serializer=protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+                response_deserializer=protos_dot_coordinator__pb2.MoveEvent.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/cmigrate.v1.Fleet/Watch',
                 request_serializer=protos_dot_coordinator__pb2.WatchRequest.SerializeToString,
@@ -433,6 +438,13 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rehearse(self, request, context):
+        """all of it but the end: the container stays, its copy is tried and thrown away
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """from its beginning, then live
         """
@@ -649,6 +661,11 @@ def add_FleetServicer_to_server(servicer, server):
             ),
             'Move': grpc.unary_stream_rpc_method_handler(
                     servicer.Move,
+                    request_deserializer=protos_dot_coordinator__pb2.MoveRequest.FromString,
+                    response_serializer=protos_dot_coordinator__pb2.MoveEvent.SerializeToString,
+            ),
+            'Rehearse': grpc.unary_stream_rpc_method_handler(
+                    servicer.Rehearse,
                     request_deserializer=protos_dot_coordinator__pb2.MoveRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.MoveEvent.SerializeToString,
             ),
@@ -1533,6 +1550,33 @@ class Fleet(object):
             request,
             target,
             '/cmigrate.v1.Fleet/Move',
+            protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
+            protos_dot_coordinator__pb2.MoveEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rehearse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cmigrate.v1.Fleet/Rehearse',
             protos_dot_coordinator__pb2.MoveRequest.SerializeToString,
             protos_dot_coordinator__pb2.MoveEvent.FromString,
             options,

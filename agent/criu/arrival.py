@@ -1,7 +1,8 @@
 """The target's half of a handover, in the monitor: restore up to pre-resume, freeze there, and run only when told.
 
     idle ─ prepare ─► idle ─ restore ─► restoring ─ pre-resume ─► restored ─ resume ─► running
-                                           └─ error ─► (discard)     └──── discard ─► gone
+                                           └─ error ─► (discard)     ├──── discard ─► gone
+                                                                     └─ try ─► running, sealed ─ discard ─► gone
 
 CRIU is refused at post-restore at the latest: at pre-resume it ignores the answer, so there the version 2 freezer is on before
 CRIU gets its answer and lets the tasks go. Standard library only.
@@ -30,7 +31,7 @@ FILLER = Path(__file__).with_name("filler.py")
 
 
 class Arrival:
-    """Registers the commands prepare, restore and resume; adds to discard."""
+    """Registers the commands prepare, restore, resume and try; adds to discard."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -42,11 +43,13 @@ class Arrival:
         self._waiting: tuple[Client, Message] | None = None
         self._error = ""
         self._window = sysctl.UserfaultWindow()
+        self._sealed = False  # a rehearsal's: it runs, and nobody may ever hear of it
         self._discard_rest = monitor.commands["discard"]
         monitor.commands |= {
             "prepare": self._prepare,
             "restore": self._restore,
             "resume": self._resume,
+            "try": self._try,
             "discard": self._discard,
         }
 
@@ -167,6 +170,9 @@ class Arrival:
 
     def _resume(self, client: Client, request: Message, _fds: list[int]) -> None:
         """Link up, thaw. Idempotent: it is retried until it works, for there is no way back."""
+        if self._sealed:
+            client.fail(request, "resume", 0, "this is a rehearsal's copy: it is never resumed")
+            return
         if self._monitor.state == "running":
             client.answer(request, marks=self._marks)
             return
@@ -182,6 +188,19 @@ class Arrival:
         self._mark("running")
         client.answer(request, marks=self._marks)
         self._monitor.loop.call_later(0.0, self._monitor.show_binds)
+
+    def _try(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Thaw with the link down. Idempotent."""
+        if not self._sealed:
+            if self._monitor.state != "restored":
+                client.fail(request, "try", 0, f"the container is {self._monitor.state}")
+                return
+            self._sealed = True
+            link.seal(self._link)
+            self._monitor.tasks().freeze(False)
+            self._monitor.state = "running"
+            self._mark("running")
+        client.answer(request, marks=self._marks)
 
     def _tell_the_bridge(self, until_s: float) -> None:
         """A bridge refuses an entry for a port that does not forward yet. Past the pivot that holds nobody up: it is told as soon as it

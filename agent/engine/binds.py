@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.engine import fill
+from agent.engine import fill, throwaway
 from agent.linux import mounts, openat2
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -53,7 +53,10 @@ def stage(directory: Path, binds: Sequence[Mapping[str, Any]], userns: int, owne
     directory.mkdir(mode=0o700)
     os.chown(directory, owner, owner)
     for number, bind in enumerate(binds):
-        clone = _clone(bind, userns, read_only=bind["read_only"])
+        if bind.get("throw_away"):
+            clone = throwaway.clone(Path(bind["source"]), directory, userns)
+        else:
+            clone = _clone(bind, userns, read_only=bind["read_only"])
         try:
             place = directory / str(number)
             if stat.S_ISDIR(os.fstat(clone).st_mode):

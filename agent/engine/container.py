@@ -513,6 +513,8 @@ class Engine:
         if status.state != State.EXITED:
             return
         self.checks.unwatch(container_id)
+        if status.migration_id and status.role == "target":
+            return  # it is not this host's yet, and a rehearsal's copy never is
         if live is not None or self.events.lacks(container_id, "die", status.started_unix_ns):
             if status.oom_kills:
                 self.note("oom", status.spec)

@@ -190,6 +190,21 @@ class Checks:
                 with self._changed:
                     watched.quiet -= 1
 
+    def once(self, spec: ContainerSpec) -> HealthResult:
+        """One check now, of a container that is not watched. Raises OSError; NotFound without the container."""
+        watched = _Watched(spec=spec, due=0.0, health=Health(), since_ns=0)
+
+        def late() -> None:
+            watched.late = True
+            self._kill(watched)
+
+        timer = threading.Timer(spec.health.timeout_ns / 1e9 or DEFAULT_TIMEOUT_S, late)
+        timer.start()
+        try:
+            return self._ask(watched)
+        finally:
+            timer.cancel()
+
     # ------------------------------------------------------------ the thread of times
 
     def _run(self) -> None:
@@ -250,7 +265,7 @@ class Checks:
     def _runs(self, watched: _Watched) -> bool:
         return self._engine.inspect(watched.spec.id).state == State.RUNNING and not watched.cancelled
 
-    def _ask(self, watched: _Watched) -> HealthResult | None:
+    def _ask(self, watched: _Watched) -> HealthResult:
         spec, engine = watched.spec, self._engine
         began_ns = time.time_ns()
         output = bytearray()

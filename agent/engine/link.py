@@ -44,6 +44,17 @@ def join(plan: LinkPlan) -> None:
             route.set_master(route.index(plan.host), route.index(plan.bridge))
 
 
+def seal(plan: LinkPlan) -> None:
+    """As if its cable was pulled: off the bridge, and what is sent meets nobody, not even this host, which answers ARP on any link that
+    is up.
+    """
+    if plan.host:
+        with RouteSocket() as route:
+            index = route.index(plan.host)
+            route.set_master(index, 0)
+            route.set_down(index)
+
+
 def tell_bridge(plan: LinkPlan) -> None:
     """The bridge may still have the container behind the uplink, from when it ran elsewhere. Raises OSError while the port does not
     forward.

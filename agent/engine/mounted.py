@@ -162,6 +162,15 @@ def staged(plan: Mapping[str, Any], spec: ContainerSpec, places: Sequence[Path])
     return found
 
 
+def of_the_host(spec: ContainerSpec, shared: Callable[[str], bool]) -> list[bool]:
+    """Of each of the plan's binds, in their order, whether what is written there is not the container's own. `shared`: of a volume."""
+    return [
+        not mount.read_only and (mount.kind == "bind" or shared(mount.source))
+        for mount in _ordered(spec)
+        if mount.kind != "tmpfs"
+    ]
+
+
 def real_point(pid: int) -> Callable[[str], str]:
     """Of a container's init: the path without links that a mount's target is now. Raises OSError."""
 

@@ -21,7 +21,7 @@ from agent.linux import remove
 class MoveRecord:
     """`role`: source or target. `committed`: the target was told to resume; `resumed`: with these marks it did.
 
-    `peer_host`: the other side's name, for people.
+    `peer_host`: the other side's name, for people. `rehearsal`: it is never committed. `brought`: a rehearsal's image layers, which go.
     """
 
     migration_id: str
@@ -35,6 +35,8 @@ class MoveRecord:
     receiver_pid: int = 0
     receiver_ticks: int = 0
     peer_host: str = ""
+    rehearsal: bool = False
+    brought: list[str] = field(default_factory=list)
 
 
 def check_id(migration_id: str) -> None:

@@ -85,7 +85,7 @@ class Restore:
             monitor = self._engine.roles.monitor(spec.id)
         self._bring_logs(move, spec.id)
         criu = self._criu()
-        plan = self._plan(move, spec, criu, lazy=record.lazy)
+        plan = self._plan(move, spec, criu, record)
         watch = stream_watch.of(move, lambda: self._receivers.receives(record), lambda: self.end(spec.id))
         try:
             self._ended.refuse(move.migration_id, ROLE)  # if Finish comes from here on, it ends what the monitor does
@@ -93,7 +93,7 @@ class Restore:
                 ThreadPoolExecutor(1) as meanwhile,
                 watch or nullcontext(),
             ):  # what needs the disk does not lengthen the freeze
-                registered = meanwhile.submit(self._images.register, read_image(move))
+                registered = meanwhile.submit(self._register, move, record)
                 answer = monitor.request("restore", timeout_s=RESTORE_LIMIT_S, plan=plan).fields
             registered.result()
         except MonitorError as exc:
@@ -121,7 +121,7 @@ class Restore:
         except (MonitorError, WrongState) as exc:
             _log.info("container %s: its restore was not ended: %s", container_id, exc.message)
 
-    def _plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, *, lazy: bool) -> dict[str, Any]:
+    def _plan(self, move: Move, spec: ContainerSpec, criu: CriuInstall, record: MoveRecord) -> dict[str, Any]:
         handover = json.loads((move.images / "handover.json").read_text())
         stdio = options.Stdio(**handover["stdio"])
         plan, carry = network.link_plan(spec, self._config.bridge), network.may_change(spec)
@@ -140,13 +140,19 @@ class Restore:
             peer=plan.peer,
             carry_network=carry,
             stdio=stdio,
-            lazy=lazy,
+            lazy=record.lazy,
         )
         container, scratch = self._engine.plan(spec), stage.scratch(move, len(mounted.tmpfs(spec)))
+        staged = mounted.staged(container, spec, scratch)
+        if record.rehearsal:  # the trees that have come are the move's own; what is the host's is not to be written to
+            foreign = mounted.of_the_host(spec, lambda name: bool(self._engine.volumes.get(name).shared))
+            staged[: len(foreign)] = [
+                {**one, "throw_away": its} for one, its in zip(staged[: len(foreign)], foreign, strict=True)
+            ]
         return {
             "container": {
                 **container,
-                "staged": mounted.staged(container, spec, scratch),
+                "staged": staged,
                 "stdio_owner": handover.get("stdio_owner", [0, 0]),
             },
             "binary": str(criu.binary),
@@ -158,8 +164,12 @@ class Restore:
             "stdin": str(move.images / "stdin.bin"),
             "mounts": handover.get("mounts", {}),
             "thawed": str(move.images / criu_marks.THAWED),
-            "lazy": lazy,
+            "lazy": record.lazy,
         }
+
+    def _register(self, move: Move, record: MoveRecord) -> None:
+        if not record.rehearsal:
+            self._images.register(read_image(move))
 
     def _bring_logs(self, move: Move, container_id: str) -> None:
         """The log goes on where it stopped on the source. It is durable when Finish answers; here clients wait."""

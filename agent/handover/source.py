@@ -25,7 +25,7 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.state import State
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import carried, end_exec, inside, kept_logs, stage
+from agent.handover import carried, end_exec, inside, kept_logs, rehearsals, stage
 from agent.handover.end_exec import Ended
 from agent.handover.ended import EndedMoves
 from agent.handover.freeze import ROLE, Freeze, Frozen
@@ -114,7 +114,7 @@ class Source:
                 pid=status.pid,
             )
 
-    def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str) -> str:
+    def prepare_tunnel(self, migration_id: str, epoch: int, container_id: str, *, rehearsal: bool = False) -> str:
         """Take the part of the source; returns the public key of this move."""
         with self._turns.call(migration_id, "PrepareTunnel"):
             self._ended.refuse(migration_id, ROLE)
@@ -131,7 +131,12 @@ class Source:
             if not move.exists:
                 move.begin(
                     MoveRecord(
-                        migration_id=migration_id, container_id=container_id, role=ROLE, epoch=epoch, lazy=self._lazy
+                        migration_id=migration_id,
+                        container_id=container_id,
+                        role=ROLE,
+                        epoch=epoch,
+                        lazy=self._lazy,
+                        rehearsal=rehearsal,
                     )
                 )
             memory = 0 if self._lazy else inside.memory_bytes(self._engine.cgroup(container_id).procs())
@@ -233,9 +238,10 @@ class Source:
         return plan
 
     def recover(self) -> None:
-        """At the agent's start: whoever throttled a container for a move of the agent before this one is gone."""
+        """At the agent's start: whoever throttled a container for a move of the agent before this one is gone. A rehearsal is over."""
         for move in Move.all(self._config.moves_dir):
             _release_throttle(move)
+            rehearsals.throw_away(move, ROLE, self.finish)
 
     def _wait_until_filled(self, record: MoveRecord, progress: Progress) -> None:
         """A container that has just come here may still lack memory: that can neither be sent nor dumped. Seconds, mostly none."""
@@ -275,6 +281,8 @@ class Source:
             move = self._move(migration_id)
             if (before := move.answered("freeze")) is not None:
                 return Frozen(**before)
+            if postcopy and record.rehearsal:
+                raise WrongState("a rehearsal leaves no memory behind", hint="migrate rehearse without --mode postcopy")
             if postcopy and not record.lazy:
                 raise WrongState(
                     "this host cannot leave memory behind: its kernel has no userfaultfd",
@@ -287,6 +295,11 @@ class Source:
             except TransferError:
                 self._ended.refuse(migration_id, ROLE)  # then that is the reason
                 raise
+            finally:
+                if record.rehearsal:  # at once: nobody is to wait for the coordinator's word
+                    thawed = self._tasks.let_go(record.container_id)
+            if record.rehearsal:
+                frozen.marks += thawed
             move.remember("freeze", dataclasses.asdict(frozen))
             if frozen.later_bytes:
                 self._rest.begin(migration_id, self._sender(migration_id))

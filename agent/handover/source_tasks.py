@@ -33,6 +33,11 @@ class SourceTasks:
             _log.warning("container %s: its dump was not called off: %s", container_id, exc.message)
             return []
 
+    def let_go(self, container_id: str) -> list[dict[str, Any]]:
+        """Of a rehearsal: the tasks run on, dumped or not; this host's part in it goes on. Raises MonitorError. Idempotent."""
+        status = self._engine.inspect(container_id)
+        return self._roll_back(status) if status.state in (State.RUNNING, State.FROZEN, State.LOST) else []
+
     def refuse_to_kill(self, container_id: str, migration_id: str) -> None:
         """A commit ends what is frozen for this move and nothing else."""
         try:
@@ -44,6 +49,8 @@ class SourceTasks:
                 f"container {container_id} takes no part in migration {migration_id} here: it is not killed"
             )
         move = Move(self._config.moves_dir, migration_id, ROLE)
+        if move.exists and move.read().rehearsal:
+            raise WrongState(f"migration {migration_id} is a rehearsal: container {container_id} stays on this host")
         frozen = move.answered("freeze") if move.exists else None
         populated = self._engine.cgroup(container_id).populated()
         if populated and frozen and frozen.get("later_bytes") and move.answered("rest") is None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
@@ -23,7 +24,7 @@ from agent.engine.container import Engine
 from agent.engine.spec import ContainerSpec, Mount
 from agent.engine.volumes import Volume
 from agent.errors import AgentError, AlreadyExists, NotFound, StaleEpoch, TransferError, WrongState
-from agent.handover import kept_logs, lacking, stage
+from agent.handover import kept_logs, lacking, rehearsals, stage
 from agent.handover.ended import EndedMoves
 from agent.handover.kept import KeptMemory
 from agent.handover.lacking import Lacking
@@ -31,6 +32,7 @@ from agent.handover.receivers import ROLE, Receivers, lacks_memory, volume_paths
 from agent.handover.record import Move, MoveRecord
 from agent.handover.restore import Restore, Restored, check_received, write_image
 from agent.handover.target_tasks import TargetTasks
+from agent.handover.trial import Trial, Tried
 from agent.handover.turns import Turns
 from agent.setup.criu import CriuInstall
 from agent.storage import layers
@@ -68,6 +70,7 @@ class Target:
         self._kept = KeptMemory(config)
         self._turns = Turns()
         self._tasks = TargetTasks(config, engine)
+        self.collect_layers: Callable[[], object] = lambda: None  # delete those that nothing names; set by the agent
         self._receivers = Receivers(config, engine, door, criu, ended, self._turns, self._kept)
         self._restore = Restore(config, engine, image_store, criu, ended, self._receivers)
 
@@ -82,6 +85,8 @@ class Target:
         memory_bytes: int,
         source_host: str,
         volumes: Sequence[Volume] = (),
+        *,
+        rehearsal: bool = False,
     ) -> Accepted:
         """Keep id, address, memory for the container; be ready for the stream. Raises AlreadyExists, StorageError, WrongState."""
         with self._turns.call(migration_id, "Accept"):
@@ -91,7 +96,7 @@ class Target:
             if move.exists and (known := move.require(epoch)).container_id != spec.id:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {spec.id}")
             if not self._reserved(migration_id, spec):
-                self._reserve(move, epoch, spec, image, memory_bytes, source_host, volumes)
+                self._reserve(move, epoch, spec, image, memory_bytes, source_host, volumes, rehearsal=rehearsal)
             self._receivers.listen(move)
             return self._accepted(spec)
 
@@ -104,6 +109,8 @@ class Target:
         memory_bytes: int,
         source_host: str,
         volumes: Sequence[Volume],
+        *,
+        rehearsal: bool,
     ) -> None:
         record = MoveRecord(
             migration_id=move.migration_id,
@@ -112,11 +119,16 @@ class Target:
             epoch=epoch,
             lazy=self._lazy,
             peer_host=source_host,
+            rehearsal=rehearsal,
+            brought=self._images.missing(spec.layers) if rehearsal else [],
         )
         move.begin(record)
         try:
             if missing := self.why_not_mounts(spec.mounts, ()):
                 raise WrongState(missing[0][0], hint=missing[0][1])
+            if rehearsal:
+                hosts_own = [Path(each.source) for each in spec.mounts if each.kind == "bind" and not each.read_only]
+                rehearsals.refuse_what_cannot_be_undone(hosts_own)
             # Twice: it is copied out of the stage, which goes when all of it is in place.
             stage.mount(move, memory_bytes, beside_bytes=memory_bytes)
             write_image(move, image)
@@ -198,6 +210,29 @@ class Target:
                 return restored
             return Restored(**before)
 
+    def try_out(self, migration_id: str, epoch: int) -> Tried:
+        """Of a rehearsal: let what was restored run, sealed off, and look at it. Raises WrongState, MonitorError."""
+        with self._turns.call(migration_id, "Try"):
+            self._ended.refuse(migration_id, ROLE)
+            move = self._move(migration_id)
+            record = move.require(epoch)
+            if not record.rehearsal:
+                raise WrongState(
+                    f"migration {migration_id} is no rehearsal: what was restored runs when it is committed"
+                )
+            if not record.restored:
+                raise WrongState(f"container {record.container_id} was not restored here")
+            if (before := move.answered("try")) is not None:
+                return Tried(**before)
+            spec = self._engine.store.spec(record.container_id)
+            try:
+                tried = Trial(self._engine, spec, lambda: self._ended.refuse(migration_id, ROLE)).run()
+            except AgentError:
+                self._ended.refuse(migration_id, ROLE)  # then that is the reason
+                raise
+            move.remember("try", dataclasses.asdict(tried))
+            return tried
+
     # ------------------------------------------------------------ the end
 
     def finish(
@@ -230,6 +265,8 @@ class Target:
             marks: list[dict[str, Any]] = []
             if self._ended.get(migration_id, ROLE) is None:
                 record = move.require(epoch)
+                if record.rehearsal:
+                    raise WrongState(f"migration {migration_id} is a rehearsal: its copy never becomes the container")
                 if not record.restored:
                     raise WrongState(f"container {container_id} was not restored here")
                 marks = record.resumed or self._resume(move, self._engine.store.spec(container_id), until_adopted)
@@ -262,7 +299,7 @@ class Target:
         ended = self._ended.decide(migration_id, ROLE, container_id, epoch, committed=False)
 
         def interrupt(call: str) -> None:
-            if call == "Restore":
+            if call in ("Restore", "Try"):
                 self._restore.end(container_id)
 
         with self._turns.quiet(migration_id, interrupt):
@@ -297,6 +334,7 @@ class Target:
         move.forget()
 
     def _discard(self, move: Move, container_id: str) -> None:
+        record = move.read() if move.exists else None
         self._receivers.discard(move)
         try:
             status = self._engine.inspect(container_id)
@@ -305,6 +343,8 @@ class Target:
         if status is not None and status.role == ROLE and status.migration_id == move.migration_id:
             self._engine.roles.forget(container_id, discard=True)
         self._engine.volumes.drop(move.migration_id)
+        if record and set(record.brought) - set(self._images.missing(record.brought)):
+            self.collect_layers()
         stage.unmount(move)
         move.forget()
 
@@ -316,6 +356,7 @@ class Target:
             record = move.read()
             if record.role != ROLE:
                 continue
+            rehearsals.throw_away(move, ROLE, self.finish)
             if record.committed and not self._moving(record):
                 threading.Thread(target=self._clean_when_filled, args=(move,), daemon=True).start()
 

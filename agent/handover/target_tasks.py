@@ -76,6 +76,8 @@ class TargetTasks:
     def refuse_if_it_has_run(self, move: Move, container_id: str) -> None:
         """A frozen copy that was never thawed may go, also past the pivot, when an operator takes that back. Nothing else may."""
         record = move.read() if move.exists else None
+        if record and record.rehearsal:
+            return
         try:
             status = self._engine.inspect(container_id)
         except NotFound:

@@ -145,6 +145,9 @@ class RouteSocket:
     def set_up(self, index: int) -> None:
         self._do(_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP), f"link {index} up")
 
+    def set_down(self, index: int) -> None:
+        self._do(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, _IFF_UP), f"link {index} down")
+
     def move(self, index: int, pid: int, name: str) -> None:
         """Into the network namespace of `pid`, under another name. The link must be down."""
         wanted = _u32(_IFLA_NET_NS_PID, pid) + _text(_IFLA_IFNAME, name)

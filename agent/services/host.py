@@ -21,7 +21,7 @@ from agent.linux import meminfo
 from agent.services import convert
 from agent.setup import compared, criu, probe, probe_host
 from agent.setup.capability import Capability
-from migrate.rpc.channels import PROTOCOL
+from migrate.rpc.version import OURS
 from protos import agent_pb2, agent_pb2_grpc
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -57,7 +57,8 @@ class HostService(agent_pb2_grpc.HostServicer):
         return agent_pb2.HostFacts(
             host=self._config.host,
             agent_version=__version__,
-            protocol=PROTOCOL,
+            protocol=OURS.major,
+            protocol_minor=OURS.minor,
             kernel=platform.release(),
             architecture=platform.machine(),
             criu_version=version,

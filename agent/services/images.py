@@ -198,6 +198,10 @@ class ImagesService(agent_pb2_grpc.ImagesServicer):
     def _users_of(self, digest: str) -> list[str]:
         return self._users().get(digest, [])
 
+    def collect_layers(self) -> None:
+        """Delete those that neither an image, a container nor the build cache names."""
+        self._store.gc(self._layers_in_use)
+
     def _layers_in_use(self) -> set[str]:
         return {layer for spec in self._specs() for layer in spec.layers} | self._cache.layers()
 

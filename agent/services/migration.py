@@ -17,7 +17,7 @@ from agent.engine.container import Engine
 from agent.engine.spec import Device, Mount, Port
 from agent.engine.state import State
 from agent.errors import InvalidArgument, NotFound, TransferError
-from agent.handover import kept_logs
+from agent.handover import kept_logs, rehearsals
 from agent.handover.conflicts import conflicts
 from agent.handover.link_probe import LinkProbe
 from agent.handover.source import Source
@@ -62,7 +62,9 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
     def PrepareTunnel(
         self, request: pb.PrepareTunnelRequest, context: grpc.ServicerContext
     ) -> pb.PrepareTunnelResponse:
-        key = self._source.prepare_tunnel(request.migration_id, request.epoch, request.container_id)
+        key = self._source.prepare_tunnel(
+            request.migration_id, request.epoch, request.container_id, rehearsal=request.rehearsal
+        )
         return pb.PrepareTunnelResponse(public_key=key)
 
     def OpenTunnel(self, request: pb.OpenTunnelRequest, context: grpc.ServicerContext) -> pb.OpenTunnelResponse:
@@ -169,6 +171,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             request.memory_bytes,
             request.source_host,
             convert.volumes_from_proto(request.volumes),
+            rehearsal=request.rehearsal,
         )
         return pb.AcceptResponse(missing_layers=accepted.missing_layers, restore_mode=accepted.restore_mode)
 
@@ -176,6 +179,12 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
         restored = self._target.restore(request.migration_id, request.epoch, request.digest)
         return pb.RestoreResponse(
             pid=restored.pid, marks=_marks(restored.marks), criu_stats=restored.criu_stats, mode=restored.mode
+        )
+
+    def Try(self, request: pb.TryRequest, context: grpc.ServicerContext) -> pb.TryResponse:
+        tried = self._target.try_out(request.migration_id, request.epoch)
+        return pb.TryResponse(
+            passed=tried.passed, text=tried.text, health=tried.health, tasks=tried.tasks, marks=_marks(tried.marks)
         )
 
     def Reopen(self, request: pb.ReopenRequest, context: grpc.ServicerContext) -> pb.ReopenResponse:
@@ -228,6 +237,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             answer.epoch = status.epoch
             answer.migration_id = status.migration_id
             answer.role = status.role
+            answer.rehearsal = rehearsals.is_one(self._config.moves_dir, status.migration_id, status.role)
             missing, answer.missing_unknown = self._missing(request.container_id)
             answer.missing.extend(missing)
         return answer

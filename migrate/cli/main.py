@@ -25,6 +25,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("move", "move", "move a running container to another host"),
             ("check", "check", "say what speaks against a move, and how long it would take"),
+            ("rehearse", "rehearse", "try a move with a copy of the container, and throw the copy away"),
             ("migrations", "migrations", "list moves; show one with its timeline"),
             ("watch", "migrations", "follow a move from its beginning"),
             ("cancel", "migrations", "stop a move before its pivot; the container stays where it is"),

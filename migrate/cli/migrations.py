@@ -251,6 +251,8 @@ def describe(record: Migration) -> str:
         lines.append(f"reason:   {record.reason}")
     if record.state == "succeeded":
         lines.append(progress.summary(record))
+    if record.state == "rehearsed":
+        lines += progress.rehearsed(record)
     if record.failure:
         lines.append(f"error:    {record.failure.message}")
         lines += [f"  | {line}" for line in record.failure.detail.splitlines()]

@@ -97,7 +97,7 @@ class Lines:
     def _step(self, event: Step) -> None:
         if event.step == SAGA:
             text = {
-                "aborting": f"undoing{f': {event.error}' if event.error else ''}",
+                "aborting": aborting(event),
                 "committed": "-- pivot: the target owns the container --",
                 "cancel_requested": "asked to cancel",
                 "commit_requested": "asked to switch over",
@@ -124,6 +124,9 @@ class Lines:
     def finish(self, record: Migration) -> None:
         if record.state == "succeeded":
             self._line(summary(record))
+        if record.rehearsal and record.state == "rehearsed":
+            for line in rehearsed(record):
+                self._line(line)
 
     def pause(self) -> None:
         if self._open:
@@ -138,6 +141,37 @@ class Lines:
     def _line(self, line: str) -> None:
         print(f"\r\x1b[K{line}" if self._open else line, file=self._file, flush=True)
         self._open = False
+
+
+def aborting(event: Step) -> str:
+    """Of a rehearsal it is no failure."""
+    if event.facts.get("rehearsed"):
+        return "-- no pivot: this was a rehearsal, its copy is thrown away --"
+    return f"undoing{f': {event.error}' if event.error else ''}"
+
+
+def rehearsed(record: Migration) -> list[str]:
+    """What a rehearsal has found out, for people."""
+    facts = record.facts
+    tried = next((row.facts for row in record.journal if (row.step, row.event) == ("try", "done")), {})
+    lines = [f"{record.container} could move to {record.target}: {tried.get('text', 'its copy was well')}"]
+    if "rehearsed_downtime_s" in facts:
+        parts = [
+            f"{name} {tables.seconds(facts[key])}"
+            for name, key in (("dump", "dump_s"), ("transfer", "transfer_s"), ("restore", "restore_s"))
+            if key in facts
+        ]
+        lines.append(
+            f"  it would stand still for about {tables.seconds(facts['rehearsed_downtime_s'])} ({', '.join(parts)}); "
+            f"check predicts {tables.seconds(facts['predicted_downtime_s'])}"
+        )
+    if "source_frozen_s" in facts:
+        lines.append(
+            f"  it stood still for {tables.seconds(facts['source_frozen_s'])} and runs on {record.source} as before"
+        )
+    sent = sum(record.sent_bytes.values())
+    lines.append(f"  sent {tables.size(sent)}; nothing is left on {record.target}")
+    return lines
 
 
 def _interval_ns(phase: str) -> int:

@@ -12,6 +12,7 @@ from migrate.coordinator.preflight import hosts
 from migrate.coordinator.preflight.finding import BLOCKER, WARNING, Finding, judged, of_agent
 from migrate.coordinator.preflight.predict import Size
 from migrate.errors import PrecheckError
+from migrate.rpc.version import REHEARSAL_MINOR
 from protos import agent_pb2, types_pb2
 
 EXEC = "exec"  # the check
@@ -65,7 +66,7 @@ def examine(move: Move) -> Examination:
     there = where(move, move.target, coming=description)
     size = _size(description, there)
     findings = [
-        *hosts.compare(source, target, description, size.image),
+        *hosts.compare(source, target, description, size.image, REHEARSAL_MINOR if move.rehearsal else 0),
         *of_container(move.container, move.source, description),
         *(of_agent(each, move.target) for each in there.blockers),
     ]

@@ -15,6 +15,13 @@ from protos import agent_pb2
 NO_TUNNEL = "migration.no_tunnel"  # an agent's code
 
 
+def end_rehearsal(context: Move) -> None:
+    """After a crash of the coordinator: one that was cut off is thrown away, it is not worth going on with."""
+    if not context.journal.has("try", Event.DONE):
+        why = ErrorRecord(code="migration.rehearsal_cut_off", message="the coordinator ended in the middle of it")
+        context.journal.abort({"step": SAGA, "error": why.to_json(), "cancelled": False})
+
+
 def commit(move: Migration, context: Move) -> str:
     """A move that holds switches over; returns that, for people. Durable before the source is told; said again, it is told again.
 
@@ -47,6 +54,8 @@ def refuse_undo(move: Migration, store: Store) -> None:
     if move.state in ACTIVE:
         hint = f"migrate cancel {move.id} before the pivot; after it, wait for its end or migrate repair {move.id}"
         raise WrongState(f"move {move.id} is not over: it is {move.state}", hint=hint)
+    if move.state is MoveState.REHEARSED:
+        raise WrongState(f"move {move.id} was a rehearsal: {move.container} stayed on {move.source}")
     if move.state is not MoveState.SUCCEEDED:
         raise WrongState(
             f"move {move.id} {move.state}: {move.container} stayed on {move.source}, nothing is to be undone"

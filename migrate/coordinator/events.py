@@ -24,6 +24,7 @@ MOST_PROGRESS = 256  # lines that a watcher may be behind
 FROZEN = "frozen"
 RUNNING = "running"
 ANNOUNCED = "announced"
+THAWED = "thawed"  # on the source, which in a rehearsal goes on at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,12 @@ def record(migration: Migration, entries: Sequence[Entry], *, with_journal: bool
 
 
 def _marks(migration: Migration, done: Mapping[str, Entry]) -> tuple[Mark, ...]:
-    where = {"freeze": migration.source, "restore": migration.target, "resume": migration.target}
+    where = {
+        "freeze": migration.source,
+        "restore": migration.target,
+        "resume": migration.target,
+        "try": migration.target,
+    }
     marks = {  # a set: the target's monitor says all of its marks each time
         Mark(name=mark["name"], unix_ns=mark["unix_ns"], host=host)
         for step, host in where.items()
@@ -198,6 +204,8 @@ def _seconds(
     facts: dict[str, float] = {}
     if migration.finished_unix_ns:
         facts["total_s"] = (migration.finished_unix_ns - migration.started_unix_ns) / 1e9
+    if migration.rehearsal:
+        return facts | _rehearsed(migration, done, marks)
     freezing = [e for e in entries if (e.step, e.event) == ("freeze", JournalEvent.STARTED)]
     if not freezing or "resume" not in done:
         return facts
@@ -213,6 +221,31 @@ def _seconds(
         if began and end and 0 <= end - began <= limit_s * 1e9:
             facts[name] = (end - began) / 1e9
     return facts
+
+
+def _rehearsed(migration: Migration, done: Mapping[str, Entry], marks: Sequence[Mark]) -> dict[str, float]:
+    """What a rehearsal has measured, as far as it came. `rehearsed_downtime_s`: how long a move would have stood still, without its pivot
+    and the announcement; of it the time is left out that the source took to let its tasks go.
+    """
+    found: dict[str, float] = {}
+    if "precheck" in done:
+        found["predicted_downtime_s"] = done["precheck"].data["predicted_downtime_s"]
+
+    def span(name: str, begin: int, end: int) -> None:
+        if begin and end >= begin:
+            found[name] = (end - begin) / 1e9
+
+    source, target = migration.source, migration.target
+    began, held, thawed = (_instant(marks, source, name) for name in (FROZEN, "held", THAWED))
+    sent = max((mark.unix_ns for mark in marks if mark.host == source and mark.name != THAWED), default=0)
+    span("dump_s", began, held)
+    span("transfer_s", held, sent)
+    span("source_frozen_s", began, thawed)
+    span("restore_s", _instant(marks, target, "restore"), _instant(marks, target, "restored"))
+    running = _instant(marks, target, RUNNING)
+    if running and thawed:
+        span("rehearsed_downtime_s", began, running - (thawed - sent))
+    return found
 
 
 def _instant(marks: Sequence[Mark], host: str, name: str) -> int:

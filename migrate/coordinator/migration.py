@@ -12,7 +12,7 @@ from migrate.coordinator import steps
 from migrate.coordinator.move import Move
 from migrate.coordinator.rest import Rest
 from migrate.coordinator.store import change_owner
-from migrate.errors import InvalidArgument
+from migrate.errors import InvalidArgument, MigrateError
 from migrate.saga.saga import Action, Saga, Step
 
 # Undone in reverse: first the target's copy is discarded, then the source's is thawed.
@@ -47,12 +47,28 @@ def unpivot(move: Move, db: sqlite3.Connection) -> None:
     change_owner(db, move.container_id, source=move.target, target=move.source, epoch=move.epoch + 1)
 
 
-def saga(mode: str, *, hold: bool = False, end_exec: bool = False) -> Saga[Move]:
-    """The steps of a move in one of MODES. "auto": the agent decides round by round whether precopy pays."""
+class Rehearsed(MigrateError):
+    """A rehearsal has come to where a move has its pivot: everything is undone now."""
+
+    code = "migration.rehearsed"
+    touched = "undone"
+
+
+def no_pivot(move: Move, _db: sqlite3.Connection) -> None:
+    """Instead of the pivot of a rehearsal. Raises."""
+    over = Rehearsed(f"{move.container} could move to {move.target}; it stays on {move.source}")
+    over.facts = {"rehearsed": True}
+    raise over
+
+
+def saga(mode: str, *, hold: bool = False, end_exec: bool = False, rehearsal: bool = False) -> Saga[Move]:
+    """The steps of a move in one of MODES, or of its rehearsal. "auto": the agent decides round by round whether precopy pays."""
     if mode not in MODES:
         raise InvalidArgument(f"no mode {mode!r}", hint=f"one of {', '.join(MODES)}")
     left_out = {"precopy"} if mode == "stop-and-copy" else set()
     left_out |= set() if hold else {"hold"}
     left_out |= set() if end_exec else {steps.EndExec.name}
     before = [step for step in BEFORE if step.name not in left_out]
+    if rehearsal:
+        return Saga(before=[*before, steps.Try()], pivot=no_pivot, after=())
     return Saga(before=before, pivot=pivot, after=AFTER)

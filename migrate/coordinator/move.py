@@ -52,7 +52,7 @@ class Move:
 
     `transfer` reads the options of the move as they are now: its bandwidth may be changed. `poll` is called between the
     messages of a stream; it raises Cancelled, or Interrupted when the process goes down. `reading` is told which stream is being read:
-    a cancellation ends that at once. `skip`: names of checks that are not to stop it.
+    a cancellation ends that at once. `skip`: names of checks that are not to stop it. `rehearsal`: the container stays on the source.
     """
 
     id: MigrationId
@@ -64,6 +64,7 @@ class Move:
     max_downtime_s: float
     precopy: PrecopyOptions
     skip: tuple[str, ...] = ()
+    rehearsal: bool = False
     transfer: Callable[[], TransferOptions] = field(repr=False)
     mode: str
     agents: Agents

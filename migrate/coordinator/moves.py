@@ -267,6 +267,7 @@ class MoveRunner:
             transfer=lambda: self._store.migration(move.id).transfer,
             precopy=move.precopy,
             skip=move.skip,
+            rehearsal=move.rehearsal,
             mode=move.mode,
             agents=self._agents,
             signer=self._signer,
@@ -346,9 +347,11 @@ class MoveRunner:
                 log.info("move %s after a restart: %s", move.id, verdict.text)
                 if not verdict.go_on:
                     raise verdict.error()
-            migration.saga(move.mode, hold=move.precopy.hold, end_exec=move.precopy.end_exec).run(
-                context, context.journal, self._pace(context)
-            )
+                if move.rehearsal:
+                    decisions.end_rehearsal(context)
+            migration.saga(
+                move.mode, hold=move.precopy.hold, end_exec=move.precopy.end_exec, rehearsal=move.rehearsal
+            ).run(context, context.journal, self._pace(context))
         except SagaUndone as exc:
             return outcome.failed(context, exc)
         except SagaStuck as exc:

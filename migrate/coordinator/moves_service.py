@@ -40,6 +40,15 @@ class MoveCalls:
         for happened in self._runner.watch(migration_id):
             yield pack.event(migration_id, happened)
 
+    def Rehearse(self, request: coordinator_pb2.MoveRequest, context: Call) -> Iterator[coordinator_pb2.MoveEvent]:  # noqa: N802, ARG002
+        order = dataclasses.replace(_order(request), rehearsal=True)
+        if not order.to:
+            order, line = self._with_target(order, request.constraints)
+            yield coordinator_pb2.MoveEvent(progress=line)
+        migration_id = self._runner.start(order)
+        for happened in self._runner.watch(migration_id):
+            yield pack.event(migration_id, happened)
+
     def Check(self, request: coordinator_pb2.MoveRequest, context: Call) -> coordinator_pb2.CheckReport:  # noqa: N802, ARG002
         order = _order(request)
         if not order.to:

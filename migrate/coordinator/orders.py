@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from migrate.coordinator import events, learned, migration
 from migrate.coordinator.events import MigrationRecord
 from migrate.coordinator.preflight import catalog
+from migrate.coordinator.steps import ON_TIMEOUT_POSTCOPY, POSTCOPY
 from migrate.coordinator.store import (
     COMPRESS,
     ON_TIMEOUT,
@@ -41,6 +42,7 @@ class MoveOrder:
     transfer: TransferOptions = field(default_factory=TransferOptions)
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
     skip: tuple[str, ...] = ()
+    rehearsal: bool = False
 
 
 def planned(order: MoveOrder, store: Store) -> Migration:
@@ -51,6 +53,11 @@ def planned(order: MoveOrder, store: Store) -> Migration:
         raise InvalidArgument(f"max_downtime_s is {order.max_downtime_s}, and cannot be below 0")
     if order.transfer.compress not in COMPRESS:
         raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
+    if order.rehearsal and (mode == POSTCOPY or order.precopy.on_timeout == ON_TIMEOUT_POSTCOPY or order.precopy.hold):
+        raise InvalidArgument(
+            "a rehearsal leaves no memory behind and holds nothing: the container stays where it is",
+            hint="migrate rehearse with --mode auto, precopy or stop-and-copy",
+        )
     check_bandwidth(order.transfer.bandwidth)
     _check_precopy(mode, order)
     skip = catalog.checked_skips(order.skip)
@@ -76,6 +83,7 @@ def planned(order: MoveOrder, store: Store) -> Migration:
         transfer=order.transfer,
         precopy=dataclasses.replace(order.precopy, binding=order.max_downtime_s > 0),
         skip=skip,
+        rehearsal=order.rehearsal,
     )
     fixed_s = learned.fixed_s(last_moves(store, move))
     return dataclasses.replace(move, precopy=dataclasses.replace(move.precopy, fixed_s=fixed_s))
@@ -94,7 +102,11 @@ def last_moves(store: Store, planned: Migration) -> list[MigrationRecord]:
 
 def same(known: Migration, order: MoveOrder) -> MigrationId:
     """The move that the same request began. Raises InvalidArgument where it asked for another one."""
-    if order.to != known.target or order.container not in (known.container, known.container_id):
+    if (
+        order.rehearsal != known.rehearsal
+        or order.to != known.target
+        or order.container not in (known.container, known.container_id)
+    ):
         text = f"request {order.request_id!r} was for {known.container} to {known.target}, not for this"
         raise InvalidArgument(text, hint="a new move needs a new request id")
     return known.id

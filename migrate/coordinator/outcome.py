@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from migrate.coordinator import migration
 from migrate.coordinator.explained import explained
 from migrate.coordinator.move import Move
 from migrate.coordinator.steps import EndExec
@@ -14,8 +15,10 @@ from migrate.saga.journal import SAGA, Event
 from migrate.saga.saga import SagaStuck, SagaUndone
 
 
-def failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
+def failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord | None]:
     """The whole move's error: of the step that failed, saying that the container runs on as before, and what to type."""
+    if undone.error.code == migration.Rehearsed.code:
+        return MoveState.REHEARSED, None
     began = {entry.step for entry in context.journal.entries() if entry.event is Event.STARTED}
     touched = "undone" if began - {"precheck"} else "nothing"
     error = dataclasses.replace(undone.error, touched=touched)
@@ -24,7 +27,8 @@ def failed(context: Move, undone: SagaUndone) -> tuple[MoveState, ErrorRecord]:
     if undone.cancelled:
         return MoveState.CANCELLED, error
     if not error.hint:  # else who failed knows what to do
-        again = f"try again: migrate move {context.container} --to {context.target}"
+        verb = "rehearse" if context.rehearsal else "move"
+        again = f"try again: migrate {verb} {context.container} --to {context.target}"
         why = f"why: migrate doctor {context.id}"
         remedy = re.sub(
             r"[,;]? (then |and )?move again$|^move again$", "", explained(error).hint

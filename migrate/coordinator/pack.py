@@ -64,6 +64,7 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
         travelled=types_pb2.Travelled(**whole.travelled),
         max_downtime_s=move.max_downtime_s,
         precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),
+        rehearsal=move.rehearsal,
     )
     if move.error is not None:
         message.error.CopyFrom(error(move.error))

@@ -62,6 +62,8 @@ class Verdict:
 
 def judge(move: Migration, seen: Seen) -> Verdict:
     """What the coordinator does with an unfinished move."""
+    if move.rehearsal:  # the container is the source's, whatever runs on the target
+        return Verdict(go_on=True, text=f"throw the rehearsal on {move.target} away; {_sight(move, seen)}")
     contradiction = _contradiction(move, seen)
     if contradiction is not None:
         return contradiction
@@ -107,6 +109,10 @@ def _contradiction(move: Migration, seen: Seen) -> Verdict | None:
 
 def may_keep_target(move: Migration, seen: Seen) -> Verdict:
     """Whether an operator may declare the target's frozen copy the container."""
+    if move.rehearsal:
+        return _refusal(
+            f"move {move.id} is a rehearsal: {move.container} stays on {move.source}", f"migrate repair {move.id}"
+        )
     if seen.direction is Direction.COMMITTED:
         return _refusal(f"{move.target} owns {move.container} already", f"migrate repair {move.id}")
     if "restore" not in seen.done or not _is(seen.target, *ALIVE) or _of_another_move(move, seen.target):

@@ -34,6 +34,7 @@ from migrate.coordinator.volumes import VolumesService
 from migrate.errors import MigrateError, WrongState
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
+from migrate.rpc.version import VersionInterceptor
 from migrate.tunnel.control import ControlTunnel
 from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
 from protos import coordinator_pb2_grpc, fleet_pb2_grpc, schedule_pb2_grpc
@@ -65,7 +66,7 @@ class Coordinator:
         self.runner = MoveRunner(self.store, self.pool, Signer(authority))
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="call"),
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(), VersionInterceptor("the coordinator", "this command")],
             options=channels.SERVER_OPTIONS,
         )
         containers = FleetContainers(self.store, self.pool)

@@ -12,7 +12,7 @@ from migrate.coordinator import adjust, hosts, image_streams, images, streams
 from migrate.coordinator.containers import Call, FleetContainers
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.moves_service import MoveCalls
-from migrate.rpc.channels import PROTOCOL
+from migrate.rpc.version import OURS
 from protos import agent_pb2, coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 
@@ -29,7 +29,10 @@ class FleetService(MoveCalls, coordinator_pb2_grpc.FleetServicer):
 
     def Version(self, request: coordinator_pb2.VersionRequest, context: Call) -> coordinator_pb2.VersionResponse:  # noqa: N802, ARG002
         return coordinator_pb2.VersionResponse(
-            version=migrate.__version__, protocol=PROTOCOL, fleet=self._store.fleet().name
+            version=migrate.__version__,
+            protocol=OURS.major,
+            protocol_minor=OURS.minor,
+            fleet=self._store.fleet().name,
         )
 
     def Hosts(self, request: coordinator_pb2.HostsRequest, context: Call) -> coordinator_pb2.HostsResponse:  # noqa: N802, ARG002

@@ -14,6 +14,7 @@ from typing import Any
 from migrate.coordinator.checks import describe, examine, refuse, state_name, where
 from migrate.coordinator.events import Progress
 from migrate.coordinator.move import Move
+from migrate.coordinator.preflight.predict import Known, predict
 from migrate.errors import MigrateError, NeedsAttention, StepError, Unreachable
 from migrate.saga.journal import SAGA, Event, Facts, Results
 from protos import agent_pb2, types_pb2
@@ -21,6 +22,7 @@ from protos import agent_pb2, types_pb2
 POSTCOPY, ON_TIMEOUT_POSTCOPY = "postcopy", "post-copy"  # a mode; a way to end sending ahead
 SHORT_S = 30.0  # deadline of what moves no bulk data
 RESTORE_S = 120.0
+TRY_S = 600.0  # a health check may take long, and be repeated
 HOLD_S = 7 * 24 * 3600.0  # whom nobody commits by then, nobody will
 UNDO_LOOK_S = 5.0  # of the first call of an undo: the source stays frozen for as long as the target does not answer it
 BULK_S = 120.0  # of a stream, besides the time for its bytes ...
@@ -44,6 +46,14 @@ class Precheck:
             "memory_bytes": seen.memory_bytes,
             "layer_bytes": seen.layer_bytes,
             "tasks": seen.tasks,
+            "predicted_downtime_s": predict(
+                examination.size,
+                Known(fixed_s=move.precopy.fixed_s),
+                mode=move.mode,
+                max_downtime_s=move.max_downtime_s,
+                lazy=examination.lazy,
+                bandwidth=move.transfer().bandwidth,
+            ).downtime_s,
         }
         if examination.findings:  # none of them a blocker: warnings, and what was to be skipped
             facts["findings"] = [f"{each.severity}: {each}" for each in examination.findings]
@@ -69,6 +79,7 @@ class Reserve:
             layer_bytes=seen.layer_bytes,
             source_host=move.source,
             volumes=seen.volumes,
+            rehearsal=move.rehearsal,
         )
         accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
         may = move.mode == POSTCOPY or move.precopy.on_timeout == ON_TIMEOUT_POSTCOPY
@@ -103,7 +114,9 @@ def open_tunnel(move: Move) -> Facts:
     key = move.call(
         move.source,
         "PrepareTunnel",
-        agent_pb2.PrepareTunnelRequest(migration_id=move.id, epoch=move.epoch, container_id=move.container_id),
+        agent_pb2.PrepareTunnelRequest(
+            migration_id=move.id, epoch=move.epoch, container_id=move.container_id, rehearsal=move.rehearsal
+        ),
         timeout_s=SHORT_S,
     ).public_key
     target = move.agents.address(move.target)
@@ -283,6 +296,35 @@ class Restore:
         _discard_at_target(move)
 
 
+class Try:
+    """Of a rehearsal: the target's copy runs, sealed off, while the container runs on at the source."""
+
+    name = "try"
+
+    def do(self, move: Move, done: Results) -> Facts:
+        tried = move.call(
+            move.target, "Try", agent_pb2.TryRequest(migration_id=move.id, epoch=move.epoch), timeout_s=TRY_S
+        )
+        facts = {
+            "passed": tried.passed,
+            "text": tried.text,
+            "health": tried.health,
+            "tasks": tried.tasks,
+            "marks": _marks(tried.marks),
+        }
+        if not tried.passed:
+            failure = StepError(
+                f"the copy of {move.container} on {move.target} is not well: {tried.text}",
+                hint=f"what does it need that {move.target} or a sealed network does not have? Its logs: migrate doctor {move.id}",
+            )
+            failure.facts = facts
+            raise failure
+        return facts
+
+    def undo(self, move: Move) -> None:
+        _discard_at_target(move)
+
+
 class Resume:
     """The target's copy runs: the only one that may."""
 
@@ -372,6 +414,8 @@ def _discard_at_target(move: Move) -> None:
 
 def _refuse_without_a_copy_at_source(move: Move) -> None:
     """Raises NeedsAttention, or Unreachable, while the target's copy may be the only one; an operator may overrule."""
+    if move.rehearsal:
+        return  # the target's copy is of the past as soon as the freeze is over
     decision = move.journal.last(SAGA, Event.ABORTING)
     if decision is not None and decision.data.get("keep") == "source":
         return

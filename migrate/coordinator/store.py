@@ -145,6 +145,7 @@ SCHEMA = (
             primary key(run_id, host)
         )""",
     ),
+    ("alter table migrations add column rehearsal integer not null default 0",),
 )
 
 
@@ -154,6 +155,7 @@ class MoveState(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    REHEARSED = "rehearsed"  # and its copy was thrown away
     NEEDS_ATTENTION = "needs-attention"
 
 
@@ -270,6 +272,7 @@ class Migration:
     transfer: TransferOptions = field(default_factory=TransferOptions)
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
     skip: tuple[str, ...] = ()  # names of checks whose findings do not stop it
+    rehearsal: bool = False  # it has no pivot: the container stays, and what is on the target is thrown away
 
 
 class Store:
@@ -480,8 +483,8 @@ def insert_migration(db: sqlite3.Connection, migration: Migration) -> None:
     """A row, inside the transaction of the caller."""
     db.execute(
         "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-        " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip)"
-        " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip, rehearsal)"
+        " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             migration.id,
             migration.container_id,
@@ -498,6 +501,7 @@ def insert_migration(db: sqlite3.Connection, migration: Migration) -> None:
             json.dumps(dataclasses.asdict(migration.transfer)),
             json.dumps(dataclasses.asdict(migration.precopy)),
             json.dumps(migration.skip),
+            migration.rehearsal,
         ),
     )
 
@@ -587,4 +591,5 @@ def _migration(row: sqlite3.Row) -> Migration:
         transfer=TransferOptions(**json.loads(row["transfer"])),
         precopy=PrecopyOptions(**json.loads(row["precopy"])),
         skip=tuple(json.loads(row["skip"])),
+        rehearsal=bool(row["rehearsal"]),
     )

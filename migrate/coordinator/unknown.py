@@ -48,6 +48,7 @@ class Found:
     ran: bool
     restored: bool = False  # the target has a whole copy
     later_bytes: int = 0  # of the running container's memory, still on the source
+    rehearsal: bool = False  # what runs on the target is not the container
 
 
 def known(store: Store, agents: Agents, word: str, *, dry_run: bool = False) -> MigrationId:
@@ -97,6 +98,8 @@ def look(container: Container, seen: Mapping[str, agent_pb2.WhereResponse]) -> F
     ended = [host for host, answer in seen.items() if host != source and answer.present and answer.epoch == epoch + 1]
     target = (targets or ended or [host for host in seen if host != source] or [source])[0]
     there = seen[target]
+    if any(answer.rehearsal for answer in moving.values()):
+        return Found(id=migration_id, source=source, target=target, epoch=epoch, ran=False, rehearsal=True)
     ran = bool(ended) or (there.present and state_name(there.state) in (*RUNS, EXITED))
     return Found(
         id=migration_id,
@@ -163,6 +166,7 @@ def _write(store: Store, container: Container, found: Found) -> MigrationId:
         started_unix_ns=time.time_ns(),
         finished_unix_ns=0,
         error=None,
+        rehearsal=found.rehearsal,
     )
     journal = Journal(store.database, migration.id)
     with store.database.transaction() as db:

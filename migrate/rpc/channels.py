@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-PROTOCOL = 2  # HostFacts.protocol, VersionResponse.protocol: raised when an old peer would misunderstand a new one
+from migrate.rpc import version
 
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_METADATA_BYTES = 32 << 10
@@ -51,10 +51,13 @@ def unix_target(path: Path) -> str:
     return f"unix:{path.absolute()}"
 
 
-def unix_channel(path: Path, *, connect_limit_s: float = CONNECT_LIMIT_S) -> grpc.Channel:
+def unix_channel(
+    path: Path, *, connect_limit_s: float = CONNECT_LIMIT_S, own: version.Peer = version.OURS
+) -> grpc.Channel:
     """A channel to the server on `path`; connects with the first call. The caller closes it.
 
-    `connect_limit_s`: how long one attempt may take; a tunnel's takes 0.5 s.
+    `connect_limit_s`: how long one attempt may take; a tunnel's takes 0.5 s. `own`: what this side says it is.
     """
     attempt = ("grpc.min_reconnect_backoff_ms", round(connect_limit_s * 1000))  # despite its name
-    return grpc.insecure_channel(unix_target(path), options=(*CHANNEL_OPTIONS, attempt))
+    said = ("grpc.primary_user_agent", version.user_agent(own))
+    return grpc.insecure_channel(unix_target(path), options=(*CHANNEL_OPTIONS, attempt, said))

@@ -129,7 +129,8 @@ class Saga(Generic[C]):
             journal.commit(lambda db: self.pivot(context, db))
         except Exception as exc:  # noqa: BLE001  whatever it was: what has been started must be undone
             asked = isinstance(exc, Cancelled) and journal.has(SAGA, Event.CANCEL_REQUESTED)
-            journal.abort({"step": step, "error": ErrorRecord.of(exc).to_json(), "cancelled": asked})
+            found = exc.facts if step == SAGA and isinstance(exc, MigrateError) else {}  # a step's are with its failure
+            journal.abort({**found, "step": step, "error": ErrorRecord.of(exc).to_json(), "cancelled": asked})
 
     def _do(self, step: Step[C], context: C, journal: Journal, pace: Pace) -> None:
         if journal.has(step.name, Event.DONE):

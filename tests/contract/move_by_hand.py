@@ -97,9 +97,18 @@ class MoveByHand:
     STEPS = ("accept", "prepare_tunnel", "open_tunnel", "layers", "precopy", "freeze", "restore")
 
     def __init__(
-        self, pair: Pair, container_id: str, *, move: str = "1", epoch: int = 1, back: bool = False, times: int = 1
+        self,
+        pair: Pair,
+        container_id: str,
+        *,
+        move: str = "1",
+        epoch: int = 1,
+        back: bool = False,
+        times: int = 1,
+        rehearsal: bool = False,
     ) -> None:
         """`back`: from target to source. `times`: how often each call is made."""
+        self.rehearsal = rehearsal
         self.pair, self.container_id, self.epoch = pair, container_id, epoch
         self.id = f"{move}{next(_moves):015x}"  # an agent remembers the moves of earlier tests
         self.source, self.target = (pair.target, pair.source) if back else (pair.source, pair.target)
@@ -135,6 +144,7 @@ class MoveByHand:
             memory_bytes=seen.memory_bytes,
             layer_bytes=seen.layer_bytes,
             source_host="host1",
+            rehearsal=self.rehearsal,
         )
         self.accept_again()
 
@@ -142,7 +152,9 @@ class MoveByHand:
         self.missing = list(self.call(self.target, "Accept", self.accept_request).missing_layers)
 
     def prepare_tunnel(self) -> None:
-        request = agent_pb2.PrepareTunnelRequest(migration_id=self.id, epoch=self.epoch, container_id=self.container_id)
+        request = agent_pb2.PrepareTunnelRequest(
+            migration_id=self.id, epoch=self.epoch, container_id=self.container_id, rehearsal=self.rehearsal
+        )
         self.public_key = self.call(self.source, "PrepareTunnel", request).public_key
 
     def open_tunnel(self) -> None:
@@ -176,6 +188,9 @@ class MoveByHand:
     def restore(self) -> None:
         request = agent_pb2.RestoreRequest(migration_id=self.id, epoch=self.epoch, digest=self.digest)
         self.call(self.target, "Restore", request)
+
+    def try_out(self) -> agent_pb2.TryResponse:
+        return self.call(self.target, "Try", agent_pb2.TryRequest(migration_id=self.id, epoch=self.epoch))
 
     def finish(self, role: str, *, committed: bool) -> agent_pb2.FinishResponse:
         request = agent_pb2.FinishRequest(

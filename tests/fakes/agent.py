@@ -26,7 +26,7 @@ from agent.errors import (
     TransferError,
     WrongState,
 )
-from migrate.rpc.channels import PROTOCOL
+from migrate.rpc.version import OURS
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
 
 RUNNING = types_pb2.CONTAINER_STATE_RUNNING
@@ -56,6 +56,7 @@ class FakeContainer:
     epoch: int
     memory: int | None = None
     lacks: bool = False  # post-copy: it runs, and some of its memory is still on the source
+    sealed: bool = False  # a rehearsal's: it runs where nobody hears of it
     migration_id: str = ""
     execs: list[str] = field(default_factory=list)  # command lines of what came in by exec
 
@@ -76,7 +77,10 @@ class FakeMove:
     received: dict[str, int] = field(default_factory=dict)  # target: digest -> memory
     kept_back: bool = False  # both: some memory comes after the resume
     rest_sent: bool = False  # source
+    frozen: Any = None  # source, of a rehearsal: the result of its freeze, which is over
+    brought: set[str] = field(default_factory=set)  # target, of a rehearsal: image layers that go with it
     expected_again: bool = False  # target: another tunnel
+    rehearsal: bool = False  # both
     marks: list[types_pb2.Mark] = field(default_factory=list)
 
 
@@ -104,7 +108,7 @@ class World:
         running: dict[str, list[FakeAgent]] = {}
         for agent in self.agents.values():
             for container_id, copy in agent.containers.items():
-                if copy.state == RUNNING:
+                if copy.state == RUNNING and not copy.sealed:
                     running.setdefault(container_id, []).append(agent)
         for container_id, agents in running.items():
             if len(agents) > 1:
@@ -119,8 +123,8 @@ class World:
     def killing(self, host: str, container_id: str) -> None:
         """`host` is about to end its copy on purpose."""
         copy = self.agents[host].containers[container_id]
-        if copy.lacks:
-            return  # no copy without the other one
+        if copy.lacks or copy.sealed:
+            return  # no copy without the other one; a rehearsal's is none
         for other in self.agents.values():
             if other.host != host and (there := other.containers.get(container_id)) and there.lacks:
                 self.violations.append(f"memory that {other.host} lacks was killed on {host}")
@@ -152,12 +156,14 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         self.epochs: dict[str, int] = {}  # outlives the container: a late call must still be refused
         self.layers: set[str] = set()
         self.probes: set[str] = set()
+        self.sick = ""  # what is wrong with a copy that is tried here
         self.logs: dict[str, dict[str, bytes]] = {}  # by move and name: what was kept when it was undone
 
     def facts(self) -> agent_pb2.HostFacts:
         return agent_pb2.HostFacts(
             host=self.host,
-            protocol=PROTOCOL,
+            protocol=OURS.major,
+            protocol_minor=OURS.minor,
             architecture="x86_64",
             criu_version="4.2.1",
             memory_total_bytes=8 << 30,
@@ -188,6 +194,7 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             migration_id=copy.migration_id,
             role=move.role if move else "",
             committed=bool(move and move.committed),
+            rehearsal=bool(move and move.rehearsal and not move.finished),
             missing=[MISSING] if copy.lacks else [],
         )
 
@@ -209,6 +216,8 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
             move = FakeMove(role=request.role, epoch=request.epoch, container_id=request.container_id)
         if move.role != request.role:
             raise InvalidArgument(f"this host is the {move.role} of move {request.migration_id}")
+        if move.rehearsal and request.committed:
+            raise WrongState(f"move {request.migration_id} is a rehearsal")
         finish = self._finish_source if request.role == "source" else self._finish_target
         finish(request, move)
         self.moves[request.migration_id] = move
@@ -238,9 +247,10 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         ours = copy is not None and copy.migration_id == request.migration_id
         if not request.committed:
             if ours:
-                if copy.state == FROZEN:
+                if copy.state == FROZEN and not move.rehearsal:
                     self.world.killing(self.host, request.container_id)
                 del self.containers[request.container_id]
+                self.layers -= move.brought
             return
         if not ours or copy.state != FROZEN:
             raise WrongState(f"there is no restored container of move {request.migration_id} here")
@@ -268,8 +278,8 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
 
     def PrepareTunnel(self, request: Any, context: Any = None) -> agent_pb2.PrepareTunnelResponse:
         copy = self._copy(request.container_id)
-        self._begin(request.migration_id, "source", request.container_id, request.epoch)
-        copy.migration_id = request.migration_id
+        move = self._begin(request.migration_id, "source", request.container_id, request.epoch)
+        copy.migration_id, move.rehearsal = request.migration_id, request.rehearsal
         return agent_pb2.PrepareTunnelResponse(public_key=f"ssh-ed25519 AAAA{request.migration_id}")
 
     def OpenTunnel(self, request: Any, context: Any = None) -> agent_pb2.OpenTunnelResponse:
@@ -352,6 +362,9 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         copy = self._copy(move.container_id)
         if copy.state not in HAS_TASKS:
             raise WrongState(f"{copy.spec.name} does not run")
+        if move.frozen is not None:  # a rehearsal's, repeated
+            yield agent_pb2.FreezeEvent(result=move.frozen)
+            return
         if copy.state == RUNNING:
             copy.state = FROZEN
             move.marks = [self._mark(name) for name in ("dump", "frozen", "dumped", "held")]
@@ -361,15 +374,20 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         digest = f"{move.container_id} at {copy.memory}"
         move.kept_back = request.postcopy
         target.receive(request.migration_id, digest, copy.memory or 0, kept_back=request.postcopy)
-        yield agent_pb2.FreezeEvent(
-            result=agent_pb2.FreezeResult(
-                marks=move.marks,
-                sent_bytes={"memory": MEMORY_BYTES, "images": 4096},
-                memory_pages=2048,
-                digest=digest,
-                later_bytes=MEMORY_BYTES if request.postcopy else 0,
-            )
+        marks = list(move.marks)
+        if move.rehearsal:
+            copy.state = RUNNING
+            marks += [self._mark("thawed")]
+        result = agent_pb2.FreezeResult(
+            marks=marks,
+            sent_bytes={"memory": MEMORY_BYTES, "images": 4096},
+            memory_pages=2048,
+            digest=digest,
+            later_bytes=MEMORY_BYTES if request.postcopy else 0,
         )
+        if move.rehearsal:
+            move.frozen = result
+        yield agent_pb2.FreezeEvent(result=result)
 
     def SendRest(self, request: Any, context: Any = None) -> Iterator[types_pb2.Progress]:
         move = self._source(request)
@@ -389,12 +407,15 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         present = self.containers.get(request.spec.id)
         if present is not None and present.migration_id != request.migration_id:
             raise AlreadyExists(f"container {request.spec.id} is here already")
-        self._begin(request.migration_id, "target", request.spec.id, request.epoch)
+        move = self._begin(request.migration_id, "target", request.spec.id, request.epoch)
+        move.rehearsal = request.rehearsal
         if present is None:
             self.containers[request.spec.id] = FakeContainer(
                 spec=request.spec, state=ARRIVING, epoch=request.epoch, migration_id=request.migration_id
             )
         missing = [layer for layer in request.image.layers if layer not in self.layers]
+        if move.rehearsal and not move.brought:
+            move.brought = set(missing)
         return agent_pb2.AcceptResponse(missing_layers=missing, restore_mode="lazy")
 
     def Restore(self, request: Any, context: Any = None) -> agent_pb2.RestoreResponse:
@@ -408,6 +429,21 @@ class FakeAgent(agent_pb2_grpc.MigrationServicer):
         if copy.state == ARRIVING:
             copy.state, copy.memory, copy.lacks = FROZEN, move.received[request.digest], move.kept_back
         return agent_pb2.RestoreResponse(pid=4711, marks=[self._mark("restored")], mode="lazy")
+
+    def Try(self, request: Any, context: Any = None) -> agent_pb2.TryResponse:
+        move = self._open(request.migration_id, "target")
+        self._fence(move.container_id, request.epoch)
+        copy = self._copy(move.container_id)
+        if not move.rehearsal:
+            raise WrongState(f"move {request.migration_id} is no rehearsal")
+        if copy.state not in HAS_TASKS:
+            raise WrongState(f"{copy.spec.name} was not restored here")
+        copy.state, copy.sealed = RUNNING, True
+        if not move.marks:
+            move.marks = [self._mark("running")]
+        if self.sick:
+            return agent_pb2.TryResponse(text=self.sick, health="unhealthy", tasks=1, marks=move.marks)
+        return agent_pb2.TryResponse(passed=True, text="it is well", health="healthy", tasks=3, marks=move.marks)
 
     def Reopen(self, request: Any, context: Any = None) -> agent_pb2.ReopenResponse:
         move = self.moves.get(request.migration_id)

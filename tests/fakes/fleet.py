@@ -29,6 +29,7 @@ from migrate.coordinator.volumes import VolumesService
 from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
+from migrate.rpc.version import VersionInterceptor
 from protos import coordinator_pb2_grpc, fleet_pb2_grpc, schedule_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
@@ -80,7 +81,9 @@ class FakeFleet:
         )
         service = FleetService(containers, self.runner)
         self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=32), interceptors=[ErrorInterceptor()], options=channels.SERVER_OPTIONS
+            ThreadPoolExecutor(max_workers=32),
+            interceptors=[ErrorInterceptor(), VersionInterceptor("the coordinator", "this command")],
+            options=channels.SERVER_OPTIONS,
         )
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)
         coordinator_pb2_grpc.add_FleetBuildsServicer_to_server(BuildsService(self.store, self.pool), self._server)

@@ -22,7 +22,7 @@ from agent.engine.spec import ContainerSpec
 from agent.engine.volumes import Volumes
 from agent.services import convert
 from agent.services.volumes import VolumesService
-from migrate.rpc import channels
+from migrate.rpc import channels, version
 from migrate.rpc import errors as rpc_errors
 from protos import agent_pb2, agent_pb2_grpc, types_pb2
 from tests.fakes.files import FilesService
@@ -49,6 +49,9 @@ class FakeHost:
         self.calls: list[str] = []
         self.boot_id = "first"
         self.facts: dict[str, Any] = {}  # fields of HostFacts that are not the usual ones
+        self.speaks = self.hears = (
+            version.OURS
+        )  # what it is, for its next serve(); what its coordinator is, for its next tunnel()
         self.cancelled = threading.Event()  # a sleeping command was cancelled
         self._server: grpc.Server | None = None
         self.files = FilesService(self, directory)
@@ -59,7 +62,10 @@ class FakeHost:
         """`migration`: what answers for this host's part of moves, tests.fakes.agent.FakeAgent."""
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=32),
-            interceptors=[rpc_errors.ErrorInterceptor()],
+            interceptors=[
+                rpc_errors.ErrorInterceptor(),
+                version.VersionInterceptor(f"the agent of {self.name}", "the coordinator", self.speaks),
+            ],
             options=channels.SERVER_OPTIONS,
         )
         agent_pb2_grpc.add_HostServicer_to_server(HostService(self), self._server)
@@ -162,7 +168,7 @@ class FakeTunnel:
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
-        self._channel = channels.unix_channel(host.path)
+        self._channel = channels.unix_channel(host.path, own=host.hears)
 
     def channel(self) -> grpc.Channel:
         return self._channel
@@ -186,7 +192,9 @@ class HostService(agent_pb2_grpc.HostServicer):
         self._host.called("Host.Facts")
         usual: dict[str, Any] = {
             "host": self._host.name,
-            "protocol": channels.PROTOCOL,
+            "agent_version": self._host.speaks.version,
+            "protocol": self._host.speaks.major,
+            "protocol_minor": self._host.speaks.minor,
             "kernel": "6.18",
             "architecture": "x86_64",
             "criu_version": "4.2",

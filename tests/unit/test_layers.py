@@ -131,6 +131,7 @@ SINGLE_THREADED = {
     "agent/engine/reach.py",
     "agent/engine/rootfs.py",  # by the monitor
     "agent/engine/sysctls.py",  # by the monitor
+    "agent/engine/throwaway.py",  # by the monitor
     "agent/engine/zygote.py",
     "agent/scan/unix_diag.py",
     "agent/setup/probe_child.py",

@@ -22,7 +22,7 @@ CHECKS = {
     check.name: check
     for check in (
         # Both hosts.
-        Check(name="protocol", about="both agents speak the same protocol", skippable=False),
+        Check(name="protocol", about="both agents speak the protocol of the coordinator", skippable=False),
         Check(name="architecture", about="both hosts have the same kind of processor", skippable=False),
         Check(name="criu", about="the target's CRIU reads the images of the source's"),
         Check(name="capability", about="all that `migrate doctor` calls required works on both hosts"),

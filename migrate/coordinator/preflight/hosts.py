@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 
 from migrate.coordinator.preflight.finding import WARNING, Finding
+from migrate.rpc.version import OURS
 from protos import agent_pb2, types_pb2
 
 SPARE_BYTES = 64 << 20  # of memory and of disk, beyond what the container has
@@ -32,9 +33,13 @@ class Host:
     clock_error_s: float = 0.0
 
 
-def compare(source: Host, target: Host, coming: agent_pb2.Description, missing_bytes: int = 0) -> Iterator[Finding]:
-    """What of the two hosts speaks against moving `coming`. `missing_bytes`: of its image layers that the target lacks."""
-    yield from _versions(source, target)
+def compare(
+    source: Host, target: Host, coming: agent_pb2.Description, missing_bytes: int = 0, needs_minor: int = 0
+) -> Iterator[Finding]:
+    """What of the two hosts speaks against moving `coming`. `missing_bytes`: of its image layers that the target lacks; `needs_minor`:
+    of the protocol, of both agents.
+    """
+    yield from _versions(source, target, needs_minor)
     yield from _processors(source, target, coming.spec)
     yield from _kernels(source, target, coming)
     yield from _room(target, coming, missing_bytes)
@@ -42,15 +47,26 @@ def compare(source: Host, target: Host, coming: agent_pb2.Description, missing_b
     yield from _clocks(source, target)
 
 
-def _versions(source: Host, target: Host) -> Iterator[Finding]:
+def _versions(source: Host, target: Host, needs_minor: int) -> Iterator[Finding]:
     here, there = source.facts, target.facts
-    if here.protocol != there.protocol:
-        yield Finding(
-            check="protocol",
-            what=f"speaks protocol {there.protocol}, {source.name} speaks {here.protocol}",
-            where=target.name,
-            remedy="run the same version of migrate on both hosts",
-        )
+    for host in (source, target):
+        facts = host.facts
+        its = f"its agent is migrate {facts.agent_version or '?'} (protocol {facts.protocol}.{facts.protocol_minor})"
+        if facts.protocol != OURS.major:
+            old = "the coordinator" if facts.protocol > OURS.major else f"the agent of {host.name}"
+            yield Finding(
+                check="protocol",
+                what=f"{its}, the coordinator is {OURS}: they do not understand each other",
+                where=host.name,
+                remedy=f"upgrade {old}",
+            )
+        elif facts.protocol_minor < needs_minor:
+            yield Finding(
+                check="protocol",
+                what=f"{its}, and this needs {OURS.major}.{needs_minor}",
+                where=host.name,
+                remedy=f"upgrade the agent of {host.name}; containers run on meanwhile",
+            )
     if version(there.criu_version) < version(here.criu_version):
         yield Finding(
             check="criu",
