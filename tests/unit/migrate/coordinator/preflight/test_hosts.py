@@ -10,12 +10,14 @@ import pytest
 from migrate.coordinator.preflight import catalog, hosts
 from migrate.coordinator.preflight.finding import BLOCKER, WARNING, Finding
 from migrate.coordinator.preflight.hosts import Host, compare
+from migrate.rpc.version import OURS
 from protos import agent_pb2, types_pb2
 
 pytestmark = pytest.mark.unit
 
 FACTS = agent_pb2.HostFacts(
-    protocol=7,
+    protocol=OURS.major,
+    protocol_minor=OURS.minor,
     kernel="6.12.3-amd64",
     architecture="x86_64",
     criu_version="4.2.1",
