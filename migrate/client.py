@@ -159,9 +159,10 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         rows: int = 0,
         columns: int = 0,
         detach: bool = False,
+        privileged: bool = False,
     ) -> Session:
         """Start a command in a running container; what it writes comes from the session. With `detach` it runs on by itself,
-        and the session ends when it has begun.
+        and the session ends when it has begun. `privileged`: with every capability that the container's users can have.
         """
         start = agent_pb2.ExecStart(
             id=name,
@@ -174,6 +175,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
             rows=rows,
             columns=columns,
             detach=detach,
+            privileged=privileged,
         )
         return Session(self, self._fleet.Exec, start)
 

@@ -237,7 +237,7 @@ class LogChunk(_message.Message):
     def __init__(self, unix_ns: _Optional[int] = ..., stream: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ExecStart(_message.Message):
-    __slots__ = ("id", "argv", "env", "cwd", "user", "tty", "stdin", "rows", "columns", "detach")
+    __slots__ = ("id", "argv", "env", "cwd", "user", "tty", "stdin", "rows", "columns", "privileged", "detach")
     ID_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +247,7 @@ class ExecStart(_message.Message):
     STDIN_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
     id: str
     argv: _containers.RepeatedScalarFieldContainer[str]
@@ -257,8 +258,9 @@ class ExecStart(_message.Message):
     stdin: bool
     rows: int
     columns: int
+    privileged: bool
     detach: bool
-    def __init__(self, id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., detach: bool = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: bool = ..., stdin: bool = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., privileged: bool = ..., detach: bool = ...) -> None: ...
 
 class WindowSize(_message.Message):
     __slots__ = ("rows", "columns")

@@ -25,7 +25,8 @@ from typing import Any, NoReturn, Self
 from agent.engine import enter, hostfiles, interpreter, plan, rlimits, sync
 from agent.engine.attach import Output
 from agent.engine.spec import ContainerSpec
-from agent.errors import AgentError
+from agent.errors import AgentError, InvalidArgument
+from agent.linux import process
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 READ_BYTES = 65536
@@ -70,10 +71,17 @@ def request(
     rows: int = 0,
     columns: int = 0,
     seccomp: str = "",
+    privileged: bool = False,
 ) -> enter.Request:
     """What to run in the container whose init is `pid`. Empty `cwd` and `user` are the container's; `env` adds to its own.
-    `seccomp`: the file of its filter.
+    `seccomp`: the file of its filter. `privileged`: every capability, which ends at the user namespace. Raises InvalidArgument where the
+    container has none of its own.
     """
+    if privileged and spec.isolation.user == "host":
+        raise InvalidArgument(
+            f"exec --privileged in container {spec.name} would be the host's root: its users are the host's",
+            hint="leave --privileged out, or run it without --userns host",
+        )
     return {
         "pid": pid,
         "start_ticks": start_ticks,
@@ -82,7 +90,7 @@ def request(
         "env": [*spec.env, *env],
         "cwd": cwd or spec.cwd,
         "user": user or spec.user,
-        "capabilities": list(spec.capabilities),
+        "capabilities": list(process.CAPABILITIES if privileged else spec.capabilities),
         "hostname": hostfiles.name_of(spec),
         "rlimits": rlimits.plan(spec.limits),
         "oom_score_adj": spec.limits.oom_score_adj,

@@ -91,6 +91,7 @@ class ContainersService(agent_pb2_grpc.ContainersServicer):
             rows=start.rows,
             columns=start.columns,
             seccomp=self._engine.filters.path(spec),
+            privileged=start.privileged,
         )
         if start.detach:
             streams.let_run(session.Session(what, stdin=False))

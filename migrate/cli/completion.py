@@ -88,9 +88,12 @@ def run(args: argparse.Namespace) -> int:
 
 def candidates(words: Sequence[str], coordinator: str | None = None) -> list[str]:
     """What can stand in place of the last of `words` (the ones after `migrate`), filtered by what is typed of it."""
-    from migrate.cli.main import GROUPS, MODULES
+    from migrate.cli.main import GROUPED, GROUPS, MODULES
 
     *before, typed = words or [""]
+    grouped = GROUPED.get(before[0], {}) if before else {}
+    if len(before) > 1 and before[1] in grouped:
+        before, grouped = [grouped[before[1]], *before[2:]], {}
     if not before:
         found = [name for _, commands in GROUPS for name, _, _ in commands]
     elif before[0] not in MODULES:
@@ -98,6 +101,7 @@ def candidates(words: Sequence[str], coordinator: str | None = None) -> list[str
     else:
         parser = _parser(before[0], MODULES[before[0]])
         found = _after(parser, before[1:], typed, coordinator) if parser else []
+        found += [verb for verb in grouped if len(before) == 1 and verb not in found]
     return [one for one in found if one.startswith(typed)]
 
 
@@ -127,7 +131,7 @@ def _after(parser: argparse.ArgumentParser, before: Sequence[str], typed: str, c
             if isinstance(action, argparse._SubParsersAction):
                 inner = action.choices.get(word)
                 return _after(inner, words, typed, coordinator) if inner else []
-            if action.nargs not in ("+", argparse.REMAINDER):
+            if action.nargs not in ("+", "*", argparse.REMAINDER):
                 position += 1
     if typed.startswith("-"):
         return [text for text, action in options.items() if text.startswith("--") or len(typed) == 1]

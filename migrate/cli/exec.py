@@ -31,6 +31,11 @@ tar c . | migrate exec -i web1 tar x -C /srv
     parser.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help="user (default: the container's)")
     parser.add_argument("-w", "--workdir", default="", help="working directory (default: the container's)")
     parser.add_argument("-d", "--detach", action="store_true", help="start the command and return; it runs on")
+    parser.add_argument(
+        "--privileged",
+        action="store_true",
+        help="every capability, within the container's own users; its seccomp filter and devices stay",
+    )
     parser.add_argument("--env-file", action="append", default=[], metavar="FILE", help="file of KEY=VALUE lines")
     parser.add_argument(
         "--detach-keys",
@@ -83,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             rows=rows,
             columns=columns,
             detach=args.detach,
+            privileged=args.privileged,
         )
         try:
             return terminal.converse(

@@ -86,6 +86,7 @@ def _commands() -> list[tuple[str, str, str, Callable[[Subparsers, str], None]]]
         ("image", "rm", "rm", _add_rm),
         ("top", "rmi", "rm", _add_rm),
         ("image", "prune", "prune", _add_prune),
+        ("image", "exists", "exists", _add_exists),
     ]
 
 
@@ -170,6 +171,17 @@ def _add_prune(parent: Subparsers, name: str) -> None:
     parser.add_argument("--host", default="", help="only on this host (default: on every host)")
 
 
+def _add_exists(parent: Subparsers, name: str) -> None:
+    parser = command(
+        parent,
+        name,
+        help="say by the exit status whether a host has such an image: 0 or 1",
+        examples="migrate image exists app:1 || migrate pull app:1",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="name or digest")
+    parser.add_argument("--host", default="", help="whether this host has it")
+
+
 def run(args: argparse.Namespace) -> int:
     from migrate.cli import image_show
     from migrate.client import Client
@@ -189,6 +201,7 @@ def run(args: argparse.Namespace) -> int:
         "tag": _tag,
         "rm": _remove,
         "prune": _prune,
+        "exists": _exists,
     }[action]
     try:
         with Client(args.coordinator) as client:
@@ -279,6 +292,16 @@ def _prune(client: Client, args: argparse.Namespace) -> int:
     for gone in client.prune_images(all=args.all, before_unix_ns=before_unix_ns, labels=labels, host=args.host):
         _say(gone)
         print(f"{gone.host}: {tables.size(gone.freed_bytes)} free again, {_layers(gone)} removed")
+    return 0
+
+
+def _exists(client: Client, args: argparse.Namespace) -> int:
+    from migrate.errors import NotFound
+
+    try:
+        client.inspect_image(args.image, host=args.host)
+    except NotFound:
+        return 1
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,12 @@ from migrate.cli.parsers import command
 if TYPE_CHECKING:
     from migrate.cli.parsers import Subparsers
     from migrate.client import Client
+
+
+CONDITIONS = (
+    "exited", "stopped", "not-running", "next-exit", "removed", "running", "paused", "created", "healthy", "unhealthy",
+)  # fmt: skip
+LOOK_S = 0.25
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -50,7 +58,10 @@ def add_parser(subparsers: Subparsers) -> None:
             "-s", "--signal", type=values.signal, default=None, help="signal (default: the container's)"
         )
     kill = command(
-        subparsers, "kill", help="send a signal to containers", examples="migrate kill web1\nmigrate kill -s HUP web1"
+        subparsers,
+        "kill",
+        help="send a signal to containers",
+        examples="migrate kill web1\nmigrate kill -s HUP web1\nmigrate kill --all",
     )
     kill.add_argument("-s", "--signal", type=values.signal, default="SIGKILL", help="signal (default: SIGKILL)")
     remove = command(
@@ -62,10 +73,19 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "wait",
         help="wait until containers have exited and print their exit codes",
-        examples="migrate wait job1",
+        examples="migrate wait job1\nmigrate wait --condition healthy web1 && migrate move web1 --to host2",
     )
+    wait.add_argument(
+        "--condition",
+        choices=CONDITIONS,
+        default="exited",
+        help="what to wait for instead of the end; next-exit: of one that does not run, of its next life",
+    )
+    for parser, text in ((stop, "all that run"), (restart, "all that run"), (kill, "all that run"), (remove, "all")):
+        parser.add_argument("-a", "--all", action="store_true", help=f"{text}, on every host that answers")
     for parser in (start, stop, restart, kill, remove, wait):
-        parser.add_argument("containers", metavar="CONTAINER", nargs="+", help="name, id or the beginning of an id")
+        nargs = "+" if parser in (start, wait) else "*"
+        parser.add_argument("containers", metavar="CONTAINER", nargs=nargs, help="name, id or the beginning of an id")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,9 +95,15 @@ def run(args: argparse.Namespace) -> int:
     status = 0
     if args.command == "start" and (args.attach or args.interactive):
         return _attached(args)
+    if bool(args.containers) == bool(getattr(args, "all", False)):
+        print(
+            f"error: {args.command} takes names of containers, or --all\nhint: migrate {args.command} --help",
+            file=sys.stderr,
+        )
+        return 2
     with Client(args.coordinator) as client:
         action = _action(client, args)
-        for name in args.containers:
+        for name in args.containers or _all(client, args.command):
             try:
                 print(action(name), flush=True)
             except NotFound as exc:
@@ -89,6 +115,37 @@ def run(args: argparse.Namespace) -> int:
             except MigrateError as exc:
                 status = failures.report(exc, command=args.command)
     return status
+
+
+def _all(client: Client, verb: str) -> list[str]:
+    """What --all means for the verb; hosts that do not answer are left out."""
+    able = ("running", "paused", "restarting", "lost")
+    found = [one for one in client.containers(all=True) if one.state != "unknown"]
+    return [one.name for one in found if verb == "rm" or one.state in able]
+
+
+def waited(client: Client, name: str, condition: str) -> str:
+    """The exit code, or -1 of a condition that is none of an end, as Podman's. Raises NotFound but for "removed"."""
+    from migrate.errors import NotFound
+
+    if condition in ("exited", "stopped", "not-running"):
+        return str(client.wait(name).exit_code)
+    first = client.inspect(name)
+    if condition == "next-exit" and first.state == "running":
+        return str(client.wait(name).exit_code)
+    while True:
+        try:
+            now = client.inspect(first.id)
+        except NotFound:
+            if condition == "removed":
+                return "-1"
+            raise
+        if condition == "next-exit":
+            if now.finished_unix_ns > first.finished_unix_ns:
+                return str(now.exit_code)
+        elif condition in (now.state, now.health_now.status):
+            return "-1"
+        time.sleep(LOOK_S)
 
 
 def _attached(args: argparse.Namespace) -> int:
@@ -137,6 +194,6 @@ def _action(client: Client, args: argparse.Namespace) -> Callable[[str], str]:
         return name
 
     def wait(name: str) -> str:
-        return str(client.wait(name).exit_code)
+        return waited(client, name, args.condition)
 
     return {"start": start, "stop": stop, "restart": restart, "kill": kill, "rm": remove, "wait": wait}[args.command]

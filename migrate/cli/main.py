@@ -45,8 +45,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("kill", "lifecycle", "send a signal to containers"),
             ("rm", "lifecycle", "remove containers"),
             ("prune", "prune", "remove containers that do not run, and images that nothing names"),
-            ("container", "prune", "container prune: remove containers that do not run"),
-            ("system", "prune", "system prune: the same as prune"),
+            ("container", "prune", "the verbs of containers, as Docker groups them; prune, exists"),
             ("wait", "lifecycle", "wait until containers have exited and print their exit codes"),
             ("pause", "pause", "stop all processes of containers where they are"),
             ("unpause", "pause", "let paused containers go on"),
@@ -91,8 +90,14 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (("volume", "volume", "create, list, inspect, remove and prune volumes"),),
     ),
     (
+        "networks",
+        (("network", "networks", "list and inspect the networks that there are"),),
+    ),
+    (
         "fleet",
         (
+            ("info", "system", "show the fleet as a whole: hosts, containers, images, versions"),
+            ("system", "system", "info, df (what takes space) and prune"),
             ("evacuate", "evacuate", "take all containers of a host to others"),
             ("restore", "evacuate", "bring home what evacuations took away from a host"),
             ("evacuations", "evacuate", "list evacuations and restores; show, follow or cancel one"),
@@ -114,8 +119,13 @@ MODULES = {name: module for _, commands in GROUPS for name, module, _ in command
 MODULES["__complete"] = "completion"  # what the completion scripts call
 
 # `migrate container VERB`, as Docker groups them: what is not of the group itself is the command of that name.
-CONTAINER_VERBS = {name: name for name, _, _ in GROUPS[1][1] if name not in ("container", "system", "prune")}
+CONTAINER_VERBS = {name: name for name, _, _ in GROUPS[1][1] if name not in ("container", "prune")}
 CONTAINER_VERBS |= {"ls": "ps", "list": "ps"}
+GROUPED = {
+    "container": CONTAINER_VERBS,
+    "image": {"build": "build", "list": "images"},
+    "system": {"events": "events"},
+}
 
 OVERVIEW = """Move running containers between Linux hosts: memory, open files and TCP connections go along.
 
@@ -159,12 +169,12 @@ def split(argv: Sequence[str]) -> tuple[str | None, str]:
 
 
 def ungrouped(argv: list[str], name: str) -> tuple[list[str], str]:
-    """`container stop web1` is `stop web1`; anything else stays as it is."""
+    """`container stop web1` is `stop web1`, `image build .` is `build .`; anything else stays as it is."""
     place = argv.index(name) if name else 0
-    verb = argv[place + 1] if name == "container" and place + 1 < len(argv) else ""
-    if verb not in CONTAINER_VERBS:
+    verb = argv[place + 1] if name in GROUPED and place + 1 < len(argv) else ""
+    if verb not in GROUPED.get(name, ()):
         return argv, name
-    name = CONTAINER_VERBS[verb]
+    name = GROUPED[name][verb]
     kind = ["--type", "container"] if name == "inspect" else []
     return [*argv[:place], name, *kind, *argv[place + 2 :]], name
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from migrate.cli.parsers import command
@@ -160,9 +161,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "port",
         help="list the published ports of a container",
         usage="migrate port [OPTIONS] CONTAINER [PORT[/PROTOCOL]]",
-        examples="migrate port web1\nmigrate port web1 80\nmigrate port web1 53/udp\nmigrate port web1 --format json",
+        examples="migrate port web1\nmigrate port --all\nmigrate port web1 80\nmigrate port web1 53/udp\nmigrate port web1 --format json",
     )
-    parser.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
+    parser.add_argument("-a", "--all", action="store_true", help="of all containers that run")
+    parser.add_argument("container", metavar="CONTAINER", nargs="?", help="name, id or the beginning of an id")
     parser.add_argument(
         "port", metavar="PORT", nargs="?", type=expose, help="of the container; only where it leads from"
     )
@@ -174,7 +176,12 @@ def run(args: argparse.Namespace) -> int:
 
     from migrate.client import Client
 
+    if bool(args.container) == args.all:
+        print("error: port takes the name of a container, or --all\nhint: migrate port --help", file=sys.stderr)
+        return 2
     with Client(args.coordinator) as client:
+        if args.all:
+            return _all_ports(client.containers(), format=args.format)
         container = client.inspect(args.container)
     ports = published(container)
     if args.port:
@@ -189,4 +196,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for port in ports:
         print(where(port) if args.port else f"{port.container_port}/{port.protocol} -> {where(port)}")
+    return 0
+
+
+def _all_ports(containers: Sequence[Container], *, format: str) -> int:
+    import json
+
+    found = [(one, port) for one in containers for port in published(one)]
+    if format == "json":
+        print(json.dumps([{"container": one.name, **port.to_dict()} for one, port in found], indent=2))
+        return 0
+    for one, port in found:
+        print(f"{one.name}  {port.container_port}/{port.protocol} -> {where(port)}")
     return 0

@@ -1,4 +1,4 @@
-"""`migrate container prune`, `migrate prune` and `migrate system prune`: what is not used any more goes."""
+"""`migrate container prune`, `migrate prune` and `migrate system prune` (system.py): what is not used any more goes."""
 
 from __future__ import annotations
 
@@ -24,36 +24,32 @@ def add_parser(subparsers: Subparsers) -> None:
         help="remove containers that do not run, and images that nothing names",
         examples="migrate prune\nmigrate prune -f --all --filter until=24h",
     )
-    _everything(everything)
-    for name, text in (("container", "containers"), ("system", "the fleet")):
-        parser = command(subparsers, name, help=f"{name} prune: tidy {text}", examples=f"migrate {name} prune -f")
-        inner = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        if name == "container":
-            prune = command(
-                inner,
-                "prune",
-                help="remove all containers that do not run",
-                examples="migrate container prune\nmigrate container prune -f --filter until=24h --filter label!=keep",
-            )
-            _options(prune)
-            exists = command(
-                inner,
-                "exists",
-                help="say by the exit status whether there is such a container: 0 or 1",
-                examples="migrate container exists web1 || migrate run -d --name web1 app",
-            )
-            exists.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
-        else:
-            prune = command(
-                inner,
-                "prune",
-                help="remove containers that do not run, and images that nothing names",
-                examples="migrate system prune -f --all",
-            )
-            _everything(prune)
+    add_everything(everything)
+    parser = command(
+        subparsers,
+        "container",
+        help="the verbs of containers as Docker groups them, and prune and exists",
+        examples="migrate container prune -f\nmigrate container exists web1",
+    )
+    inner = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    prune = command(
+        inner,
+        "prune",
+        help="remove all containers that do not run",
+        examples="migrate container prune\nmigrate container prune -f --filter until=24h --filter label!=keep",
+    )
+    _options(prune)
+    exists = command(
+        inner,
+        "exists",
+        help="say by the exit status whether there is such a container: 0 or 1",
+        examples="migrate container exists web1 || migrate run -d --name web1 app",
+    )
+    exists.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
 
 
-def _everything(parser: argparse.ArgumentParser) -> None:
+def add_everything(parser: argparse.ArgumentParser) -> None:
+    """Options of `prune` and `system prune`."""
     parser.add_argument("-a", "--all", action="store_true", help="also images with a name that no container uses")
     parser.add_argument("--volumes", action="store_true", help="also anonymous volumes that no container uses")
     _options(parser)

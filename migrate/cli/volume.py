@@ -64,6 +64,14 @@ def add_parser(subparsers: Subparsers) -> None:
     for parser in (inspect, remove):
         parser.add_argument("volumes", metavar="VOLUME", nargs="+", help="name")
         parser.add_argument("--host", default="", help="only on this host (default: wherever it is)")
+    exists = command(
+        actions,
+        "exists",
+        help="say by the exit status whether there is such a volume: 0 or 1",
+        examples="migrate volume exists data || migrate volume create data",
+    )
+    exists.add_argument("volume", metavar="VOLUME", help="name")
+    exists.add_argument("--host", default="", help="whether this host has it")
     prune = command(actions, "prune", help="remove anonymous volumes that no container uses", examples=PRUNE)
     prune.add_argument("-a", "--all", action="store_true", help="named ones too")
     prune.add_argument("-f", "--force", action="store_true", help="do not ask")
@@ -71,6 +79,16 @@ def add_parser(subparsers: Subparsers) -> None:
         "--filter", action="append", default=[], type=pair, metavar="KEY=VALUE", help="label=KEY[=VALUE]"
     )
     prune.add_argument("--host", default="", help="only on this host")
+
+
+def _exists(client: Client, args: argparse.Namespace) -> int:
+    from migrate.errors import NotFound
+
+    try:
+        client.inspect_volume(args.volume, host=args.host)
+    except NotFound:
+        return 1
+    return 0
 
 
 def option(text: str) -> str:
@@ -90,7 +108,8 @@ def pair(text: str) -> tuple[str, str]:
 def run(args: argparse.Namespace) -> int:
     from migrate.client import Client
 
-    action = {"create": _create, "ls": _ls, "inspect": _inspect, "rm": _rm, "prune": _prune}[args.action]
+    verbs = {"create": _create, "ls": _ls, "inspect": _inspect, "rm": _rm, "prune": _prune, "exists": _exists}
+    action = verbs[args.action]
     with Client(args.coordinator) as client:
         try:
             return action(client, args)
