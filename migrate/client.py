@@ -28,6 +28,7 @@ from migrate.client_files import FileCalls
 from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
+from migrate.client_policies import PolicyCalls
 from migrate.client_schedules import ScheduleCalls
 from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, NeedsAttention, Unreachable
@@ -56,7 +57,17 @@ def find_socket() -> Path:
     return next((path for path in (SYSTEM_SOCKET, LAB_SOCKET) if path.exists()), SYSTEM_SOCKET)
 
 
-class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, LifecycleCalls, ScheduleCalls, VolumeCalls):
+class Client(
+    ImageCalls,
+    BuildCalls,
+    EvacuationCalls,
+    FileCalls,
+    HostCalls,
+    LifecycleCalls,
+    PolicyCalls,
+    ScheduleCalls,
+    VolumeCalls,
+):
     """Connects with the first call. `target`: path of the coordinator's socket; None finds it (see find_socket)."""
 
     def __init__(self, target: str | Path | None = None) -> None:
@@ -220,7 +231,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         to: str = "",
         constraints: Iterable[str] = (),
         reason: str = "",
-        mode: str = "auto",
+        mode: str = "",
         max_downtime_s: float = 0.0,
         dry_run: bool = False,
         request_id: str = "",
@@ -233,6 +244,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         skip: Iterable[str] = (),
         hold: bool = False,
         end_exec: bool = False,
+        no_policy: bool = False,
     ) -> Moving:
         """Start a move and follow it. `to` "" = the best host that meets the `constraints` ("disk==ssd"). The same `request_id`
         twice is the same move; `dry_run` only checks.
@@ -244,6 +256,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
         `skip`: names of checks (docs/check.md) whose findings are not to stop it.
         `hold`: ready, it goes on sending until commit_move(). `end_exec`: exec sessions are ended right before the freeze.
+        What is not said here is the policies' to say, unless `no_policy`; `mode` "" = theirs, else "auto".
         """
         request = coordinator_pb2.MoveRequest(
             container=container,
@@ -264,6 +277,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
                 end_exec=end_exec,
             ),
             skip=skip,
+            no_policy=no_policy,
         )
         return Moving(self, self._fleet.Move, request)
 
@@ -301,7 +315,7 @@ class Client(ImageCalls, BuildCalls, EvacuationCalls, FileCalls, HostCalls, Life
         *,
         to: str = "",
         constraints: Iterable[str] = (),
-        mode: str = "auto",
+        mode: str = "",
         max_downtime_s: float = 0.0,
         bandwidth: int = 0,
         skip: Iterable[str] = (),

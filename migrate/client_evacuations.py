@@ -36,7 +36,7 @@ class EvacuationCalls:
         host: str,
         *,
         to: Iterable[str] = (),
-        action: str = "live",
+        action: str = "",
         max_parallel: int = 0,
         bandwidth: int = 0,
         deadline_s: float = 0.0,
@@ -48,7 +48,8 @@ class EvacuationCalls:
     ) -> Iterator[Evacuation | EvacuationItem | EvacuationNote]:
         """Cordon the host and take its containers to others. Leaving the iteration does not stop it; the same `request_id` is the same one.
 
-        `action`: "live", "stop-and-copy", "stop", "skip"; a container's label migrate.evacuate goes first. `bandwidth`: bytes per second of
+        `action`: "live", "stop-and-copy", "stop", "skip"; "": by policy, else live. A container's label migrate.evacuate goes
+        first. `bandwidth`: bytes per second of
         all moves together. After `deadline_s` no move is begun. `selector`: labels that a container must have.
         `end_exec`: what `exec` has started is ended right before a freeze.
         """

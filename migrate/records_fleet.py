@@ -392,6 +392,8 @@ class Migration(Json):
     max_downtime_s: float = 0.0
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
     rehearsal: bool = False  # docs/rehearse.md: its facts are others
+    policies: Mapping[str, str] = field(default_factory=dict)  # "mode", "bandwidth", ... -> the policy that said it
+    priority: str = "normal"
 
 
 class MoveLog(Json):

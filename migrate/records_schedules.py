@@ -24,7 +24,7 @@ class ScheduleJob(Json):
     window_s: float = 0.0
     missed: str = "run"
     to: tuple[str, ...] = ()
-    action: str = "live"
+    action: str = ""
     max_parallel: int = 0
     bandwidth: int = 0
     deadline_s: float = 0.0

@@ -364,6 +364,8 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         max_downtime_s=message.max_downtime_s,
         precopy=messages.record(records.PrecopyOptions, message.precopy),
         rehearsal=message.rehearsal,
+        policies=dict(message.policies),
+        priority=message.priority,
     )
 
 

@@ -318,7 +318,7 @@ class RemoveImageFromRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class MoveRequest(_message.Message):
-    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "constraints", "precopy", "skip")
+    __slots__ = ("container", "to", "reason", "mode", "max_downtime_s", "request_id", "dry_run", "transfer", "constraints", "precopy", "skip", "no_policy")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -330,6 +330,7 @@ class MoveRequest(_message.Message):
     CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
     PRECOPY_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIELD_NUMBER: _ClassVar[int]
+    NO_POLICY_FIELD_NUMBER: _ClassVar[int]
     container: str
     to: str
     reason: str
@@ -341,7 +342,8 @@ class MoveRequest(_message.Message):
     constraints: _containers.RepeatedScalarFieldContainer[str]
     precopy: _types_pb2.PrecopyOptions
     skip: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., constraints: _Optional[_Iterable[str]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., skip: _Optional[_Iterable[str]] = ...) -> None: ...
+    no_policy: bool
+    def __init__(self, container: _Optional[str] = ..., to: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., max_downtime_s: _Optional[float] = ..., request_id: _Optional[str] = ..., dry_run: bool = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., constraints: _Optional[_Iterable[str]] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., skip: _Optional[_Iterable[str]] = ..., no_policy: bool = ...) -> None: ...
 
 class CheckFinding(_message.Message):
     __slots__ = ("check", "severity", "what", "where", "remedy", "pid", "descriptor", "path", "skippable")
@@ -508,7 +510,7 @@ class CommitMoveResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class MigrationRecord(_message.Message):
-    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy", "rehearsal")
+    __slots__ = ("migration_id", "container_id", "container", "source", "target", "state", "step", "reason", "mode", "started_unix_ns", "finished_unix_ns", "epoch", "error", "journal", "facts", "sent_bytes", "marks", "transfer", "travelled", "max_downtime_s", "precopy", "rehearsal", "policies", "priority")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -523,6 +525,13 @@ class MigrationRecord(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class PoliciesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
@@ -545,6 +554,8 @@ class MigrationRecord(_message.Message):
     MAX_DOWNTIME_S_FIELD_NUMBER: _ClassVar[int]
     PRECOPY_FIELD_NUMBER: _ClassVar[int]
     REHEARSAL_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     container_id: str
     container: str
@@ -567,4 +578,6 @@ class MigrationRecord(_message.Message):
     max_downtime_s: float
     precopy: _types_pb2.PrecopyOptions
     rehearsal: bool
-    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., max_downtime_s: _Optional[float] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., rehearsal: bool = ...) -> None: ...
+    policies: _containers.ScalarMap[str, str]
+    priority: str
+    def __init__(self, migration_id: _Optional[str] = ..., container_id: _Optional[str] = ..., container: _Optional[str] = ..., source: _Optional[str] = ..., target: _Optional[str] = ..., state: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ..., mode: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., finished_unix_ns: _Optional[int] = ..., epoch: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., journal: _Optional[_Iterable[_Union[StepEvent, _Mapping]]] = ..., facts: _Optional[_Mapping[str, float]] = ..., sent_bytes: _Optional[_Mapping[str, int]] = ..., marks: _Optional[_Iterable[_Union[_types_pb2.Mark, _Mapping]]] = ..., transfer: _Optional[_Union[_types_pb2.TransferOptions, _Mapping]] = ..., travelled: _Optional[_Union[_types_pb2.Travelled, _Mapping]] = ..., max_downtime_s: _Optional[float] = ..., precopy: _Optional[_Union[_types_pb2.PrecopyOptions, _Mapping]] = ..., rehearsal: bool = ..., policies: _Optional[_Mapping[str, str]] = ..., priority: _Optional[str] = ...) -> None: ...

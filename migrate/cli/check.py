@@ -37,9 +37,7 @@ exit status: 0 nothing against it (warnings or not), 5 a blocker, 4 a host does 
     )
     parser.add_argument("container", metavar="CONTAINER", help="name, id or the beginning of an id")
     parser.add_argument("--to", required=True, metavar="HOST", help="where it would go")
-    parser.add_argument(
-        "--mode", choices=("auto", "precopy", "stop-and-copy"), default="auto", help="as of `migrate move`"
-    )
+    parser.add_argument("--mode", choices=("auto", "precopy", "stop-and-copy"), default="", help="as of `migrate move`")
     parser.add_argument(
         "--max-downtime", type=values.milliseconds, default=0.0, metavar="MS", help="as of `migrate move`"
     )

@@ -51,6 +51,7 @@ KINDS = {
     "ID": "migrations",
     "EVACUATION": "evacuations",
     "SCHEDULE": "schedules",
+    "POLICY": "policies",
     "containers": "containers",
     "container": "containers",
     "image": "images",
@@ -150,8 +151,8 @@ def _values(action: argparse.Action, coordinator: str | None) -> list[str]:
 
 
 def names(kind: str, coordinator: str | None) -> list[str]:
-    """Names of "containers" ("paths": with a colon), "hosts", "images", "migrations", "evacuations" or "schedules"; none where
-    it does not answer.
+    """Names of "containers" ("paths": with a colon), "hosts", "images", "migrations", "evacuations", "schedules" or "policies";
+    none where it does not answer.
     """
     from migrate.client import Client
     from migrate.errors import MigrateError
@@ -170,6 +171,8 @@ def names(kind: str, coordinator: str | None) -> list[str]:
                 return sorted({image.name for image in client.images()})
             if kind == "schedules":
                 return [one.job.name for one in client.schedules()]
+            if kind == "policies":
+                return [one.name for one in client.policies()]
             if kind == "evacuations":
                 return [one.id[:12] for one in client.evacuations(limit=20)]
             return [record.id[:12] for record in client.migrations(limit=20)]

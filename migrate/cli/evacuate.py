@@ -42,9 +42,10 @@ def add_parser(subparsers: Subparsers) -> None:
     add(
         "--action",
         choices=ACTIONS,
-        default="live",
-        help="live (default) moves; stop-and-copy moves while the container stands still; stop stops it and leaves it there, until "
-        "`migrate restore` starts it; skip leaves it alone. A container's label migrate.evacuate=ACTION goes first",
+        default="",
+        help="live (default, where no policy says another) moves; stop-and-copy moves while the container stands still; "
+        "stop stops it and leaves it there, until `migrate restore` starts it; skip leaves it alone. "
+        "A container's label migrate.evacuate=ACTION goes first",
     )
     add(
         "--deadline",

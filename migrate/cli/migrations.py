@@ -247,6 +247,8 @@ def describe(record: Migration) -> str:
         lines.append(f"finished: {tables.stamp(record.finished_unix_ns)}")
     if record.mode:
         lines.append(f"mode:     {record.mode}")
+    if record.policies:
+        lines.append(f"policy:   {', '.join(_by_policy(record, name) for name in sorted(record.policies))}")
     if record.reason:
         lines.append(f"reason:   {record.reason}")
     if record.state == "succeeded":
@@ -267,6 +269,16 @@ def describe(record: Migration) -> str:
     if record.marks:
         lines += ["", "frozen window:", *timeline.lines(record)]
     return "\n".join(lines)
+
+
+def _by_policy(record: Migration, name: str) -> str:
+    value = {
+        "mode": record.mode,
+        "max_downtime_s": f"{record.max_downtime_s * 1000:g} ms",
+        "bandwidth": f"{tables.size(record.bandwidth)}/s" if record.bandwidth else "unlimited",
+        "priority": record.priority,
+    }.get(name, "")
+    return f"{name.removesuffix('_s').replace('_', ' ')} {value} ({record.policies[name]})"
 
 
 def journal(record: Migration) -> list[str]:

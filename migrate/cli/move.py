@@ -49,11 +49,11 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
     parser.add_argument(
         "--mode",
         choices=("auto", "precopy", "stop-and-copy", "postcopy"),
-        default="auto",
+        default="",
         help="precopy sends memory while the container runs on; stop-and-copy sends all of it while it stands still; "
         "postcopy lets it run on the target before all of its memory is there: the shortest stop for a container that writes "
-        "faster than the link, but if the source is lost in that time so is the container; auto (default) chooses by what both "
-        "hosts can do",
+        "faster than the link, but if the source is lost in that time so is the container; auto (default, where no policy "
+        "says another) chooses by what both hosts can do",
     )
     parser.add_argument(
         "--max-downtime",
@@ -107,6 +107,9 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         "migrate cancel ID gives up",
     )
     check.add_end_exec(parser)
+    parser.add_argument(
+        "--no-policy", action="store_true", help="what is not said here is as usual, whatever `migrate policy` says"
+    )
     check.add_skip(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="as `migrate check`, with what the move would do; change nothing"
@@ -153,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
             skip=args.skip,
             hold=args.hold,
             end_exec=args.end_exec,
+            no_policy=args.no_policy,
         )
         if args.detach:
             for _ in moving:

@@ -127,7 +127,7 @@ def _times(parser: argparse.ArgumentParser, *, needs_cron: bool) -> None:
     )
     add("--name", default="", metavar="NAME", help="(default: made of the host or the group)")
     add("--to", action="append", default=[], metavar="HOST", help="containers go only there; repeatable")
-    add("--action", choices=ACTIONS, default="live", dest="what", help="as of migrate evacuate")
+    add("--action", choices=ACTIONS, default="", dest="what", help="as of migrate evacuate")
     add(
         "--deadline",
         type=values.duration,

@@ -30,7 +30,7 @@ def shown(one: Schedule) -> str:
         ("blackouts", ", ".join(job.blackouts)),
         ("hook", job.hook + (" (restarts the host)" if job.reboots else "")),
         ("to", ", ".join(job.to)),
-        ("action", "" if job.action == "live" else job.action),
+        ("action", job.action),
         ("selector", ", ".join(f"{key}={value}" for key, value in sorted(job.selector.items()))),
         ("deadline", tables.seconds(job.deadline_s) if job.deadline_s else ""),
         ("reason", job.reason),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrate.coordinator import migration, steps
 from migrate.coordinator.move import Move
-from migrate.coordinator.orders import check_bandwidth
+from migrate.coordinator.rates import check_bandwidth
 from migrate.coordinator.recovery import Seen
 from migrate.coordinator.sightings import ASK_S
 from migrate.coordinator.store import ACTIVE, Migration, MoveState, Store

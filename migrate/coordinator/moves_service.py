@@ -165,4 +165,5 @@ def _order(request: coordinator_pb2.MoveRequest) -> MoveOrder:
             end_exec=request.precopy.end_exec,
         ),
         skip=tuple(request.skip),
+        no_policy=request.no_policy,
     )

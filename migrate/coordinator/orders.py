@@ -7,13 +7,16 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from migrate.coordinator import events, learned, migration
+from migrate.coordinator import create, events, learned, migration
 from migrate.coordinator.events import MigrationRecord
+from migrate.coordinator.policies import Policies
 from migrate.coordinator.preflight import catalog
 from migrate.coordinator.steps import ON_TIMEOUT_POSTCOPY, POSTCOPY
+from migrate.coordinator.rates import check_bandwidth
 from migrate.coordinator.store import (
     COMPRESS,
     ON_TIMEOUT,
+    Container,
     Migration,
     MigrationId,
     MoveState,
@@ -25,13 +28,14 @@ from migrate.errors import InvalidArgument
 from migrate.saga.journal import Journal
 
 DEFAULT_DOWNTIME_S = 0.3
-LEAST_BANDWIDTH = 64 << 10
 LEARN_FROM, LEARN_FROM_MOST = 5, 50  # moves that say what a freeze costs; how far back they are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoveOrder:
-    """As MoveRequest in protos/coordinator.proto. `mode` "" = "auto"; `max_downtime_s` 0 = the default."""
+    """As MoveRequest in protos/coordinator.proto. `mode` "" = "auto"; `max_downtime_s` 0 = the default; `no_policy`: only what is said
+    here.
+    """
 
     container: str
     to: str
@@ -43,10 +47,13 @@ class MoveOrder:
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
     skip: tuple[str, ...] = ()
     rehearsal: bool = False
+    no_policy: bool = False
 
 
 def planned(order: MoveOrder, store: Store) -> Migration:
-    """The move that would begin. Raises NotFound, InvalidArgument."""
+    """The move that would begin: what the order does not say is the policies' to say. Raises NotFound, InvalidArgument."""
+    container = store.container(order.container)
+    order, sources, priority = _by_policy(order, container, store)
     mode = order.mode or "auto"
     migration.saga(mode)  # raises for a mode that does not exist
     if order.max_downtime_s < 0:
@@ -61,7 +68,6 @@ def planned(order: MoveOrder, store: Store) -> Migration:
     check_bandwidth(order.transfer.bandwidth)
     _check_precopy(mode, order)
     skip = catalog.checked_skips(order.skip)
-    container = store.container(order.container)
     target = store.host(order.to)
     if container.owner == target.name:
         raise InvalidArgument(f"{container.name} is on {target.name} already", hint="choose another host")
@@ -84,9 +90,33 @@ def planned(order: MoveOrder, store: Store) -> Migration:
         precopy=dataclasses.replace(order.precopy, binding=order.max_downtime_s > 0),
         skip=skip,
         rehearsal=order.rehearsal,
+        policies=sources,
+        priority=priority,
     )
     fixed_s = learned.fixed_s(last_moves(store, move))
     return dataclasses.replace(move, precopy=dataclasses.replace(move.precopy, fixed_s=fixed_s))
+
+
+def _by_policy(order: MoveOrder, container: Container, store: Store) -> tuple[MoveOrder, dict[str, str], str]:
+    """The whole order; which policy each setting came from; the move's priority."""
+    if order.no_policy:
+        return order, {}, "normal"
+    found = Policies(store).of(create.spec_of(container).labels)
+    given = {
+        "mode": bool(order.mode),
+        "max_downtime_s": order.max_downtime_s != 0,
+        "bandwidth": order.transfer.bandwidth != 0,
+        "action": True,  # an evacuation's to heed
+    }
+    taken = {name: value for name, value in found.values.items() if not given.get(name, False)}
+    transfer = dataclasses.replace(order.transfer, bandwidth=taken.get("bandwidth", order.transfer.bandwidth))
+    whole = dataclasses.replace(
+        order,
+        mode=taken.get("mode", order.mode),
+        max_downtime_s=taken.get("max_downtime_s", order.max_downtime_s),
+        transfer=transfer,
+    )
+    return whole, {name: found.sources[name] for name in taken}, taken.get("priority", "normal")
 
 
 def last_moves(store: Store, planned: Migration) -> list[MigrationRecord]:
@@ -110,15 +140,6 @@ def same(known: Migration, order: MoveOrder) -> MigrationId:
         text = f"request {order.request_id!r} was for {known.container} to {known.target}, not for this"
         raise InvalidArgument(text, hint="a new move needs a new request id")
     return known.id
-
-
-def check_bandwidth(bandwidth: int) -> None:
-    """Raises InvalidArgument."""
-    if bandwidth and bandwidth < LEAST_BANDWIDTH:
-        raise InvalidArgument(
-            f"a bandwidth of {bandwidth} bytes a second is too little to move anything",
-            hint=f"at least {LEAST_BANDWIDTH >> 10}k, or 0 for no limit",
-        )
 
 
 def _check_precopy(mode: str, order: MoveOrder) -> None:

@@ -65,6 +65,8 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
         max_downtime_s=move.max_downtime_s,
         precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),
         rehearsal=move.rehearsal,
+        policies=move.policies,
+        priority=move.priority,
     )
     if move.error is not None:
         message.error.CopyFrom(error(move.error))

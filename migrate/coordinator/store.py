@@ -146,6 +146,11 @@ SCHEMA = (
         )""",
     ),
     ("alter table migrations add column rehearsal integer not null default 0",),
+    (  # policies.py writes and reads it; a move's row names those that it took something from
+        "create table policies(name text primary key, policy text not null)",
+        "alter table migrations add column policies text not null default '{}'",
+        "alter table migrations add column priority text not null default 'normal'",
+    ),
 )
 
 
@@ -273,6 +278,8 @@ class Migration:
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)
     skip: tuple[str, ...] = ()  # names of checks whose findings do not stop it
     rehearsal: bool = False  # it has no pivot: the container stays, and what is on the target is thrown away
+    policies: Mapping[str, str] = field(default_factory=dict)  # setting -> the policy that it came from
+    priority: str = "normal"
 
 
 class Store:
@@ -483,8 +490,8 @@ def insert_migration(db: sqlite3.Connection, migration: Migration) -> None:
     """A row, inside the transaction of the caller."""
     db.execute(
         "insert into migrations(id, container_id, container, source, target, epoch, state, reason, mode,"
-        " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip, rehearsal)"
-        " values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " max_downtime_s, request_id, started_unix_ns, transfer, precopy, skip, rehearsal, policies,"
+        " priority) values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             migration.id,
             migration.container_id,
@@ -502,6 +509,8 @@ def insert_migration(db: sqlite3.Connection, migration: Migration) -> None:
             json.dumps(dataclasses.asdict(migration.precopy)),
             json.dumps(migration.skip),
             migration.rehearsal,
+            json.dumps(dict(migration.policies)),
+            migration.priority,
         ),
     )
 
@@ -592,4 +601,6 @@ def _migration(row: sqlite3.Row) -> Migration:
         precopy=PrecopyOptions(**json.loads(row["precopy"])),
         skip=tuple(json.loads(row["skip"])),
         rehearsal=bool(row["rehearsal"]),
+        policies=json.loads(row["policies"]),
+        priority=row["priority"],
     )

@@ -21,6 +21,7 @@ from migrate.coordinator.files import FilesService
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
+from migrate.coordinator.policies_service import PoliciesService
 from migrate.coordinator.schedules.clock import SchedulesRunner
 from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
@@ -30,7 +31,7 @@ from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from migrate.rpc.version import VersionInterceptor
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc, schedule_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, schedule_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
 from tests.fakes.host import FakeHost
@@ -94,6 +95,7 @@ class FakeFleet:
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(
             EvacuationsService(self.evacuations, records), self._server
         )
+        policy_pb2_grpc.add_FleetPoliciesServicer_to_server(PoliciesService(self.store), self._server)
         schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(SchedulesService(self.schedules), self._server)
         self._server.add_insecure_port(channels.unix_target(self.socket))
         self._server.start()

@@ -11,8 +11,9 @@ from migrate.coordinator import census, create, events, learned
 from migrate.coordinator.agents import AgentPool
 from migrate.coordinator.census import Census
 from migrate.coordinator.checks import state_name
-from migrate.coordinator.evacuation.records import EVACUATE, Evacuation, Evacuations, Item, ItemState
+from migrate.coordinator.evacuation.records import ACTIONS, EVACUATE, Evacuation, Evacuations, Item, ItemState
 from migrate.coordinator.orders import DEFAULT_DOWNTIME_S
+from migrate.coordinator.policies import Policies, Policy, resolve
 from migrate.coordinator.preflight.predict import Known, Size
 from migrate.coordinator.preflight.predict import predict as assumed
 from migrate.coordinator.store import Container, Migration, MoveState, Store
@@ -23,7 +24,6 @@ from migrate.placement.schedule import Prediction, Sample
 from migrate.saga.journal import Journal
 from protos import types_pb2
 
-ACTIONS = ("live", "stop-and-copy", "stop", "skip")
 MOVES = ("live", "stop-and-copy")
 LABEL = "migrate.evacuate"  # of a container: its action, whatever the evacuation says
 LEARN_FROM_MOST = 200  # moves of the fleet that times are predicted from
@@ -74,7 +74,8 @@ class CensusPlanner:
             for container in self._store.containers(evacuation.host)
             if evacuation.options.selector.items() <= create.spec_of(container).labels.items()
         ]
-        items = [_item(container, _action(container, evacuation), container.owner) for container in chosen]
+        policies = Policies(self._store).all()
+        items = [_item(container, _action(container, evacuation, policies), container.owner) for container in chosen]
         now = census.take(self._store, self._pool)
         return self._placed(evacuation, items, now, self._targets(evacuation, now))
 
@@ -190,8 +191,11 @@ def _item(container: Container, action: str, source: str) -> Item:
     return item
 
 
-def _action(container: Container, evacuation: Evacuation) -> str:
-    return create.spec_of(container).labels.get(LABEL, "") or evacuation.options.action
+def _action(container: Container, evacuation: Evacuation, policies: Sequence[Policy]) -> str:
+    """By the container's label, else the order, else policy."""
+    labels = create.spec_of(container).labels
+    given = labels.get(LABEL, "") or evacuation.options.action
+    return given or str(resolve(policies, labels).values.get("action", "live"))
 
 
 def _judged(item: Item, seen: census.Seen | MigrateError) -> Item:

@@ -19,6 +19,7 @@ from migrate.coordinator.store import Cordon, Store
 from migrate.errors import ErrorRecord, InvalidArgument, NotFound, WrongState
 
 EVACUATE, RESTORE = "evacuate", "restore"
+ACTIONS = ("live", "stop-and-copy", "stop", "skip")
 
 
 class State(enum.StrEnum):
@@ -55,10 +56,12 @@ GOOD = (ItemState.MOVED, ItemState.STOPPED, ItemState.STARTED, ItemState.SKIPPED
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """As EvacuateRequest in protos/fleet.proto. `deadline_unix_ns`: an instant, which a restart does not put off; 0 = none."""
+    """As EvacuateRequest in protos/fleet.proto. `action` "": by policy, else live. `deadline_unix_ns`: an instant, which a restart does not
+    put off; 0 = none.
+    """
 
     to: tuple[str, ...] = ()
-    action: str = "live"
+    action: str = ""
     max_parallel: int = 2
     bandwidth: int = 0
     deadline_unix_ns: int = 0

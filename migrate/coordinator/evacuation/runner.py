@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from migrate.coordinator.containers import FleetContainers
-from migrate.coordinator.evacuation.plan import ACTIONS, MOVES, Planner
+from migrate.coordinator.evacuation.plan import MOVES, Planner
 from migrate.coordinator.evacuation.records import (
+    ACTIONS,
     EVACUATE,
     GOOD,
     OPEN,
@@ -32,7 +33,8 @@ from migrate.coordinator.evacuation.records import (
     State,
 )
 from migrate.coordinator.moves import MoveRunner
-from migrate.coordinator.orders import LEAST_BANDWIDTH, MoveOrder
+from migrate.coordinator.orders import MoveOrder
+from migrate.coordinator.rates import LEAST_BANDWIDTH
 from migrate.coordinator.store import ACTIVE, MoveState, PrecopyOptions, Store, TransferOptions
 from migrate.errors import ErrorRecord, InvalidArgument, MigrateError, NotFound, Unreachable
 from migrate.saga.saga import Interrupted
@@ -42,7 +44,7 @@ MOST_TRIES = 3
 LOOK_S = 0.1  # at a move under way, and at what has changed
 DRAIN_S = 600.0  # how long creates and moves under way are waited for, before the plan is made without them
 WAITING_S = 60.0  # of a move past its pivot, before others take its place
-MODES = {"live": "auto", "stop-and-copy": "stop-and-copy"}
+MODES = {"live": "", "stop-and-copy": "stop-and-copy"}
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +176,7 @@ class EvacuationRunner:
         for target in options.to:
             if self._store.host(target).name == name:
                 raise InvalidArgument(f"{name} is emptied: it cannot be a target of that", hint="name other hosts")
-        if options.action not in ACTIONS:
+        if options.action and options.action not in ACTIONS:
             raise InvalidArgument(f"no action {options.action!r}", hint=f"one of {', '.join(ACTIONS)}")
         if options.bandwidth and options.bandwidth // options.max_parallel < LEAST_BANDWIDTH:
             raise InvalidArgument(

@@ -71,7 +71,7 @@ def _options(request: fleet_pb2.EvacuateRequest) -> Options:
         raise InvalidArgument(f"a deadline in {request.deadline_s} s")
     return Options(
         to=tuple(request.to),
-        action=request.action or "live",
+        action=request.action,
         max_parallel=request.max_parallel or DEFAULT_PARALLEL,
         bandwidth=request.bandwidth,
         deadline_unix_ns=time.time_ns() + int(request.deadline_s * 1e9) if request.deadline_s else 0,
@@ -107,7 +107,7 @@ def _packed(one: Evacuation) -> fleet_pb2.Evacuation:
         deadline_s=max(0.0, (options.deadline_unix_ns - one.started_unix_ns) / 1e9),
         predicted_s=one.predicted_s,
         to=options.to,
-        action=options.action,
+        action=options.action or "live",
         selector=options.selector,
     )
 

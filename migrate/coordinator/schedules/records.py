@@ -67,7 +67,7 @@ class Job:
     window_s: float = WINDOW_S
     missed: str = "run"
     to: tuple[str, ...] = ()
-    action: str = "live"
+    action: str = ""
     max_parallel: int = 2
     bandwidth: int = 0
     deadline_s: float = 0.0

@@ -71,7 +71,7 @@ def _job(request: schedule_pb2.ScheduleJob) -> Job:
         window_s=request.window_s or WINDOW_S,
         missed=request.missed or "run",
         to=tuple(request.to),
-        action=request.action or "live",
+        action=request.action,
         max_parallel=request.max_parallel or DEFAULT_PARALLEL,
         bandwidth=request.bandwidth,
         deadline_s=request.deadline_s,
