@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 migrate policy set everything --bandwidth 200M
 migrate policy set web --selector tier=web --max-downtime 500 --priority high
-migrate policy set batch --selector tier=batch --mode stop-and-copy --action stop --priority low
+migrate policy set batch --selector tier=batch --mode stop-and-copy --evacuate stop --priority low
 migrate policy ls
 migrate policy test web1
 migrate policy test --label tier=web --label zone=a
