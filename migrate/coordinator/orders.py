@@ -11,8 +11,8 @@ from migrate.coordinator import create, events, learned, migration
 from migrate.coordinator.events import MigrationRecord
 from migrate.coordinator.policies import Policies
 from migrate.coordinator.preflight import catalog
-from migrate.coordinator.steps import ON_TIMEOUT_POSTCOPY, POSTCOPY
 from migrate.coordinator.rates import check_bandwidth
+from migrate.coordinator.steps import ON_TIMEOUT_POSTCOPY, POSTCOPY
 from migrate.coordinator.store import (
     COMPRESS,
     ON_TIMEOUT,
