@@ -43,12 +43,12 @@ while True:
     connection.close()
     time.sleep(0.02)
 """
-# Connects anew for each question, a few at once; prints how many were answered and what went wrong.
+# Connects anew for each question, a few at once, up to the end of stdin; prints how many were answered and what went wrong.
 STORM = """
 import socket, sys, threading, time
-address, until, wrong, answered = sys.argv[1], time.monotonic() + float(sys.argv[2]), [], []
+address, over, wrong, answered = sys.argv[1], threading.Event(), [], []
 def ask():
-    while time.monotonic() < until:
+    while not over.is_set():
         try:
             with socket.create_connection((address, 7300), timeout=20) as connection:
                 connection.sendall(b"question")
@@ -58,6 +58,8 @@ def ask():
         time.sleep(0.1)
 threads = [threading.Thread(target=ask) for _ in range(2)]
 [thread.start() for thread in threads]
+sys.stdin.read()
+over.set()
 [thread.join() for thread in threads]
 print(len(answered), wrong)
 """
@@ -70,8 +72,8 @@ def test_clients_that_connect_all_the_time_do_not_stop_a_move(fleet: MovingLab) 
     try:
         address = container.address.partition("/")[0]
         Outside(fleet.lab, address, 7300).wait_for_server()
-        command = nodes.command(fleet.lab, "client", [sys.executable, "-c", STORM, address, "20"])
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as storm:
+        command = nodes.command(fleet.lab, "client", [sys.executable, "-c", STORM, address])
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as storm:
             time.sleep(1)
             for _ in range(3):
                 fleet.move("busy")

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.criu, pytest.mark.needs("userfaultfd")]
 
 SIZE_MB = 64
 SLOW, FAST = 2 << 20, 0  # bytes per second: the least that a move takes; 0: no limit
-CUT_S = 30  # longer than ssh waits for an answer (agent/transfer/ssh.py)
+CUT_S = 24  # longer than ssh waits for an answer: 15 to 20 s (agent/transfer/ssh.py)
 
 
 @pytest.fixture
