@@ -73,9 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
-    """A thread that a failed test left waiting would keep the interpreter from ending, for ever: say where it is, and fail."""
-    faulthandler.dump_traceback_later(END_S, exit=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A thread that a failed test left waiting would keep the interpreter from ending, for ever: say where it is, and fail. One of
+    several processes waits for the others then, and is ended by the first of them.
+    """
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(END_S, exit=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,7 +21,16 @@ PAIRS: dict[str, Callable[[Path], Pair]] = {"fake": FakePair, "fake over gRPC": 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
     """Its hosts have the image `base`; the command line finds its coordinator."""
-    made = FakeFleet(tmp_path)
+    yield from _fleet(FakeFleet(tmp_path), monkeypatch)
+
+
+@pytest.fixture
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
+    """The same, with three hosts."""
+    yield from _fleet(FakeFleet(tmp_path, "host1", "host2", "host3"), monkeypatch)
+
+
+def _fleet(made: FakeFleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
     for host in made.hosts.values():
         host.add_image("base", cmd=["serve"])
     monkeypatch.setenv("MIGRATE_COORDINATOR", str(made.socket))

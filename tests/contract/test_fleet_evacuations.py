@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,17 +26,6 @@ from tests.fakes.fleet import FakeFleet, FakeSigner, eventually
 pytestmark = pytest.mark.contract
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
-    """Three hosts with the image `base`."""
-    made = FakeFleet(tmp_path, "host1", "host2", "host3")
-    for host in made.hosts.values():
-        host.add_image("base", cmd=["serve"])
-    monkeypatch.setenv("MIGRATE_COORDINATOR", str(made.socket))
-    yield made
-    made.close()
 
 
 def start(fleet: FakeFleet, *names: str, host: str = "host1", **labels: str) -> list[Container]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from migrate.cli.main import main
@@ -16,17 +13,6 @@ from tests.fakes.fleet import FakeFleet
 pytestmark = pytest.mark.contract
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFleet]:
-    """Three hosts with the image `base`."""
-    made = FakeFleet(tmp_path, "host1", "host2", "host3")
-    for host in made.hosts.values():
-        host.add_image("base", cmd=["serve"])
-    monkeypatch.setenv("MIGRATE_COORDINATOR", str(made.socket))
-    yield made
-    made.close()
 
 
 def test_a_container_goes_where_most_memory_is_free(three: FakeFleet) -> None:

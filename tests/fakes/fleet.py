@@ -98,9 +98,9 @@ class FakeFleet:
         policy_pb2_grpc.add_FleetPoliciesServicer_to_server(PoliciesService(self.store), self._server)
         schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(SchedulesService(self.schedules), self._server)
         self._server.add_insecure_port(channels.unix_target(self.socket))
-        self._server.start()
-        self.runner.recover()
+        self.runner.recover()  # first, like the real one: a move that is asked for meanwhile would be begun twice
         self.schedules.start()
+        self._server.start()
 
     def go_away(self) -> None:
         """The coordinator ends, in the middle of whatever it does."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from migrate.coordinator import allocate
-from migrate.coordinator.store import Host, MoveState, PrecopyOptions, Store
+from migrate.coordinator.store import MoveState, PrecopyOptions
 from migrate.errors import MigrateError, NotFound, Unreachable, WrongState
 from migrate.saga.journal import SAGA, Event, Journal
-from tests.fakes import agent as fakes
 from tests.fakes.wire import KINDS
 from tests.faults.test_saga_moves import ORDER, Fleet, power_cut
 
@@ -51,19 +47,6 @@ class HoldingFleet(Fleet):
     def holds(self) -> bool:
         journal = self.journal()
         return journal.has("hold", Event.STARTED) and not journal.has("hold", Event.DONE)
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    shm = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="hsaga-", dir=shm if shm.is_dir() else None))
-    store = Store(path / "template.db")
-    for name in ("host1", "host2"):
-        store.put_host(Host(name=name, address=fakes.address(name)))
-    allocate.create(store, owner="host1", name="web1", make_spec=lambda _allocation: "{}")
-    store.database.close()
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from migrate.coordinator import allocate, migration, steps
+from migrate.coordinator import migration, steps
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.orders import MoveOrder
-from migrate.coordinator.store import Host, Migration, MoveState, Store
+from migrate.coordinator.store import Migration, MoveState, Store
 from migrate.errors import MigrateError, NeedsAttention, NotFound
 from migrate.saga.saga import Interrupted
 from tests.fakes import agent as fakes
@@ -104,20 +104,6 @@ class Fleet:
 
 def power_cut() -> None:
     raise PowerCut
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    """Memory, where there is some: thousands of databases, each with its fsyncs."""
-    shm = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="hsaga-", dir=shm if shm.is_dir() else None))
-    store = Store(path / "template.db")
-    for name in ("host1", "host2"):
-        store.put_host(Host(name=name, address=fakes.address(name)))
-    allocate.create(store, owner="host1", name="web1", make_spec=lambda _allocation: "{}")
-    store.database.close()
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module", params=MODES)
