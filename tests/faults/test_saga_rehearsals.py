@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 from migrate.coordinator.moves import MoveRunner
-from migrate.coordinator.store import MoveState
+from migrate.coordinator.store import MoveState, Store
+from migrate.errors import NotFound
 from tests.fakes.wire import KINDS
 from tests.faults.test_saga_moves import ORDER, QUICK, Fleet, directory, power_cut
 
@@ -79,6 +81,37 @@ def _killed(directory: Path, fault: tuple[int, str] | None, crash: int | None) -
         raise AssertionError(f"{fault}, crash at {crash}: {exc}") from exc
     finally:
         fleet.close()
+
+
+def test_a_coordinator_that_comes_back_with_an_old_database(directory: Path) -> None:
+    """What runs on the target is not taken for the container: `migrate repair web1` throws it away."""
+    fleet = RehearsingFleet(directory)
+    fleet.start()
+    length = fleet.wire.instants
+    fleet.close()
+    taken_up = 0
+    for when in range(1, length + 1):
+        fleet = RehearsingFleet(directory)
+        fleet.start({when: power_cut})
+        fleet.store.database.close()
+        shutil.copy(directory / "template.db", fleet.directory / "old.db")
+        fleet.store = Store(fleet.directory / "old.db")
+
+        def repair(runner: MoveRunner, fleet: Fleet = fleet) -> None:
+            try:
+                migration_id = runner.known("web1")
+            except NotFound:  # no host has heard of it
+                assert fleet.world.states(fleet.container.id) == {"host1": "running"}
+                return
+            for _ in runner.repair(migration_id):
+                pass
+
+        fleet.live(repair)
+        if fleet.store.migrations():
+            assert fleet.check() is MoveState.FAILED
+            taken_up += 1
+        fleet.close()
+    assert taken_up > length // 2
 
 
 def test_hosts_that_reboot_at_every_instant(directory: Path) -> None:
