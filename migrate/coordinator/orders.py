@@ -60,11 +60,8 @@ def planned(order: MoveOrder, store: Store) -> Migration:
         raise InvalidArgument(f"max_downtime_s is {order.max_downtime_s}, and cannot be below 0")
     if order.transfer.compress not in COMPRESS:
         raise InvalidArgument(f"no codec {order.transfer.compress!r}", hint=f"one of {', '.join(COMPRESS)}")
-    if order.rehearsal and (mode == POSTCOPY or order.precopy.on_timeout == ON_TIMEOUT_POSTCOPY or order.precopy.hold):
-        raise InvalidArgument(
-            "a rehearsal leaves no memory behind and holds nothing: the container stays where it is",
-            hint="migrate rehearse with --mode auto, precopy or stop-and-copy",
-        )
+    if order.rehearsal:
+        _check_rehearsal(mode, order.precopy)
     check_bandwidth(order.transfer.bandwidth)
     _check_precopy(mode, order)
     skip = catalog.checked_skips(order.skip)
@@ -152,3 +149,11 @@ def _check_precopy(mode: str, order: MoveOrder) -> None:
         raise InvalidArgument(f"a timeout of {options.timeout_s} s")
     if mode == "stop-and-copy" and (options.max_rounds or options.timeout_s or options.throttle):
         raise InvalidArgument("stop-and-copy sends nothing ahead: rounds, a timeout and a throttle are of no use")
+
+
+def _check_rehearsal(mode: str, options: PrecopyOptions) -> None:
+    if mode == POSTCOPY or options.on_timeout == ON_TIMEOUT_POSTCOPY or options.hold or options.end_exec:
+        raise InvalidArgument(
+            "a rehearsal leaves no memory behind, holds nothing and ends nothing: the container stays where and what it is",
+            hint="migrate rehearse with --mode auto, precopy or stop-and-copy",
+        )

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from migrate.cli.main import main
+from migrate.coordinator.orders import MoveOrder
+from migrate.coordinator.store import PrecopyOptions
 from migrate.errors import InvalidArgument, PrecheckError, StepError, WrongState
 from migrate.records import Migration
 from protos import agent_pb2
@@ -128,6 +130,10 @@ def test_what_a_rehearsal_cannot_do(fleet: FakeFleet) -> None:
     fleet.run("web1")
     with pytest.raises(InvalidArgument):
         fleet.client.rehearse("web1", to="host2", mode="postcopy").result()
+    for option in ("hold", "end_exec"):
+        order = MoveOrder(container="web1", to="host2", rehearsal=True, precopy=PrecopyOptions(**{option: True}))
+        with pytest.raises(InvalidArgument):
+            fleet.runner.start(order)
     record = fleet.client.rehearse("web1", to="host2").result()
     with pytest.raises(WrongState, match="rehearsal"):
         fleet.client.undo_move(record.id).result()
