@@ -205,7 +205,7 @@ def _seconds(
     if migration.finished_unix_ns:
         facts["total_s"] = (migration.finished_unix_ns - migration.started_unix_ns) / 1e9
     if migration.rehearsal:
-        return facts | _rehearsed(migration, done, marks)
+        return facts | _rehearsed(migration, entries, done, marks)
     freezing = [e for e in entries if (e.step, e.event) == ("freeze", JournalEvent.STARTED)]
     if not freezing or "resume" not in done:
         return facts
@@ -223,7 +223,9 @@ def _seconds(
     return facts
 
 
-def _rehearsed(migration: Migration, done: Mapping[str, Entry], marks: Sequence[Mark]) -> dict[str, float]:
+def _rehearsed(
+    migration: Migration, entries: Sequence[Entry], done: Mapping[str, Entry], marks: Sequence[Mark]
+) -> dict[str, float]:
     """What a rehearsal has measured, as far as it came. `rehearsed_downtime_s`: how long a move would have stood still, without its pivot
     and the announcement; of it the time is left out that the source took to let its tasks go.
     """
@@ -243,7 +245,10 @@ def _rehearsed(migration: Migration, done: Mapping[str, Entry], marks: Sequence[
     span("source_frozen_s", began, thawed)
     span("restore_s", _instant(marks, target, "restore"), _instant(marks, target, "restored"))
     running = _instant(marks, target, RUNNING)
-    if running and thawed:
+    freezing = next((e.unix_ns for e in entries if (e.step, e.event) == ("freeze", JournalEvent.STARTED)), 0)
+    if (
+        running and thawed and "try" in done and running - began <= done["try"].unix_ns - freezing
+    ):  # else the clocks disagree
         span("rehearsed_downtime_s", began, running - (thawed - sent))
     return found
 
