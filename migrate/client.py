@@ -29,6 +29,7 @@ from migrate.client_hosts import HostCalls
 from migrate.client_images import ImageCalls
 from migrate.client_lifecycle import LifecycleCalls
 from migrate.client_policies import PolicyCalls
+from migrate.client_rebalance import RebalanceCalls
 from migrate.client_schedules import ScheduleCalls
 from migrate.client_volumes import VolumeCalls
 from migrate.errors import InvalidArgument, MigrateError, NeedsAttention, Unreachable
@@ -65,6 +66,7 @@ class Client(
     HostCalls,
     LifecycleCalls,
     PolicyCalls,
+    RebalanceCalls,
     ScheduleCalls,
     VolumeCalls,
 ):

@@ -101,6 +101,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("evacuate", "evacuate", "take all containers of a host to others"),
             ("restore", "evacuate", "bring home what evacuations took away from a host"),
             ("evacuations", "evacuate", "list evacuations and restores; show, follow or cancel one"),
+            ("rebalance", "rebalance", "move containers from fuller hosts to emptier ones"),
             ("policy", "policy", "say how containers with certain labels move, where nobody says it by hand"),
             (
                 "schedule",

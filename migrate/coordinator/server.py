@@ -27,6 +27,7 @@ from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.policies_service import PoliciesService
+from migrate.coordinator.rebalance import RebalanceService
 from migrate.coordinator.schedules.clock import SchedulesRunner
 from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
@@ -38,7 +39,7 @@ from migrate.rpc.errors import ErrorInterceptor
 from migrate.rpc.version import VersionInterceptor
 from migrate.tunnel.control import ControlTunnel
 from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, schedule_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, rebalance_pb2_grpc, schedule_pb2_grpc
 
 # A thread serves one call; logs that are followed, waits and terminals hold theirs. Threads are made when needed.
 MAX_CALLS = 256
@@ -99,6 +100,8 @@ class Coordinator:
         schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(schedules, self._server)  # type: ignore[no-untyped-call]  # generated
         policies = PoliciesService(self.store)
         policy_pb2_grpc.add_FleetPoliciesServicer_to_server(policies, self._server)  # type: ignore[no-untyped-call]  # generated
+        rebalance = RebalanceService(self.store, self.pool)
+        rebalance_pb2_grpc.add_FleetRebalanceServicer_to_server(rebalance, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
 

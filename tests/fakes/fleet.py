@@ -22,6 +22,7 @@ from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.policies_service import PoliciesService
+from migrate.coordinator.rebalance import RebalanceService
 from migrate.coordinator.schedules.clock import SchedulesRunner
 from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
@@ -31,7 +32,7 @@ from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from migrate.rpc.version import VersionInterceptor
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, schedule_pb2_grpc
+from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, rebalance_pb2_grpc, schedule_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
 from tests.fakes.host import FakeHost
@@ -96,6 +97,7 @@ class FakeFleet:
             EvacuationsService(self.evacuations, records), self._server
         )
         policy_pb2_grpc.add_FleetPoliciesServicer_to_server(PoliciesService(self.store), self._server)
+        rebalance_pb2_grpc.add_FleetRebalanceServicer_to_server(RebalanceService(self.store, self.pool), self._server)
         schedule_pb2_grpc.add_FleetSchedulesServicer_to_server(SchedulesService(self.schedules), self._server)
         self._server.add_insecure_port(channels.unix_target(self.socket))
         self.runner.recover()  # first, like the real one: a move that is asked for meanwhile would be begun twice

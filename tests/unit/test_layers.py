@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.records_check": {"migrate.records_json"},
     "migrate.records_files": {"migrate.records_json"},
     "migrate.records_policies": {"migrate.records_json"},
+    "migrate.records_rebalance": {"migrate.records_json"},
     "migrate.records_schedules": {"migrate.records", "migrate.records_json"},
     "migrate.records_volumes": {"migrate.records_json"},
     "migrate.records_json": set(),
@@ -68,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.client": {
         "migrate.client_builds", "migrate.client_evacuations",
         "migrate.client_files", "migrate.client_hosts", "migrate.client_images", "migrate.client_lifecycle",
-        "migrate.client_policies", "migrate.client_schedules",
+        "migrate.client_policies", "migrate.client_rebalance", "migrate.client_schedules",
         "migrate.client_volumes", "migrate.errors",
         "migrate.records", "migrate.records_check", "migrate.records_schedules",
         "migrate.wire", "migrate.rpc", "protos", "grpc",
@@ -79,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "migrate.client_hosts": {"migrate.records", "migrate.rpc", "migrate.wire", "protos"},
     "migrate.client_lifecycle": {"migrate.records", "migrate.wire", "protos"},
     "migrate.client_policies": {"migrate.records_policies", "migrate.rpc", "protos", "grpc"},
+    "migrate.client_rebalance": {"migrate.records_rebalance", "migrate.rpc", "protos", "grpc"},
     "migrate.client_schedules": {"migrate.records_schedules", "migrate.rpc", "protos", "grpc"},
     "migrate.client_volumes": {"migrate.records", "migrate.rpc", "protos"},
     "migrate.client_copy": {"migrate.errors", "migrate.records_files", "protos", "agent.filetree"},
@@ -99,7 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "migrate.cli": {
         "migrate.errors", "migrate.records", "migrate.records_check", "migrate.records_files", "migrate.records_policies",
-        "migrate.records_schedules", "migrate.client", "migrate.context",
+        "migrate.records_rebalance", "migrate.records_schedules", "migrate.client", "migrate.context",
         "migrate.debian", "migrate.lab", "migrate.timeline", "agent.setup", "agent.diagnosis",
     },
 }  # fmt: skip
