@@ -107,7 +107,7 @@ def test_a_move_ends_the_check_under_way_and_no_other_begins(host: EngineHost, o
 
 def test_a_pause_holds_it_too(host: EngineHost, open_engine: Engine) -> None:
     """No failure because the check stood still, and none begins meanwhile."""
-    spec = start(open_engine, host, "echo x >> /count; sleep 0.7", timeout_ns=SECOND)
+    spec = start(open_engine, host, "echo x >> /count; sleep 0.7", timeout_ns=5 * SECOND)
     until(lambda: (upper(open_engine, spec) / "count").exists())
     adjust.pause(open_engine, spec.id)
     counted = (upper(open_engine, spec) / "count").read_text()
