@@ -15,7 +15,7 @@ from agent import errors as agent_errors
 from migrate.client import Client
 from migrate.errors import AlreadyExists, InvalidArgument, MigrateError, NotFound, Unreachable, WrongState
 from migrate.records import Image, ImageDefaults, Run
-from migrate.rpc import channels
+from migrate.rpc.version import MAJOR
 from tests.fakes.fleet import FakeFleet, eventually
 from tests.fakes.host import EXITED, RUNNING
 
@@ -527,7 +527,7 @@ def test_hosts_that_do_not_answer_are_listed_as_unreachable(world: FakeFleet) ->
 def test_the_version_names_the_fleet(world: FakeFleet) -> None:
     """Version, protocol and the fleet's name."""
     version = world.client.version()
-    assert (version.fleet, version.protocol) == ("test", channels.PROTOCOL)
+    assert (version.fleet, version.protocol) == ("test", MAJOR)
 
 
 def test_a_coordinator_that_is_not_there_is_explained(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from agent.engine.spec import ContainerSpec
 from agent.services import convert
 from migrate import errors
-from migrate.rpc import channels
+from migrate.rpc import channels, version
 from migrate.rpc.errors import native
 from protos import agent_pb2 as pb
 from protos import agent_pb2_grpc, types_pb2
@@ -151,7 +151,7 @@ def test_facts_are_this_hosts(agent: Running) -> None:
     """Memory, disk, capabilities and versions arrive, for the coordinator's checks."""
     facts = agent.host.Facts(pb.FactsRequest())
     assert facts.host == "host1"
-    assert facts.protocol == channels.PROTOCOL
+    assert facts.protocol == version.MAJOR
     assert facts.memory_total_bytes > facts.memory_available_bytes > 0
     assert facts.disk_available_bytes > 0
     assert "idmapped-mounts" in {capability.name for capability in facts.capabilities}
