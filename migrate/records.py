@@ -108,6 +108,12 @@ if TYPE_CHECKING:
         ImageProgress as ImageProgress,
     )
     from migrate.records_fleet import (
+        Joined as Joined,
+    )
+    from migrate.records_fleet import (
+        Left as Left,
+    )
+    from migrate.records_fleet import (
         LogLine as LogLine,
     )
     from migrate.records_fleet import (
@@ -151,6 +157,9 @@ if TYPE_CHECKING:
     )
     from migrate.records_fleet import (
         Step as Step,
+    )
+    from migrate.records_fleet import (
+        TunnelTest as TunnelTest,
     )
     from migrate.records_fleet import (
         Usage as Usage,

@@ -115,6 +115,30 @@ class Host(Json):
     pulse: Pulse = field(default_factory=Pulse)
     joined: bool = False
     login: str = ""
+    host_keys: tuple[str, ...] = ()  # of its sshd, pinned
+
+
+class TunnelTest(Json):
+    """Memory can go from `source` to `target`, this fast."""
+
+    source: str
+    target: str
+    bytes_per_s: float
+
+
+class Joined(Json):
+    """`tunnels`: to and from another host; none where this is the only one that answers."""
+
+    host: Host
+    was_there: bool
+    tunnels: tuple[TunnelTest, ...]
+
+
+class Left(Json):
+    """`forgotten`: names of containers. `still_trusts`: why the host could not be told, "" if it was."""
+
+    forgotten: tuple[str, ...]
+    still_trusts: str
 
 
 class RankedHost(Json):

@@ -157,6 +157,7 @@ def host(status: coordinator_pb2.HostStatus) -> records.Host:
         ),
         joined=status.joined,
         login=status.login,
+        host_keys=tuple(status.host_keys),
         facts=None
         if not status.HasField("facts")
         else records.Facts(

@@ -25,6 +25,16 @@ class BeatResponse(_message.Message):
     started_unix_ns: int
     def __init__(self, host: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_unix_ns: _Optional[int] = ...) -> None: ...
 
+class TrustRequest(_message.Message):
+    __slots__ = ("authorities",)
+    AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    authorities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, authorities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TrustResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Capability(_message.Message):
     __slots__ = ("name", "ok", "value", "remedy", "required")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -46,6 +46,11 @@ class HostStub(object):
                 request_serializer=protos_dot_agent__pb2.BeatRequest.SerializeToString,
                 response_deserializer=protos_dot_agent__pb2.BeatResponse.FromString,
                 _registered_method=True)
+        self.Trust = channel.unary_unary(
+                '/cmigrate.v1.Host/Trust',
+                request_serializer=protos_dot_agent__pb2.TrustRequest.SerializeToString,
+                response_deserializer=protos_dot_agent__pb2.TrustResponse.FromString,
+                _registered_method=True)
 
 
 class HostServicer(object):
@@ -65,6 +70,13 @@ class HostServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trust(self, request, context):
+        """whose certificates this host's sshd takes from now on
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Beat,
                     request_deserializer=protos_dot_agent__pb2.BeatRequest.FromString,
                     response_serializer=protos_dot_agent__pb2.BeatResponse.SerializeToString,
+            ),
+            'Trust': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trust,
+                    request_deserializer=protos_dot_agent__pb2.TrustRequest.FromString,
+                    response_serializer=protos_dot_agent__pb2.TrustResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class Host(object):
             '/cmigrate.v1.Host/Beat',
             protos_dot_agent__pb2.BeatRequest.SerializeToString,
             protos_dot_agent__pb2.BeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.Host/Trust',
+            protos_dot_agent__pb2.TrustRequest.SerializeToString,
+            protos_dot_agent__pb2.TrustResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,7 +31,7 @@ class HostsRequest(_message.Message):
     def __init__(self, facts: bool = ...) -> None: ...
 
 class HostStatus(_message.Message):
-    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers", "labels", "cordoned", "cordon_reason", "cordoned_unix_ns", "pulse", "joined", "login")
+    __slots__ = ("name", "address", "port", "reachable", "error", "facts", "containers", "labels", "cordoned", "cordon_reason", "cordoned_unix_ns", "pulse", "joined", "host_keys", "login")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class HostStatus(_message.Message):
     CORDONED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     PULSE_FIELD_NUMBER: _ClassVar[int]
     JOINED_FIELD_NUMBER: _ClassVar[int]
+    HOST_KEYS_FIELD_NUMBER: _ClassVar[int]
     LOGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
@@ -66,8 +67,9 @@ class HostStatus(_message.Message):
     cordoned_unix_ns: int
     pulse: HostPulse
     joined: bool
+    host_keys: _containers.RepeatedScalarFieldContainer[str]
     login: str
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cordoned_unix_ns: _Optional[int] = ..., pulse: _Optional[_Union[HostPulse, _Mapping]] = ..., joined: bool = ..., login: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., reachable: bool = ..., error: _Optional[str] = ..., facts: _Optional[_Union[_agent_pb2.HostFacts, _Mapping]] = ..., containers: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cordoned_unix_ns: _Optional[int] = ..., pulse: _Optional[_Union[HostPulse, _Mapping]] = ..., joined: bool = ..., host_keys: _Optional[_Iterable[str]] = ..., login: _Optional[str] = ...) -> None: ...
 
 class HostPulse(_message.Message):
     __slots__ = ("health", "since_unix_ns", "seen_unix_ns", "error")

@@ -26,13 +26,15 @@ from protos import coordinator_pb2 as protos_dot_coordinator__pb2
 from protos import types_pb2 as protos_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/fleet.proto\x12\x0b\x63migrate.v1\x1a\x18protos/coordinator.proto\x1a\x12protos/types.proto\"\x1c\n\x0bHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\"\x94\x01\n\x10LabelHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x34\n\x03set\x18\x99\x02 \x03(\x0b\x32&.cmigrate.v1.LabelHostRequest.SetEntry\x12\x0f\n\x06remove\x18\x9a\x02 \x03(\t\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\rCordonRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06reason\x18\x99\x02 \x01(\t\"L\n\x0fPlaceRunRequest\x12%\n\x03run\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.RunRequest\x12\x12\n\twill_pull\x18\x99\x02 \x01(\x08\"F\n\x07Ranking\x12\x12\n\tcontainer\x18\x98\x02 \x01(\t\x12\'\n\x05hosts\x18\x99\x02 \x03(\x0b\x32\x17.cmigrate.v1.RankedHost\"\xa0\x01\n\nRankedHost\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0e\n\x05score\x18\x99\x02 \x01(\x01\x12\x32\n\x05parts\x18\x9a\x02 \x03(\x0b\x32\".cmigrate.v1.RankedHost.PartsEntry\x12\x11\n\x08refusals\x18\x9b\x02 \x03(\t\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc8\x02\n\x0f\x45vacuateRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0b\n\x02to\x18\x99\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x15\n\x0cmax_parallel\x18\x9b\x02 \x01(\r\x12\x12\n\tbandwidth\x18\x9c\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\x9d\x02 \x01(\x01\x12=\n\x08selector\x18\x9e\x02 \x03(\x0b\x32*.cmigrate.v1.EvacuateRequest.SelectorEntry\x12\x10\n\x07\x64ry_run\x18\x9f\x02 \x01(\x08\x12\x0f\n\x06reason\x18\xa0\x02 \x01(\t\x12\x13\n\nrequest_id\x18\xa1\x02 \x01(\t\x12\r\n\x04skip\x18\xa2\x02 \x01(\x08\x12\x11\n\x08\x65nd_exec\x18\xca\x02 \x01(\x08\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\x11\x45vacuationRequest\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\"D\n\x12\x45vacuationsRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06\x61\x63tive\x18\x99\x02 \x01(\x08\x12\x0e\n\x05limit\x18\x9a\x02 \x01(\r\"?\n\x0e\x45vacuationList\x12-\n\x0b\x65vacuations\x18\x98\x02 \x03(\x0b\x32\x17.cmigrate.v1.Evacuation\"\xac\x01\n\x0f\x45vacuationEvent\x12(\n\x04plan\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x12,\n\x04item\x18\x99\x02 \x01(\x0b\x32\x1b.cmigrate.v1.EvacuationItemH\x00\x12\x0f\n\x04note\x18\x9a\x02 \x01(\tH\x00\x12(\n\x04\x64one\x18\x9b\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x42\x06\n\x04kind\"\x99\x03\n\nEvacuation\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\x12\r\n\x04kind\x18\x99\x02 \x01(\t\x12\r\n\x04host\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06reason\x18\x9c\x02 \x01(\t\x12\x18\n\x0fstarted_unix_ns\x18\x9d\x02 \x01(\x03\x12\x19\n\x10\x66inished_unix_ns\x18\x9e\x02 \x01(\x03\x12+\n\x05items\x18\x9f\x02 \x03(\x0b\x32\x1b.cmigrate.v1.EvacuationItem\x12\x15\n\x0cmax_parallel\x18\xa0\x02 \x01(\r\x12\x12\n\tbandwidth\x18\xa1\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\xa2\x02 \x01(\x01\x12\x14\n\x0bpredicted_s\x18\xa3\x02 \x01(\x01\x12\x0b\n\x02to\x18\xa4\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\xa5\x02 \x01(\t\x12\x38\n\x08selector\x18\xa6\x02 \x03(\x0b\x32%.cmigrate.v1.Evacuation.SelectorEntry\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x02\n\x0e\x45vacuationItem\x12\x15\n\x0c\x63ontainer_id\x18\x98\x02 \x01(\t\x12\x12\n\tcontainer\x18\x99\x02 \x01(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06source\x18\x9c\x02 \x01(\t\x12\x0f\n\x06target\x18\x9d\x02 \x01(\t\x12\x15\n\x0cmigration_id\x18\x9e\x02 \x01(\t\x12\x0e\n\x05tries\x18\x9f\x02 \x01(\r\x12\x0c\n\x03why\x18\xa0\x02 \x01(\t\x12(\n\x05\x65rror\x18\xa1\x02 \x01(\x0b\x32\x18.cmigrate.v1.ErrorDetail\x12\x14\n\x0bpredicted_s\x18\xa2\x02 \x01(\x01\x12\x1d\n\x14predicted_downtime_s\x18\xa3\x02 \x01(\x01\x12\x0f\n\x06took_s\x18\xa4\x02 \x01(\x01\x12\x13\n\ndowntime_s\x18\xa5\x02 \x01(\x01\x12\x15\n\x0cmemory_bytes\x18\xa6\x02 \x01(\x04\x32\x86\x03\n\nFleetHosts\x12<\n\x07Inspect\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12?\n\x05Label\x12\x1d.cmigrate.v1.LabelHostRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x06\x43ordon\x12\x1a.cmigrate.v1.CordonRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x08Uncordon\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12>\n\x08PlaceRun\x12\x1c.cmigrate.v1.PlaceRunRequest\x1a\x14.cmigrate.v1.Ranking\x12;\n\tPlaceMove\x12\x18.cmigrate.v1.MoveRequest\x1a\x14.cmigrate.v1.Ranking2\xc2\x03\n\x10\x46leetEvacuations\x12H\n\x08\x45vacuate\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x07Restore\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x05Watch\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12\x41\n\x06\x43\x61ncel\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuation\x12K\n\x0b\x45vacuations\x12\x1f.cmigrate.v1.EvacuationsRequest\x1a\x1b.cmigrate.v1.EvacuationList\x12\x42\n\x07Inspect\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/fleet.proto\x12\x0b\x63migrate.v1\x1a\x18protos/coordinator.proto\x1a\x12protos/types.proto\"\x12\n\x10\x41uthorityRequest\")\n\x11\x41uthorityResponse\x12\x14\n\x0b\x61uthorities\x18\xa4\x03 \x03(\t\"\xda\x01\n\x0bJoinRequest\x12\r\n\x04name\x18\xa4\x03 \x01(\t\x12\x10\n\x07\x61\x64\x64ress\x18\xa5\x03 \x01(\t\x12\r\n\x04port\x18\xa6\x03 \x01(\r\x12\x12\n\thost_keys\x18\xa7\x03 \x03(\t\x12\x35\n\x06labels\x18\xa8\x03 \x03(\x0b\x32$.cmigrate.v1.JoinRequest.LabelsEntry\x12\x0e\n\x05login\x18\xa9\x03 \x01(\t\x12\x11\n\x08untested\x18\xaa\x03 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"u\n\x0cJoinResponse\x12&\n\x04host\x18\xa4\x03 \x01(\x0b\x32\x17.cmigrate.v1.HostStatus\x12\x12\n\twas_there\x18\xa5\x03 \x01(\x08\x12)\n\x07tunnels\x18\xa6\x03 \x03(\x0b\x32\x17.cmigrate.v1.TunnelTest\"D\n\nTunnelTest\x12\x0f\n\x06source\x18\xa4\x03 \x01(\t\x12\x0f\n\x06target\x18\xa5\x03 \x01(\t\x12\x14\n\x0b\x62ytes_per_s\x18\xa6\x03 \x01(\x01\"-\n\x0cLeaveRequest\x12\r\n\x04host\x18\xa4\x03 \x01(\t\x12\x0e\n\x05\x66orce\x18\xa5\x03 \x01(\x08\":\n\rLeaveResponse\x12\x12\n\tforgotten\x18\xa4\x03 \x03(\t\x12\x15\n\x0cstill_trusts\x18\xa5\x03 \x01(\t\"\x13\n\x11RotateKeysRequest\":\n\x12RotateKeysResponse\x12\x0e\n\x05hosts\x18\xa4\x03 \x03(\t\x12\x14\n\x0b\x66ingerprint\x18\xa5\x03 \x01(\t\"\x1c\n\x0bHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\"\x94\x01\n\x10LabelHostRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x34\n\x03set\x18\x99\x02 \x03(\x0b\x32&.cmigrate.v1.LabelHostRequest.SetEntry\x12\x0f\n\x06remove\x18\x9a\x02 \x03(\t\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\rCordonRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06reason\x18\x99\x02 \x01(\t\"L\n\x0fPlaceRunRequest\x12%\n\x03run\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.RunRequest\x12\x12\n\twill_pull\x18\x99\x02 \x01(\x08\"F\n\x07Ranking\x12\x12\n\tcontainer\x18\x98\x02 \x01(\t\x12\'\n\x05hosts\x18\x99\x02 \x03(\x0b\x32\x17.cmigrate.v1.RankedHost\"\xa0\x01\n\nRankedHost\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0e\n\x05score\x18\x99\x02 \x01(\x01\x12\x32\n\x05parts\x18\x9a\x02 \x03(\x0b\x32\".cmigrate.v1.RankedHost.PartsEntry\x12\x11\n\x08refusals\x18\x9b\x02 \x03(\t\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc8\x02\n\x0f\x45vacuateRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0b\n\x02to\x18\x99\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x15\n\x0cmax_parallel\x18\x9b\x02 \x01(\r\x12\x12\n\tbandwidth\x18\x9c\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\x9d\x02 \x01(\x01\x12=\n\x08selector\x18\x9e\x02 \x03(\x0b\x32*.cmigrate.v1.EvacuateRequest.SelectorEntry\x12\x10\n\x07\x64ry_run\x18\x9f\x02 \x01(\x08\x12\x0f\n\x06reason\x18\xa0\x02 \x01(\t\x12\x13\n\nrequest_id\x18\xa1\x02 \x01(\t\x12\r\n\x04skip\x18\xa2\x02 \x01(\x08\x12\x11\n\x08\x65nd_exec\x18\xca\x02 \x01(\x08\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\" \n\x11\x45vacuationRequest\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\"D\n\x12\x45vacuationsRequest\x12\r\n\x04host\x18\x98\x02 \x01(\t\x12\x0f\n\x06\x61\x63tive\x18\x99\x02 \x01(\x08\x12\x0e\n\x05limit\x18\x9a\x02 \x01(\r\"?\n\x0e\x45vacuationList\x12-\n\x0b\x65vacuations\x18\x98\x02 \x03(\x0b\x32\x17.cmigrate.v1.Evacuation\"\xac\x01\n\x0f\x45vacuationEvent\x12(\n\x04plan\x18\x98\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x12,\n\x04item\x18\x99\x02 \x01(\x0b\x32\x1b.cmigrate.v1.EvacuationItemH\x00\x12\x0f\n\x04note\x18\x9a\x02 \x01(\tH\x00\x12(\n\x04\x64one\x18\x9b\x02 \x01(\x0b\x32\x17.cmigrate.v1.EvacuationH\x00\x42\x06\n\x04kind\"\x99\x03\n\nEvacuation\x12\x0b\n\x02id\x18\x98\x02 \x01(\t\x12\r\n\x04kind\x18\x99\x02 \x01(\t\x12\r\n\x04host\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06reason\x18\x9c\x02 \x01(\t\x12\x18\n\x0fstarted_unix_ns\x18\x9d\x02 \x01(\x03\x12\x19\n\x10\x66inished_unix_ns\x18\x9e\x02 \x01(\x03\x12+\n\x05items\x18\x9f\x02 \x03(\x0b\x32\x1b.cmigrate.v1.EvacuationItem\x12\x15\n\x0cmax_parallel\x18\xa0\x02 \x01(\r\x12\x12\n\tbandwidth\x18\xa1\x02 \x01(\x04\x12\x13\n\ndeadline_s\x18\xa2\x02 \x01(\x01\x12\x14\n\x0bpredicted_s\x18\xa3\x02 \x01(\x01\x12\x0b\n\x02to\x18\xa4\x02 \x03(\t\x12\x0f\n\x06\x61\x63tion\x18\xa5\x02 \x01(\t\x12\x38\n\x08selector\x18\xa6\x02 \x03(\x0b\x32%.cmigrate.v1.Evacuation.SelectorEntry\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcf\x02\n\x0e\x45vacuationItem\x12\x15\n\x0c\x63ontainer_id\x18\x98\x02 \x01(\t\x12\x12\n\tcontainer\x18\x99\x02 \x01(\t\x12\x0f\n\x06\x61\x63tion\x18\x9a\x02 \x01(\t\x12\x0e\n\x05state\x18\x9b\x02 \x01(\t\x12\x0f\n\x06source\x18\x9c\x02 \x01(\t\x12\x0f\n\x06target\x18\x9d\x02 \x01(\t\x12\x15\n\x0cmigration_id\x18\x9e\x02 \x01(\t\x12\x0e\n\x05tries\x18\x9f\x02 \x01(\r\x12\x0c\n\x03why\x18\xa0\x02 \x01(\t\x12(\n\x05\x65rror\x18\xa1\x02 \x01(\x0b\x32\x18.cmigrate.v1.ErrorDetail\x12\x14\n\x0bpredicted_s\x18\xa2\x02 \x01(\x01\x12\x1d\n\x14predicted_downtime_s\x18\xa3\x02 \x01(\x01\x12\x0f\n\x06took_s\x18\xa4\x02 \x01(\x01\x12\x13\n\ndowntime_s\x18\xa5\x02 \x01(\x01\x12\x15\n\x0cmemory_bytes\x18\xa6\x02 \x01(\x04\x32\x9e\x05\n\nFleetHosts\x12<\n\x07Inspect\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12?\n\x05Label\x12\x1d.cmigrate.v1.LabelHostRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x06\x43ordon\x12\x1a.cmigrate.v1.CordonRequest\x1a\x17.cmigrate.v1.HostStatus\x12=\n\x08Uncordon\x12\x18.cmigrate.v1.HostRequest\x1a\x17.cmigrate.v1.HostStatus\x12J\n\tAuthority\x12\x1d.cmigrate.v1.AuthorityRequest\x1a\x1e.cmigrate.v1.AuthorityResponse\x12;\n\x04Join\x12\x18.cmigrate.v1.JoinRequest\x1a\x19.cmigrate.v1.JoinResponse\x12>\n\x05Leave\x12\x19.cmigrate.v1.LeaveRequest\x1a\x1a.cmigrate.v1.LeaveResponse\x12M\n\nRotateKeys\x12\x1e.cmigrate.v1.RotateKeysRequest\x1a\x1f.cmigrate.v1.RotateKeysResponse\x12>\n\x08PlaceRun\x12\x1c.cmigrate.v1.PlaceRunRequest\x1a\x14.cmigrate.v1.Ranking\x12;\n\tPlaceMove\x12\x18.cmigrate.v1.MoveRequest\x1a\x14.cmigrate.v1.Ranking2\xc2\x03\n\x10\x46leetEvacuations\x12H\n\x08\x45vacuate\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x07Restore\x12\x1c.cmigrate.v1.EvacuateRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12G\n\x05Watch\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x1c.cmigrate.v1.EvacuationEvent0\x01\x12\x41\n\x06\x43\x61ncel\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuation\x12K\n\x0b\x45vacuations\x12\x1f.cmigrate.v1.EvacuationsRequest\x1a\x1b.cmigrate.v1.EvacuationList\x12\x42\n\x07Inspect\x12\x1e.cmigrate.v1.EvacuationRequest\x1a\x17.cmigrate.v1.Evacuationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_JOINREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LABELHOSTREQUEST_SETENTRY']._loaded_options = None
   _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_options = b'8\001'
   _globals['_RANKEDHOST_PARTSENTRY']._loaded_options = None
@@ -41,42 +43,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_options = b'8\001'
   _globals['_EVACUATION_SELECTORENTRY']._loaded_options = None
   _globals['_EVACUATION_SELECTORENTRY']._serialized_options = b'8\001'
-  _globals['_HOSTREQUEST']._serialized_start=81
-  _globals['_HOSTREQUEST']._serialized_end=109
-  _globals['_LABELHOSTREQUEST']._serialized_start=112
-  _globals['_LABELHOSTREQUEST']._serialized_end=260
-  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_start=218
-  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_end=260
-  _globals['_CORDONREQUEST']._serialized_start=262
-  _globals['_CORDONREQUEST']._serialized_end=309
-  _globals['_PLACERUNREQUEST']._serialized_start=311
-  _globals['_PLACERUNREQUEST']._serialized_end=387
-  _globals['_RANKING']._serialized_start=389
-  _globals['_RANKING']._serialized_end=459
-  _globals['_RANKEDHOST']._serialized_start=462
-  _globals['_RANKEDHOST']._serialized_end=622
-  _globals['_RANKEDHOST_PARTSENTRY']._serialized_start=578
-  _globals['_RANKEDHOST_PARTSENTRY']._serialized_end=622
-  _globals['_EVACUATEREQUEST']._serialized_start=625
-  _globals['_EVACUATEREQUEST']._serialized_end=953
-  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_start=906
-  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_end=953
-  _globals['_EVACUATIONREQUEST']._serialized_start=955
-  _globals['_EVACUATIONREQUEST']._serialized_end=987
-  _globals['_EVACUATIONSREQUEST']._serialized_start=989
-  _globals['_EVACUATIONSREQUEST']._serialized_end=1057
-  _globals['_EVACUATIONLIST']._serialized_start=1059
-  _globals['_EVACUATIONLIST']._serialized_end=1122
-  _globals['_EVACUATIONEVENT']._serialized_start=1125
-  _globals['_EVACUATIONEVENT']._serialized_end=1297
-  _globals['_EVACUATION']._serialized_start=1300
-  _globals['_EVACUATION']._serialized_end=1709
-  _globals['_EVACUATION_SELECTORENTRY']._serialized_start=906
-  _globals['_EVACUATION_SELECTORENTRY']._serialized_end=953
-  _globals['_EVACUATIONITEM']._serialized_start=1712
-  _globals['_EVACUATIONITEM']._serialized_end=2047
-  _globals['_FLEETHOSTS']._serialized_start=2050
-  _globals['_FLEETHOSTS']._serialized_end=2440
-  _globals['_FLEETEVACUATIONS']._serialized_start=2443
-  _globals['_FLEETEVACUATIONS']._serialized_end=2893
+  _globals['_AUTHORITYREQUEST']._serialized_start=81
+  _globals['_AUTHORITYREQUEST']._serialized_end=99
+  _globals['_AUTHORITYRESPONSE']._serialized_start=101
+  _globals['_AUTHORITYRESPONSE']._serialized_end=142
+  _globals['_JOINREQUEST']._serialized_start=145
+  _globals['_JOINREQUEST']._serialized_end=363
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=318
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=363
+  _globals['_JOINRESPONSE']._serialized_start=365
+  _globals['_JOINRESPONSE']._serialized_end=482
+  _globals['_TUNNELTEST']._serialized_start=484
+  _globals['_TUNNELTEST']._serialized_end=552
+  _globals['_LEAVEREQUEST']._serialized_start=554
+  _globals['_LEAVEREQUEST']._serialized_end=599
+  _globals['_LEAVERESPONSE']._serialized_start=601
+  _globals['_LEAVERESPONSE']._serialized_end=659
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=661
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=680
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=682
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=740
+  _globals['_HOSTREQUEST']._serialized_start=742
+  _globals['_HOSTREQUEST']._serialized_end=770
+  _globals['_LABELHOSTREQUEST']._serialized_start=773
+  _globals['_LABELHOSTREQUEST']._serialized_end=921
+  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_start=879
+  _globals['_LABELHOSTREQUEST_SETENTRY']._serialized_end=921
+  _globals['_CORDONREQUEST']._serialized_start=923
+  _globals['_CORDONREQUEST']._serialized_end=970
+  _globals['_PLACERUNREQUEST']._serialized_start=972
+  _globals['_PLACERUNREQUEST']._serialized_end=1048
+  _globals['_RANKING']._serialized_start=1050
+  _globals['_RANKING']._serialized_end=1120
+  _globals['_RANKEDHOST']._serialized_start=1123
+  _globals['_RANKEDHOST']._serialized_end=1283
+  _globals['_RANKEDHOST_PARTSENTRY']._serialized_start=1239
+  _globals['_RANKEDHOST_PARTSENTRY']._serialized_end=1283
+  _globals['_EVACUATEREQUEST']._serialized_start=1286
+  _globals['_EVACUATEREQUEST']._serialized_end=1614
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_start=1567
+  _globals['_EVACUATEREQUEST_SELECTORENTRY']._serialized_end=1614
+  _globals['_EVACUATIONREQUEST']._serialized_start=1616
+  _globals['_EVACUATIONREQUEST']._serialized_end=1648
+  _globals['_EVACUATIONSREQUEST']._serialized_start=1650
+  _globals['_EVACUATIONSREQUEST']._serialized_end=1718
+  _globals['_EVACUATIONLIST']._serialized_start=1720
+  _globals['_EVACUATIONLIST']._serialized_end=1783
+  _globals['_EVACUATIONEVENT']._serialized_start=1786
+  _globals['_EVACUATIONEVENT']._serialized_end=1958
+  _globals['_EVACUATION']._serialized_start=1961
+  _globals['_EVACUATION']._serialized_end=2370
+  _globals['_EVACUATION_SELECTORENTRY']._serialized_start=1567
+  _globals['_EVACUATION_SELECTORENTRY']._serialized_end=1614
+  _globals['_EVACUATIONITEM']._serialized_start=2373
+  _globals['_EVACUATIONITEM']._serialized_end=2708
+  _globals['_FLEETHOSTS']._serialized_start=2711
+  _globals['_FLEETHOSTS']._serialized_end=3381
+  _globals['_FLEETEVACUATIONS']._serialized_start=3384
+  _globals['_FLEETEVACUATIONS']._serialized_end=3834
 # @@protoc_insertion_point(module_scope)

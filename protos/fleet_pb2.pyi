@@ -8,6 +8,89 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AuthorityRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AuthorityResponse(_message.Message):
+    __slots__ = ("authorities",)
+    AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    authorities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, authorities: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("name", "address", "port", "host_keys", "labels", "login", "untested")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    HOST_KEYS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LOGIN_FIELD_NUMBER: _ClassVar[int]
+    UNTESTED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    port: int
+    host_keys: _containers.RepeatedScalarFieldContainer[str]
+    labels: _containers.ScalarMap[str, str]
+    login: str
+    untested: bool
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., host_keys: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., login: _Optional[str] = ..., untested: bool = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("host", "was_there", "tunnels")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    WAS_THERE_FIELD_NUMBER: _ClassVar[int]
+    TUNNELS_FIELD_NUMBER: _ClassVar[int]
+    host: _coordinator_pb2.HostStatus
+    was_there: bool
+    tunnels: _containers.RepeatedCompositeFieldContainer[TunnelTest]
+    def __init__(self, host: _Optional[_Union[_coordinator_pb2.HostStatus, _Mapping]] = ..., was_there: bool = ..., tunnels: _Optional[_Iterable[_Union[TunnelTest, _Mapping]]] = ...) -> None: ...
+
+class TunnelTest(_message.Message):
+    __slots__ = ("source", "target", "bytes_per_s")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    target: str
+    bytes_per_s: float
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., bytes_per_s: _Optional[float] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("host", "force")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    force: bool
+    def __init__(self, host: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ("forgotten", "still_trusts")
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    STILL_TRUSTS_FIELD_NUMBER: _ClassVar[int]
+    forgotten: _containers.RepeatedScalarFieldContainer[str]
+    still_trusts: str
+    def __init__(self, forgotten: _Optional[_Iterable[str]] = ..., still_trusts: _Optional[str] = ...) -> None: ...
+
+class RotateKeysRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RotateKeysResponse(_message.Message):
+    __slots__ = ("hosts", "fingerprint")
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    hosts: _containers.RepeatedScalarFieldContainer[str]
+    fingerprint: str
+    def __init__(self, hosts: _Optional[_Iterable[str]] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
 class HostRequest(_message.Message):
     __slots__ = ("host",)
     HOST_FIELD_NUMBER: _ClassVar[int]

@@ -56,6 +56,26 @@ class FleetHostsStub(object):
                 request_serializer=protos_dot_fleet__pb2.HostRequest.SerializeToString,
                 response_deserializer=protos_dot_coordinator__pb2.HostStatus.FromString,
                 _registered_method=True)
+        self.Authority = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/Authority',
+                request_serializer=protos_dot_fleet__pb2.AuthorityRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.AuthorityResponse.FromString,
+                _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/Join',
+                request_serializer=protos_dot_fleet__pb2.JoinRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.JoinResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/Leave',
+                request_serializer=protos_dot_fleet__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.LeaveResponse.FromString,
+                _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/cmigrate.v1.FleetHosts/RotateKeys',
+                request_serializer=protos_dot_fleet__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=protos_dot_fleet__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
         self.PlaceRun = channel.unary_unary(
                 '/cmigrate.v1.FleetHosts/PlaceRun',
                 request_serializer=protos_dot_fleet__pb2.PlaceRunRequest.SerializeToString,
@@ -98,6 +118,34 @@ class FleetHostsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Authority(self, request, context):
+        """whom a host's sshd has to trust
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Join(self, request, context):
+        """an agent that answers becomes one of the fleet's; said again, it mends
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """the host trusts the fleet no more, and is forgotten
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """another authority, on every host
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlaceRun(self, request, context):
         """where `Run` would go; nothing is made
         """
@@ -134,6 +182,26 @@ def add_FleetHostsServicer_to_server(servicer, server):
                     servicer.Uncordon,
                     request_deserializer=protos_dot_fleet__pb2.HostRequest.FromString,
                     response_serializer=protos_dot_coordinator__pb2.HostStatus.SerializeToString,
+            ),
+            'Authority': grpc.unary_unary_rpc_method_handler(
+                    servicer.Authority,
+                    request_deserializer=protos_dot_fleet__pb2.AuthorityRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.AuthorityResponse.SerializeToString,
+            ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=protos_dot_fleet__pb2.JoinRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.JoinResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=protos_dot_fleet__pb2.LeaveRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.LeaveResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=protos_dot_fleet__pb2.RotateKeysRequest.FromString,
+                    response_serializer=protos_dot_fleet__pb2.RotateKeysResponse.SerializeToString,
             ),
             'PlaceRun': grpc.unary_unary_rpc_method_handler(
                     servicer.PlaceRun,
@@ -255,6 +323,114 @@ class FleetHosts(object):
             '/cmigrate.v1.FleetHosts/Uncordon',
             protos_dot_fleet__pb2.HostRequest.SerializeToString,
             protos_dot_coordinator__pb2.HostStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Authority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/Authority',
+            protos_dot_fleet__pb2.AuthorityRequest.SerializeToString,
+            protos_dot_fleet__pb2.AuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/Join',
+            protos_dot_fleet__pb2.JoinRequest.SerializeToString,
+            protos_dot_fleet__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/Leave',
+            protos_dot_fleet__pb2.LeaveRequest.SerializeToString,
+            protos_dot_fleet__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cmigrate.v1.FleetHosts/RotateKeys',
+            protos_dot_fleet__pb2.RotateKeysRequest.SerializeToString,
+            protos_dot_fleet__pb2.RotateKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

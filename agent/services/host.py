@@ -19,7 +19,7 @@ from agent.engine.state import State
 from agent.errors import Unsupported
 from agent.linux import meminfo
 from agent.services import convert
-from agent.setup import compared, criu, probe, probe_host
+from agent.setup import compared, criu, probe, probe_host, sshd
 from agent.setup.capability import Capability
 from migrate.rpc.version import OURS
 from protos import agent_pb2, agent_pb2_grpc
@@ -45,6 +45,10 @@ class HostService(agent_pb2_grpc.HostServicer):
         return agent_pb2.BeatResponse(
             host=self._config.host, boot_id=self._boot_id, started_unix_ns=self._started_unix_ns
         )
+
+    def Trust(self, request: agent_pb2.TrustRequest, context: grpc.ServicerContext) -> agent_pb2.TrustResponse:
+        sshd.trust(request.authorities)
+        return agent_pb2.TrustResponse()
 
     def Facts(self, request: agent_pb2.FactsRequest, context: grpc.ServicerContext) -> agent_pb2.HostFacts:
         self._probed.wait(30)

@@ -30,8 +30,9 @@ exec {bundle}/lib/{loader} --library-path {bundle}/lib {bundle}/sbin/criu "$@"
 """
 
 
-def ensure(bundle: Path = criu.BUNDLE) -> str:
-    """Make sure that `criu.locate()` finds a CRIU that works here; say what was done, "" for nothing.
+def ensure(bundle: Path = criu.BUNDLE, *, carried: Path | None = None) -> str:
+    """Make sure that `criu.locate()` finds a CRIU that works here; say what was done, "" for nothing. `carried`: a bundle that
+    is taken instead of one that is downloaded.
 
     Raises Unsupported where it cannot be made, or where it does not pass `criu check` (every time: a kernel can change).
     """
@@ -39,7 +40,10 @@ def ensure(bundle: Path = criu.BUNDLE) -> str:
     if not _bundle_fits(bundle):
         if not (bundle / "bin" / "criu").exists() and (system := _system_criu()) is not None:
             return _link_system_pycriu(system)
-        build(bundle)
+        if carried is None:
+            build(bundle)
+        else:
+            _take(carried, bundle)
         did = f"built CRIU {'.'.join(map(str, criu.version_of(bundle / 'bin' / 'criu')))} in {bundle}"
     if complaint := criu.check(bundle / "bin" / "criu"):
         raise Unsupported(
@@ -63,6 +67,18 @@ def build(bundle: Path) -> None:
         if bundle.exists():
             bundle.rename(scratch / "old")  # a CRIU that runs from it keeps its open files
         made.rename(bundle)
+
+
+def _take(carried: Path, bundle: Path) -> None:
+    """Copied beside its place and renamed, as `build` does."""
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".criu-build-", dir=bundle.parent) as scratch_name:
+        scratch = Path(scratch_name)
+        shutil.copytree(carried, scratch / "criu", symlinks=True)
+        (scratch / "criu").chmod(0o755)
+        if bundle.exists():
+            bundle.rename(scratch / "old")
+        (scratch / "criu").rename(bundle)
 
 
 def _bundle_fits(bundle: Path) -> bool:

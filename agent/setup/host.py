@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent import atomic, config
 from agent.errors import AgentError, InvalidArgument
-from agent.setup import bridge, criu, sshd, systemd
+from agent.setup import bridge, criu, plain, release, sshd, systemd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,13 @@ class Plan:
     uplink: str
     python: Path
     agent_toml: Path = config.DEFAULT_PATH
+    cgroup: str = ""  # of the containers, below the root of each hierarchy; "" = where the service manager wants them
 
 
 def set_up(plan: Plan) -> list[str]:
     """Do what is missing; returns a line for each thing that was done. Raises AgentError: what was done until then stays."""
     did: list[str] = []
-    version = systemd.version()
+    version = systemd.version() if systemd.runs() else 0
     found = criu.locate()  # before anything is touched: without it no container moves
     if plan.uplink:
         bridge.usable(plan.bridge, plan.uplink)  # a wrong name must not take the place of a right one in the unit
@@ -43,14 +44,27 @@ def set_up(plan: Plan) -> list[str]:
     dial = sshd.install_dial()
     sshd.ensure_user(dial)
     sshd.install_drop_in(plan.authority)
-    did.append(f"{systemd.reload_sshd()} lets in certificates of the fleet as user {sshd.USER}, for {dial} only")
-    if plan.uplink:
-        text = systemd.network_unit(python=plan.python, bridge=plan.bridge, uplink=plan.uplink)
+    reloaded = systemd.reload_sshd() if version else plain.reload_sshd()
+    did.append(f"{reloaded} lets in certificates of the fleet as user {sshd.USER}, for {dial} only")
+    if plan.uplink and not version:
+        did.append(bridge.ensure(plan.bridge, plan.uplink) or f"{plan.uplink} was a port of {plan.bridge} already")
+        did.append("nothing makes the bridge at the next boot: this host is not run by systemd")
+    elif plan.uplink:
+        # By the link that upgrades move: this unit is not written anew by each, and what it names must not be pruned.
+        by_link = release.ROOT / "app/bin/python"
+        python = by_link if by_link.exists() else plan.python
+        text = systemd.network_unit(python=python, bridge=plan.bridge, uplink=plan.uplink)
         changed = systemd.install(systemd.NETWORK, text)
         did.append(
             f"{systemd.NETWORK} {'installed' if changed else 'was there'}: {plan.uplink} is a port of {plan.bridge}"
         )
-    changed = _configure(plan, systemd.cgroup_parent(version))
+    changed = _configure(plan, plan.cgroup or (systemd.cgroup_parent(version) if version else "migrate"))
+    if not version:
+        started = plain.bring_up(plan.python, plan.agent_toml, again=changed)
+        how = " ".join(plain.command(plan.python, plan.agent_toml))
+        did.append(f"the agent {'was started' if started else 'runs'}, configured by {plan.agent_toml}")
+        did.append(f"nothing starts it at the next boot: let this host's service manager run {how}")
+        return did
     unit = systemd.agent_unit(python=plan.python, config=plan.agent_toml, systemd_version=version)
     installed = systemd.install(systemd.AGENT, unit)
     if changed and not installed:
@@ -92,19 +106,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--name", required=True, help="of this host in the fleet")
     parser.add_argument("--address", required=True, help="at which coordinator and hosts reach this host's sshd")
-    parser.add_argument("--authority", required=True, type=Path, metavar="FILE", help="ca.pub of the coordinator")
+    parser.add_argument(
+        "--authority", required=True, type=Path, metavar="FILE", help="ca.pub of the coordinator; - is stdin"
+    )
     parser.add_argument("--bridge", default=config.AgentConfig.bridge, help="of the containers (default: %(default)s)")
     parser.add_argument(
         "--uplink", default="", metavar="CARD", help="network card for the bridge; without it the bridge must be there"
+    )
+    parser.add_argument(
+        "--cgroup", default="", metavar="PATH", help="of the containers, below the root of each cgroup hierarchy"
     )
     arguments = parser.parse_args(argv)
     try:
         plan = Plan(
             name=arguments.name,
-            authority=arguments.authority.read_text(),
+            authority=sys.stdin.read() if str(arguments.authority) == "-" else arguments.authority.read_text(),
             bridge=arguments.bridge,
             uplink=arguments.uplink,
             python=Path(sys.executable),
+            cgroup=arguments.cgroup,
         )
         for line in set_up(plan):
             sys.stderr.write(f"{line}\n")

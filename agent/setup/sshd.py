@@ -7,6 +7,7 @@ Both trust the fleet's authority for one user only, who has no password, no key 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -136,6 +137,14 @@ def ensure_user(shell: Path, *, user: str = USER, prefix: Path | None = None) ->
     _run(["useradd", *where, *account, "--comment", "tunnels of migrate", user])
 
 
+def remove_user(user: str = USER) -> bool:
+    """The opposite of `ensure_user`; returns whether there was one."""
+    if user not in _names(Path("/etc/passwd")):
+        return False
+    _run(["userdel", "--force", user])  # a tunnel may still be open
+    return True
+
+
 def ensure_host_key(path: Path) -> str:
     """The ed25519 host key at `path` (0600), made if missing. Returns its public line, without comment."""
     if not path.exists():
@@ -183,6 +192,14 @@ def install_drop_in(
             hint=f"repair {config}; it must have the line: Include {drop_in.parent}/*.conf",
             touched="undone",
         )
+
+
+def trust(authorities: Sequence[str], *, ca: Path = CA_PUBLIC) -> None:
+    """These and no others; sshd reads the file at each login. Raises InvalidArgument for what is no public key."""
+    for line in authorities:
+        if not re.fullmatch(r"ssh-ed25519 [A-Za-z0-9+/]+={0,2}", line):
+            raise InvalidArgument(f"not a public key of the form 'ssh-ed25519 AAAA...': {line[:60]!r}")
+    _write(ca, "".join(f"{line}\n" for line in authorities), 0o644)
 
 
 def problems(*, ca: Path = CA_PUBLIC, config: Path = SYSTEM_CONFIG, user: str = USER) -> list[str]:

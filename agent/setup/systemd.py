@@ -30,9 +30,14 @@ class SystemdError(AgentError):
     code = "setup.systemd"
 
 
+def runs() -> bool:
+    """Whether systemd runs this host."""
+    return Path("/run/systemd/system").is_dir()
+
+
 def version() -> int:
     """Such as 257. Raises Unsupported where systemd does not run this host."""
-    if not Path("/run/systemd/system").is_dir():
+    if not runs():
         raise Unsupported(
             "this host is not run by systemd",
             hint="start `migrate-agent` with the service manager that you have; it must end nothing but the agent itself",
@@ -121,6 +126,17 @@ def bring_up(name: str, *, again: bool) -> None:
     except SystemdError as exc:
         detail = _journal(name)
         raise SystemdError(exc.message, hint=f"the whole log: journalctl -u {name}", detail=detail) from exc
+
+
+def remove(name: str) -> bool:
+    """Stop it, disable it, and remove its unit; returns whether it was there. Raises SystemdError."""
+    path = UNIT_DIR / name
+    if not path.exists():
+        return False
+    _run(["systemctl", "--quiet", "disable", "--now", name])
+    path.unlink()
+    _run(["systemctl", "daemon-reload"])
+    return True
 
 
 def reload_sshd() -> str:

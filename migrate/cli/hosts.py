@@ -1,4 +1,4 @@
-"""`migrate host ls|inspect|label|cordon|uncordon`, and `migrate hosts`, which is `host ls`."""
+"""`migrate host ls|inspect|label|cordon|uncordon`, and `migrate hosts`, which is `host ls`; the other verbs: host_join.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from migrate.cli import tables
+from migrate.cli import host_join, tables
 from migrate.cli.parsers import command
 
 if TYPE_CHECKING:
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from migrate.records import Host, Pulse
 
 
-NONE_YET = """This fleet has no hosts yet. On each machine that shall become one, as root:
-  /opt/migrate/app/bin/python -m agent.setup.host --name host1 --address 10.0.0.11 --authority ca.pub --uplink eth0
-then put the [[hosts]] table that it prints into the coordinator's configuration, and start the coordinator again.
-What the machine needs and where ca.pub is: docs/hosts.md; to try it on this machine alone: migrate lab up
+NONE_YET = """This fleet has no hosts yet. For each machine that shall become one:
+  migrate host add host1 root@10.0.0.11
+What the machine needs: docs/hosts.md; to try it on this machine alone: migrate lab up
 """
 
 
@@ -46,11 +45,15 @@ def _add_family(subparsers: Subparsers) -> None:
     family = command(
         subparsers,
         "host",
-        help="list hosts, look at one, label it, keep new containers away from it",
-        examples="migrate host ls\nmigrate host inspect host1\nmigrate host label host1 disk=ssd zone=a\n"
+        help="add hosts to the fleet, look at them, label them, keep containers away from one, upgrade, remove",
+        examples="migrate host add host2 root@10.0.0.2\nmigrate host ls\nmigrate host inspect host1\n"
+        "migrate host label host1 disk=ssd zone=a\n"
         'migrate host cordon host1 --reason "new disk on Monday"\nmigrate host uncordon host1',
     )
-    verbs = family.add_subparsers(dest="action", required=True, metavar="ls|inspect|label|cordon|uncordon")
+    verbs = family.add_subparsers(
+        dest="action", required=True, metavar="add|ls|inspect|label|cordon|uncordon|upgrade|rotate-keys|rm"
+    )
+    host_join.add_parsers(verbs)
     _add_list(verbs, "ls")
     inspect = command(
         verbs,
@@ -89,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     from migrate.client import Client
 
     with Client(args.coordinator) as client:
+        if args.action in host_join.VERBS:
+            return host_join.run(args, client)
         if args.action == "ls":
             return _list(client.hosts(facts=True), format=args.format, verbose=args.verbose)
         if args.action == "inspect":

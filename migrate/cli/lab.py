@@ -30,9 +30,16 @@ def add_parser(subparsers: Subparsers) -> None:
         verbs,
         "up",
         help="build the lab and start it; one that is up already is left alone",
-        examples="migrate lab up\nmigrate lab up --hosts 3",
+        examples="migrate lab up\nmigrate lab up --hosts 3\nmigrate lab up --hosts 1 --bare 1",
     )
     up.add_argument("--hosts", type=int, metavar="N", default=None, help="how many (default: 2, or as many as it had)")
+    up.add_argument(
+        "--bare",
+        type=int,
+        metavar="N",
+        default=None,
+        help="machines beside them with an sshd and nothing of ours, for `migrate host add` (default: 0, or as many as it had)",
+    )
     up.add_argument(
         "--criu",
         metavar="FILE",
@@ -82,7 +89,11 @@ def run(args: argparse.Namespace) -> int:
 def _up(prefix: str, args: argparse.Namespace) -> int:
     from migrate.lab import layout, up
 
-    lab = up.up(prefix, hosts=args.hosts, criu=args.criu, say=print)
+    lab = up.up(prefix, hosts=args.hosts, bare=args.bare, criu=args.criu, say=print)
+    for node in lab.nodes:
+        if node.role is layout.Role.BARE:
+            words = f"{node.name} root@{node.address} --identity {lab.operator_key} --cgroup {lab.container_cgroup(node.name)}"
+            print(f"to add {node.name}: migrate lab enter controller migrate host add {words}")
     if prefix != layout.DEFAULT_PREFIX:
         print(f"to use it: export MIGRATE_COORDINATOR={lab.socket}")
     return 0

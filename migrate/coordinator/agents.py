@@ -232,6 +232,13 @@ class AgentPool:
             known[1].close()
         return agent
 
+    def forget(self, name: str) -> None:
+        """End the tunnel to a host that has left. Idempotent."""
+        with self._lock:
+            known = self._agents.pop(name, None)
+        if known is not None:
+            known[1].close()
+
     def migration(self, host: str) -> MigrationCalls:
         return MigrationCalls(self.agent(host))
 

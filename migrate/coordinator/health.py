@@ -2,10 +2,9 @@
 
     unknown ──► up ──6 s without an answer──► suspect ──30 s──► down          any answer ──► up
 
-`down` says that this coordinator hears nothing, and no more: the machine may run behind a cut cable, with its containers.
-So nothing follows from it by itself; what is on a host that is down stays there until it answers, or until somebody who has
-seen to it that the machine is off says `--fenced` (fencing.py). Changes are in the store, with times, and are events; a
-coordinator that starts goes on with what the last one knew, and counts a host's silence from its own start.
+`down` says that this coordinator hears nothing, and no more: the machine may run behind a cut cable, with its containers. So nothing
+follows from it: what is on a host that is down stays there until it answers. Changes are in the store, with times, and are events;
+a coordinator that starts goes on with what the last one knew, and counts a host's silence from its own start.
 """
 
 from __future__ import annotations

@@ -57,21 +57,22 @@ def needed(store: Store) -> list[str]:
     if not names:
         raise WrongState(
             "this fleet has no hosts yet",
-            hint="prepare a machine with agent.setup.host, put the [[hosts]] table that it prints into the coordinator's "
-            "configuration, and start the coordinator again: docs/hosts.md",
+            hint="migrate host add host1 root@ADDRESS makes a machine one: docs/hosts.md",
             code=NO_HOSTS,
         )
     return names
 
 
 def put_configured(store: Store, hosts: Iterable[Host]) -> list[str]:
-    """Make the store's hosts those of the configuration. Returns why each host that is no longer in it had to stay."""
+    """Make the store's hosts those of the configuration, and those that have joined. Returns why each host that is no longer in it
+    had to stay.
+    """
     wanted = {host.name: host for host in hosts}
     for host in wanted.values():
         store.put_host(host)
     kept: list[str] = []
     for host in store.hosts():
-        if host.name not in wanted:
+        if host.name not in wanted and not host.joined:
             try:
                 store.remove_host(host.name)
             except MigrateError as exc:
@@ -108,6 +109,7 @@ def statuses(
             ),
             joined=host.joined,
             login=host.login,
+            host_keys=host.host_keys,
         )
         if facts and answer.value is not None:
             status.facts.CopyFrom(answer.value)

@@ -7,16 +7,44 @@ from typing import Any
 
 from migrate.coordinator import choose, hosts
 from migrate.coordinator.agents import AgentPool
-from migrate.coordinator.store import Store
+from migrate.coordinator.membership import Membership
+from migrate.coordinator.rotation import Rotation
+from migrate.coordinator.store import Host, Store
 from migrate.placement.ranking import Ranked
+from migrate.tunnel import transport
 from protos import coordinator_pb2, fleet_pb2, fleet_pb2_grpc
 
 
 class HostsService(fleet_pb2_grpc.FleetHostsServicer):
     """Thread-safe, as its parts are."""
 
-    def __init__(self, store: Store, pool: AgentPool) -> None:
-        self._store, self._pool = store, pool
+    def __init__(self, store: Store, pool: AgentPool, members: Membership, rotation: Rotation) -> None:
+        self._store, self._pool, self._members, self._rotation = store, pool, members, rotation
+
+    def Authority(self, request: fleet_pb2.AuthorityRequest, context: Any) -> fleet_pb2.AuthorityResponse:  # noqa: N802, ARG002
+        return fleet_pb2.AuthorityResponse(authorities=self._rotation.authorities())
+
+    def Join(self, request: fleet_pb2.JoinRequest, context: Any) -> fleet_pb2.JoinResponse:  # noqa: N802, ARG002
+        host = Host(
+            name=request.name,
+            address=request.address,
+            port=request.port or 22,
+            host_keys=tuple(request.host_keys),
+            joined=True,
+            login=request.login,
+        )
+        was_there, tunnels = self._members.join(host, dict(request.labels), untested=request.untested)
+        tests = [fleet_pb2.TunnelTest(source=t.source, target=t.target, bytes_per_s=t.bytes_per_s) for t in tunnels]
+        return fleet_pb2.JoinResponse(host=self._status(request.name), was_there=was_there, tunnels=tests)
+
+    def Leave(self, request: fleet_pb2.LeaveRequest, context: Any) -> fleet_pb2.LeaveResponse:  # noqa: N802, ARG002
+        forgotten, silence = self._members.leave(request.host, force=request.force)
+        return fleet_pb2.LeaveResponse(forgotten=forgotten, still_trusts=silence)
+
+    def RotateKeys(self, request: fleet_pb2.RotateKeysRequest, context: Any) -> fleet_pb2.RotateKeysResponse:  # noqa: N802, ARG002
+        names = self._rotation.rotate()
+        line = self._rotation.authorities()[0]
+        return fleet_pb2.RotateKeysResponse(hosts=names, fingerprint=transport.fingerprint(line))
 
     def Inspect(self, request: fleet_pb2.HostRequest, context: Any) -> coordinator_pb2.HostStatus:  # noqa: N802, ARG002
         return self._status(request.host)

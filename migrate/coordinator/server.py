@@ -25,9 +25,11 @@ from migrate.coordinator.files import FilesService
 from migrate.coordinator.health import Heartbeats, Limits
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
+from migrate.coordinator.membership import Membership
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.policies_service import PoliciesService
 from migrate.coordinator.rebalance import RebalanceService
+from migrate.coordinator.rotation import Rotation
 from migrate.coordinator.schedules.clock import SchedulesRunner
 from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
@@ -92,7 +94,9 @@ class Coordinator:
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(lifecycle, self._server)  # type: ignore[no-untyped-call]  # generated
         volumes = VolumesService(self.store, self.pool)
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(volumes, self._server)  # type: ignore[no-untyped-call]  # generated
-        fleet_hosts = HostsService(self.store, self.pool)
+        members = Membership(self.store, self.pool, Signer(authority), self._connect, patience=config.patience)
+        rotation = Rotation(self.store, self.pool, authority, self._credentials, config.state_dir, self._connect)
+        fleet_hosts = HostsService(self.store, self.pool, members, rotation)
         fleet_pb2_grpc.add_FleetHostsServicer_to_server(fleet_hosts, self._server)  # type: ignore[no-untyped-call]  # generated
         emptied = EvacuationsService(self.evacuations, evacuations)
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(emptied, self._server)  # type: ignore[no-untyped-call]  # generated

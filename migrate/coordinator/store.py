@@ -197,20 +197,22 @@ class Store:
                 row,
             )
 
-    def remove_host(self, name: str) -> None:
-        """Only one that owns nothing and has no move under way."""
+    def remove_host(self, name: str, *, force: bool = False) -> list[str]:
+        """Only one that has no move under way and owns nothing; with `force` its containers are forgotten too. Returns their names."""
         self.host(name)
         with self.database.transaction() as db:
-            owned = db.execute("select name from containers where owner=?", (name,)).fetchall()
-            if owned:
-                names = ", ".join(row["name"] for row in owned)
-                raise WrongState(f"{name} still has {names}", hint="move or remove these first")
+            owned = [row["name"] for row in db.execute("select name from containers where owner=?", (name,)).fetchall()]
+            if owned and not force:
+                raise WrongState(f"{name} still has {', '.join(owned)}", hint="move or remove these first")
             query = "select id from active_migrations where source=? or target=?"
             if moving := db.execute(query, (name, name)).fetchone():
                 raise WrongState(
                     f"{name} takes part in move {moving['id']}", hint=f"migrate migrations show {moving['id']}"
                 )
+            db.execute("delete from containers where owner=?", (name,))
             db.execute("delete from hosts where name=?", (name,))
+            host_records.add_event(db, name, "left", time.time_ns(), {})
+        return owned
 
     def host(self, name: str) -> Host:
         row = self._one("select * from hosts where name=?", name)

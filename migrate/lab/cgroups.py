@@ -49,7 +49,7 @@ def create(lab: Lab) -> list[str]:
             if not node.supervised:
                 continue
             (hierarchy.path / lab.node_cgroup(node.name)).mkdir(parents=True, exist_ok=True)
-            if node.role is Role.HOST:
+            if node.role in (Role.HOST, Role.BARE):
                 group = hierarchy.path / lab.container_cgroup(node.name)
                 group.mkdir(parents=True, exist_ok=True)
                 for parent in (hierarchy.path, group.parent, group):

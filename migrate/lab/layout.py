@@ -45,6 +45,7 @@ class Role(StrEnum):
     CONTROLLER = "controller"  # the coordinator
     CLIENT = "client"  # where outside clients run, no processes of ours
     HOST = "host"  # sshd and an agent
+    BARE = "bare"  # sshd that lets its operator in as root, and nothing of ours: for `migrate host add`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Node:
     @property
     def supervised(self) -> bool:
         """Whether it has processes of its own (migrate/lab/node.py)."""
-        return self.role in (Role.CONTROLLER, Role.HOST)
+        return self.role in (Role.CONTROLLER, Role.HOST, Role.BARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class Lab:
 
     prefix: str
     hosts: int
+    bare: int = 0  # after the hosts, numbered on
     criu: str = ""  # for AgentConfig.criu; "" = the agent finds one
 
     @property
@@ -88,8 +90,15 @@ class Lab:
         return self.node_dir("controller") / "run/coordinator.sock"
 
     @property
+    def operator_key(self) -> Path:
+        """The private key that bare hosts let in as root."""
+        return self.state_dir / "operator"
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
-        hosts = (Node(name=f"host{n}", role=Role.HOST, address=f"10.88.0.{10 + n}") for n in range(1, self.hosts + 1))
+        numbers = range(1, self.hosts + self.bare + 1)
+        roles = {n: Role.HOST if n <= self.hosts else Role.BARE for n in numbers}
+        hosts = (Node(name=f"host{n}", role=roles[n], address=f"10.88.0.{10 + n}") for n in numbers)
         return (
             Node(name="switch", role=Role.SWITCH, address=""),
             Node(name="controller", role=Role.CONTROLLER, address="10.88.0.2"),
@@ -127,7 +136,7 @@ class Lab:
         return Path(self.label) / name
 
     def save(self) -> None:
-        self.record.write_text(json.dumps({"hosts": self.hosts, "criu": self.criu}) + "\n")
+        self.record.write_text(json.dumps({"hosts": self.hosts, "bare": self.bare, "criu": self.criu}) + "\n")
 
 
 def prefix_from(environ: Mapping[str, str] = os.environ) -> str:
@@ -146,7 +155,7 @@ def load(prefix: str) -> Lab | None:
     record = Lab(prefix=prefix, hosts=DEFAULT_HOSTS).record
     try:
         raw = json.loads(record.read_text())
-        return Lab(prefix=prefix, hosts=int(raw["hosts"]), criu=str(raw["criu"]))
+        return Lab(prefix=prefix, hosts=int(raw["hosts"]), bare=int(raw.get("bare", 0)), criu=str(raw["criu"]))
     except FileNotFoundError:
         return None
     except PermissionError as exc:

@@ -42,7 +42,7 @@ def _commands(node: Node) -> list[str]:
     lines = ["link set lo up"]
     if node.role is Role.SWITCH:
         return [*lines, f"link add br0 {_BRIDGE_OPTIONS}", "link set br0 up"]
-    if node.role is Role.HOST:
+    if node.role in (Role.HOST, Role.BARE):
         return [
             *lines,
             f"link add {BRIDGE} address {_bridge_mac(node)} {_BRIDGE_OPTIONS}",

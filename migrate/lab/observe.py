@@ -82,7 +82,7 @@ def _view(lab: Lab, name: str, pid: int) -> NodeView:
     return NodeView(
         mounts=tuple(sorted(point for point in points if point.startswith(("/run/", f"{provision.STATE}/")))),
         links=tuple(sorted(link["ifname"] for link in json.loads(_run("nsenter", net, "ip", "-j", "link") or "[]"))),
-        nft_tables=_nft_tables(net) if lab.node(name).role is Role.HOST else (),
+        nft_tables=_nft_tables(net) if lab.node(name).role in (Role.HOST, Role.BARE) else (),
         run_bytes=(usage.f_blocks - usage.f_bfree) * usage.f_frsize,
         descriptors={each.name: _descriptors(each.pid) for each in state.programs if each.pid},
     )

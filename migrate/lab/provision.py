@@ -28,6 +28,18 @@ from migrate.lab.layout import (
 from migrate.lab.plan import NodePlan, Program, plan_file
 from migrate.tunnel.pki import CertificateAuthority
 
+_SYSTEM_SSHD = """\
+Include /etc/ssh/sshd_config.d/*.conf
+Port {port}
+ListenAddress {address}
+HostKey /etc/ssh/{key}
+PidFile none
+PermitRootLogin prohibit-password
+AuthorizedKeysFile /etc/ssh/operator_keys
+UsePAM no
+UseDNS no
+LogLevel VERBOSE
+"""
 # As a node sees them; its /etc is an overlay over the machine's, whose upper directory is NAME/etc.
 ETC = Path("/etc/migrate")
 STATE = Path("/var/lib/migrate")
@@ -51,6 +63,9 @@ def write(lab: Lab) -> None:
     for node in lab.nodes:
         if node.supervised:
             _node(lab, node)
+    for node in lab.nodes:
+        if node.role is Role.BARE:
+            _bare(lab, node)
     hosts = [node for node in lab.nodes if node.role is Role.HOST]
     host_keys = {node.name: sshd.ensure_host_key(etc(lab, node) / HOST_KEY) for node in hosts}
     ca = _certificate_authority(lab)
@@ -134,6 +149,33 @@ def _host(lab: Lab, node: Node, ca: str) -> None:
         way_out = Path(__file__).with_name("way_out.sh")
         programs += (Program(name="way-out", argv=("/bin/sh", str(way_out), SUBNET), outside=True),)
     _plan(lab, node, binds=((lab.node_dir(node.name) / "var", STATE),), programs=programs)
+
+
+def _bare(lab: Lab, node: Node) -> None:
+    """An sshd as distributions configure it, its operator's key, and empty folders where an installation goes."""
+    directory = lab.node_dir(node.name)
+    operator = sshd.ensure_host_key(lab.operator_key)
+    ssh = directory / "etc/ssh"
+    ssh.mkdir(exist_ok=True)
+    sshd.ensure_host_key(ssh / HOST_KEY)
+    (ssh / "operator_keys").write_text(f"{operator}\n")
+    (ssh / "sshd_config").write_text(_SYSTEM_SSHD.format(address=node.address, port=SSH_PORT, key=HOST_KEY))
+    for name in ("passwd", "group"):
+        shutil.copy2(Path("/etc", name), directory / "etc" / name)
+    (directory / "etc/shadow").write_text("root:*:20000:0:99999:7:::\n")  # "!" would be a closed account
+    (directory / "etc/shadow").chmod(0o600)
+    binds = []
+    for name, target in (
+        ("var", STATE),
+        ("opt", Path("/opt/migrate")),
+        ("lib", sshd.DIAL_DIR),
+        ("bin", Path("/usr/local/bin")),
+    ):
+        (directory / name).mkdir(mode=0o755, exist_ok=True)
+        target.mkdir(mode=0o755, parents=True, exist_ok=True)
+        binds.append((directory / name, target))
+    server = (*sshd.server_command(Path("/etc/ssh/sshd_config")),)
+    _plan(lab, node, binds=tuple(binds), programs=(Program(name="sshd", argv=server),))
 
 
 def _controller(lab: Lab, hosts: list[Node], host_keys: dict[str, str]) -> None:

@@ -24,26 +24,35 @@ _TOOLS = {
 Say = Callable[[str], None]
 
 
-def up(prefix: str, *, hosts: int | None, criu: str, say: Say, timeout_s: float = TIMEOUT_S) -> Lab:
-    """Build the lab; one that is up already is left alone.
+def up(
+    prefix: str, *, hosts: int | None, criu: str, say: Say, bare: int | None = None, timeout_s: float = TIMEOUT_S
+) -> Lab:
+    """Build the lab; one that is up already is left alone. `bare`: that many machines more, with nothing of ours on them.
 
     `hosts` None: as many as it had, or two. What is left of a dead lab, after a crash of the machine for instance, is
     cleared away first and its directory used again. Raises LabError or InvalidArgument; what was built by then stays,
     to be looked at.
     """
-    if hosts is not None and not 1 <= hosts <= MAX_HOSTS:
-        raise InvalidArgument(f"--hosts takes 1 to {MAX_HOSTS}, not {hosts}")
+    least = 0 if bare else 1
+    if hosts is not None and not least <= hosts <= MAX_HOSTS:
+        raise InvalidArgument(f"--hosts takes {least} to {MAX_HOSTS}, not {hosts}")
+    if bare is not None and not 0 <= bare <= MAX_HOSTS - (hosts or 0):
+        raise InvalidArgument(f"--bare takes 0 to {MAX_HOSTS - (hosts or 0)}, not {bare}")
     _check_machine()
     with lock(prefix):
         old = layout.load(prefix)
         if old is not None and nodes.supervisors(old.state_dir):
-            if hosts not in (None, old.hosts):
-                raise LabError(f"the lab is up with {old.hosts} hosts", hint="take it down first: migrate lab down")
+            if hosts not in (None, old.hosts) or bare not in (None, old.bare):
+                raise LabError(
+                    f"the lab is up with {old.hosts} hosts and {old.bare} bare ones",
+                    hint="take it down first: migrate lab down",
+                )
             wait_until_ready(old, timeout_s=timeout_s)
             say(f"the lab is up already, with {old.hosts} hosts")
             return old
-        wanted = hosts or (old.hosts if old else layout.DEFAULT_HOSTS)
-        lab = Lab(prefix=prefix, hosts=wanted, criu=criu or (old.criu if old else ""))
+        wanted = hosts if hosts is not None else old.hosts if old else layout.DEFAULT_HOSTS
+        more = bare if bare is not None else old.bare if old else 0
+        lab = Lab(prefix=prefix, hosts=wanted, bare=more, criu=criu or (old.criu if old else ""))
         down.clear(prefix)
         provision.write(lab)
         for warning in cgroups.create(lab):
@@ -55,7 +64,7 @@ def up(prefix: str, *, hosts: int | None, criu: str, say: Say, timeout_s: float 
                 nodes.start(lab, node)
         say(f"started: {' '.join(node.name for node in lab.nodes if node.supervised)}")
         wait_until_ready(lab, timeout_s=timeout_s)
-        say(f"the lab is up, with {lab.hosts} hosts")
+        say(f"the lab is up, with {lab.hosts} hosts" + (f" and {lab.bare} bare machines" if lab.bare else ""))
         return lab
 
 

@@ -48,9 +48,20 @@ class CertificateAuthority:
         self._key = key
 
     @classmethod
-    def load_or_create(cls, directory: Path) -> CertificateAuthority:
-        """The same authority for the same directory, for ever. MigrateError if others can read the key."""
-        return cls(_load_or_create_key(directory, "ca"))
+    def load_or_create(cls, directory: Path, name: str = "ca") -> CertificateAuthority:
+        """The same authority for the same directory and name, until it is exchanged. MigrateError if others can read the key."""
+        return cls(_load_or_create_key(directory, name))
+
+    def exchange(self, directory: Path) -> None:
+        """From now on `ca.next` signs, and is `ca`; what was that is `ca.old`. Each is a whole key at any instant."""
+        following = _load_or_create_key(directory, "ca.next")
+        (directory / "ca.old").unlink(missing_ok=True)
+        os.link(directory / "ca", directory / "ca.old")
+        (directory / "ca.next").rename(directory / "ca")
+        _sync_directory(directory)
+        self._key = following
+        (directory / "ca.pub").write_text(_public_line(following.public_key()) + "\n")
+        (directory / "ca.next.pub").unlink(missing_ok=True)
 
     def public_openssh(self) -> str:
         """One line "ssh-ed25519 AAAA..." for TrustedUserCAKeys."""
@@ -126,6 +137,11 @@ class ControlCredentials:
         self._public_key, self._private_key = _public_line(key.public_key()), _private_text(key).decode()
         self._lock = threading.Lock()
         self._current: Credentials | None = None
+
+    def renew(self) -> None:
+        """The next login has a certificate of the authority's key of now."""
+        with self._lock:
+            self._current = None
 
     def current(self) -> Credentials:
         """Valid for at least half an hour. sshd looks at a certificate only when a connection begins."""

@@ -140,7 +140,7 @@ def test_a_fleet_without_hosts_says_what_to_do_next(
     archive = tmp_path / "root.tar"
     archive.write_bytes(bytes(1024))
     assert main(["hosts"]) == 0
-    assert "agent.setup.host --name host1" in capsys.readouterr().err
+    assert "migrate host add host1" in capsys.readouterr().err
     for words in (["ps"], ["images"], ["volume", "ls"], ["migrations"], ["stats", "--no-stream"], ["prune", "-f"]):
         assert main(words) == 0, words
     for words in (
@@ -157,7 +157,7 @@ def test_a_fleet_without_hosts_says_what_to_do_next(
     ):
         capsys.readouterr()
         assert main(words) == (125 if words[0] == "run" else 1), words
-        assert "error: this fleet has no hosts yet\nhint: prepare a machine" in capsys.readouterr().err, words
+        assert "error: this fleet has no hosts yet\nhint: migrate host add" in capsys.readouterr().err, words
 
 
 def test_a_host_that_falls_silent_and_comes_back(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from migrate.client import Client
-from migrate.coordinator.agents import AgentPool
+from migrate.coordinator.agents import AgentPool, Tunnel
 from migrate.coordinator.builds import BuildsService
 from migrate.coordinator.containers import FleetContainers
 from migrate.coordinator.evacuation.plan import CensusPlanner
@@ -20,9 +20,11 @@ from migrate.coordinator.evacuation.service import EvacuationsService
 from migrate.coordinator.files import FilesService
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
+from migrate.coordinator.membership import Membership
 from migrate.coordinator.moves import MoveRunner, Patience
 from migrate.coordinator.policies_service import PoliciesService
 from migrate.coordinator.rebalance import RebalanceService
+from migrate.coordinator.rotation import Rotation
 from migrate.coordinator.schedules.clock import SchedulesRunner
 from migrate.coordinator.schedules.service import SchedulesService
 from migrate.coordinator.service import FleetService
@@ -32,6 +34,7 @@ from migrate.records import Container, Run
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
 from migrate.rpc.version import VersionInterceptor
+from migrate.tunnel.pki import CertificateAuthority, ControlCredentials
 from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, rebalance_pb2_grpc, schedule_pb2_grpc
 from tests.fakes.agent import World, address, certificate
 from tests.fakes.coordinator import a_move
@@ -92,7 +95,7 @@ class FakeFleet:
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(FilesService(containers), self._server)
         coordinator_pb2_grpc.add_FleetLifecycleServicer_to_server(LifecycleService(containers), self._server)
         coordinator_pb2_grpc.add_FleetVolumesServicer_to_server(VolumesService(self.store, self.pool), self._server)
-        fleet_pb2_grpc.add_FleetHostsServicer_to_server(HostsService(self.store, self.pool), self._server)
+        fleet_pb2_grpc.add_FleetHostsServicer_to_server(self._hosts_service(), self._server)
         fleet_pb2_grpc.add_FleetEvacuationsServicer_to_server(
             EvacuationsService(self.evacuations, records), self._server
         )
@@ -103,6 +106,19 @@ class FakeFleet:
         self.runner.recover()  # first, like the real one: a move that is asked for meanwhile would be begun twice
         self.schedules.start()
         self._server.start()
+
+    def _hosts_service(self) -> HostsService:
+        directory = self.socket.parent
+        authority = CertificateAuthority.load_or_create(directory)
+
+        def connect(host: Host) -> Tunnel:
+            return self.hosts[host.name].tunnel()
+
+        members = Membership(self.store, self.pool, FakeSigner(), connect)
+        credentials = ControlCredentials(authority, directory)
+        return HostsService(
+            self.store, self.pool, members, Rotation(self.store, self.pool, authority, credentials, directory, connect)
+        )
 
     def go_away(self) -> None:
         """The coordinator ends, in the middle of whatever it does."""

@@ -48,6 +48,7 @@ class FakeHost:
         self.starts_at_create = True  # False: as an agent that does not know CreateRequest.start
         self.calls: list[str] = []
         self.boot_id = "first"
+        self.trusted: list[str] = []  # whose certificates its sshd takes
         self.facts: dict[str, Any] = {}  # fields of HostFacts that are not the usual ones
         self.speaks = self.hears = (
             version.OURS
@@ -187,6 +188,11 @@ class HostService(agent_pb2_grpc.HostServicer):
     def Beat(self, request, context):  # noqa: N802
         self._host.called("Host.Beat")
         return agent_pb2.BeatResponse(host=self._host.name, boot_id=self._host.boot_id)
+
+    def Trust(self, request, context):  # noqa: N802
+        self._host.called("Host.Trust")
+        self._host.trusted = list(request.authorities)
+        return agent_pb2.TrustResponse()
 
     def Facts(self, request, context):  # noqa: N802
         self._host.called("Host.Facts")

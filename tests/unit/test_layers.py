@@ -96,13 +96,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "agent.diagnosis",
     },
     "migrate.debian": {"migrate.errors", "zstandard"},
+    "migrate.join": {"migrate.errors", "migrate.records", "migrate.tunnel", "migrate", "agent.setup"},
     "migrate.lab": {
         "migrate.errors", "migrate.records", "migrate.client", "migrate.debian", "migrate.tunnel.pki", "agent.setup",
     },
     "migrate.cli": {
         "migrate.errors", "migrate.records", "migrate.records_check", "migrate.records_files", "migrate.records_policies",
         "migrate.records_rebalance", "migrate.records_schedules", "migrate.client", "migrate.context",
-        "migrate.debian", "migrate.lab", "migrate.timeline", "agent.setup", "agent.diagnosis",
+        "migrate.debian", "migrate.join", "migrate.lab", "migrate.timeline", "migrate.tunnel", "agent.setup", "agent.diagnosis",
     },
 }  # fmt: skip
 JUDGED = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from migrate.coordinator.move import Move
+from typing import Any, Protocol
+
+from migrate.coordinator.move import Agents, Move, Signer
 from migrate.coordinator.preflight.finding import Finding
 from migrate.errors import MigrateError
 from protos import agent_pb2
@@ -12,7 +14,23 @@ QUICK_S = 20.0
 RUN_S = 40.0  # ssh's own limits are shorter
 
 
-def measure(move: Move) -> agent_pb2.RunProbeResponse:
+class Between(Protocol):
+    """Two hosts, as a Move has them."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def agents(self) -> Agents: ...
+    @property
+    def signer(self) -> Signer: ...
+    def call(self, host: str, method: str, request: Any, *, timeout_s: float) -> Any: ...
+
+
+def measure(move: Between) -> agent_pb2.RunProbeResponse:
     """Sends for half a second at most. Raises what stands in the way: Unreachable, or an agent's own error."""
     asked = agent_pb2.ProbeRequest(probe_id=move.id)
     move.call(move.target, "ExpectProbe", asked, timeout_s=QUICK_S)
