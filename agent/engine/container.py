@@ -283,7 +283,10 @@ class Engine:
                 status = self._refuse("remove", container_id, lambda s: state.why_not_remove(s, force=force))
                 live = self._supervisor.get(container_id)
                 if live is None:
-                    if status.state == State.LOST:
+                    if status.state in (
+                        State.LOST,
+                        State.FROZEN,
+                    ):  # frozen: its memory could not be put in place after a move
                         self.lost.kill(status.spec)
                     else:
                         self._supervisor.settle_unseen(container_id)

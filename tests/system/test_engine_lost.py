@@ -103,6 +103,19 @@ def test_a_lost_container(host: EngineHost, engine: Engine) -> None:
     until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
 
 
+def test_a_frozen_container_without_a_monitor_can_be_removed(host: EngineHost, engine: Engine) -> None:
+    """No move has it any more: a forced removal takes all, where its cgroups were busy with its tasks."""
+    spec = host.spec(TICKER)
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    engine.cgroup(spec.id).freeze(True)
+    os.kill(monitor_pid(host, spec), signal.SIGKILL)
+    until(lambda: engine.inspect(spec.id).state == State.FROZEN)
+    engine.remove(spec.id, force=True)
+    until(lambda: not Path(f"/proc/{pid}/exe").exists())
+    until(lambda: (host.cgroups(), host.mounts(), host.links()) == ([], [], {"lo", host.config.bridge}))
+
+
 def test_killing_a_lost_container(host: EngineHost, engine: Engine) -> None:
     """SIGKILL ends a lost container: exited, exit code unknown and said so."""
     spec = host.spec(TICKER)
