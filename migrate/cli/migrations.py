@@ -197,6 +197,9 @@ def _repair(client: Client, args: argparse.Namespace) -> int:
     waiting = [record for record in active if record.state == "needs-attention"]
     held = {record.container for record in active}
     strange = [one for one in client.containers(all=True) if one.name not in held and one.state in _STRANGE]
+    if strange:  # of a host that is silent nothing can be told
+        answers = {host.name for host in client.hosts(facts=True) if host.reachable}
+        strange = [one for one in strange if one.host in answers]
     if not waiting and not strange:
         print("no move needs attention", file=sys.stderr)
     worst = 0

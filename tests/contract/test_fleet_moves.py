@@ -363,6 +363,28 @@ def test_undo_moves_back(fleet: FakeFleet, capsys: pytest.CaptureFixture[str]) -
     assert "has moved since" in capsys.readouterr().err
 
 
+def test_repair_takes_up_a_move_that_the_database_has_lost(
+    fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The coordinator has an older database: the container is said to be where it was; by its name it is found where it is."""
+    container = fleet.run("web1")
+    before = fleet.store.container("web1")
+    fleet.client.move("web1", to="host2").result()
+    with fleet.store.database.transaction() as db:
+        db.execute("delete from journal")
+        db.execute("delete from migrations")
+        db.execute("update containers set owner=?, epoch=?", (before.owner, before.epoch))
+    command = ["--coordinator", str(fleet.socket), "repair", "web1"]
+    assert main([*command, "--dry-run"]) == 7
+    assert "set web1 running on host2" in capsys.readouterr().err
+    assert fleet.store.migrations() == []
+    assert main(command) == 0
+    assert fleet.store.container("web1").owner == "host2"
+    assert fleet.world.states(container.id) == {"host2": "running"}
+    assert main(command) == 3
+    assert "no move" in capsys.readouterr().err
+
+
 def test_repair_without_an_id_is_of_every_move_that_needs_attention(
     fleet: FakeFleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
