@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from bench import chaos, faults
+from bench.fault_cell import FaultLab, Outcome
 from bench.fault_instants import Instant, instants
 from bench.fault_table import FAULTS, Injury, parse
 from bench.fault_tick import Heard
@@ -59,6 +61,30 @@ def test_a_failure_is_made_smaller() -> None:
         ("auto", injuries),
     ]
     assert list(chaos.smaller(("postcopy", parse("following: kill sender")))) == []
+
+
+class _Lab:
+    """Where every cell with a fault of this name is wrong, but for the first time that it is tried alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self.tried = name, list[str]()
+
+    def injure(self, injuries: tuple[Injury, ...], *, mode: str) -> Outcome:
+        outcome = Outcome(mode=mode, injuries=injuries)
+        self.tried.append(f"{mode}, {outcome.name}")
+        if any(each.fault.name == self._name for each in injuries) and self.tried.count(self.tried[-1]) > 1:
+            outcome.wrong.append("two copies")
+        return outcome
+
+
+def test_what_fails_is_tried_again_with_less(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each smaller cell twice; the first that fails is made smaller in its turn."""
+    lab = _Lab("kill coordinator")
+    cell = ("postcopy", parse("send: kill sender + undo: kill coordinator"))
+    mode, injuries = chaos.shrink(cast(FaultLab, lab), cell)
+    assert (mode, [str(each) for each in injuries]) == ("auto", ["undo: kill coordinator"])
+    assert lab.tried[:4] == ["postcopy, send: kill sender"] * 2 + ["postcopy, undo: kill coordinator"] * 2
+    assert "shrinking" in capsys.readouterr().out
 
 
 def test_the_matrix_counts() -> None:
