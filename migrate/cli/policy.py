@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--max-downtime", type=values.milliseconds, metavar="MS", help="as of migrate move")
     add("--bandwidth", type=values.rate, metavar="RATE", help="of one move in a second, such as 100M, or unlimited")
     add("--evacuate", choices=ACTIONS, help="as --action of migrate evacuate")
-    add("--priority", choices=("low", "normal", "high"), help="which of several that wait goes first")
+    add("--priority", choices=("low", "normal", "high"), help="which goes first in an evacuation")
     ls = command(verbs, "ls", help="list policies", examples="migrate policy ls\nmigrate policy ls --format json")
     ls.add_argument("--format", choices=("table", "json"), default="table")
     rm = command(verbs, "rm", help="remove policies", examples="migrate policy rm web")

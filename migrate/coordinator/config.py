@@ -4,6 +4,7 @@ state_dir = "/var/lib/migrate"               # database, certificate authority, 
 socket = "/run/migrate/coordinator.sock"
 group = "migrate"                            # who may use the socket besides root; "" = nobody
 hooks = true                                 # schedules may run commands here, as the coordinator's user
+metrics = "127.0.0.1:9464"                   # /metrics for Prometheus, on loopback only; "" = none, as without this line
 patience = 1                                 # deadlines of calls to agents are multiplied by it: more for slow hosts
 
 [fleet]
@@ -45,6 +46,7 @@ class CoordinatorConfig:
     group: str = "migrate"
     patience: float = 1.0
     hooks: bool = True
+    metrics: str = ""
     fleet: Fleet
     hosts: tuple[Host, ...]
 
@@ -76,7 +78,7 @@ def load(path: Path = DEFAULT_PATH) -> CoordinatorConfig:
 
 def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
     """`where` begins every error."""
-    top = _Table(raw, where, known=("state_dir", "socket", "group", "patience", "hooks", "fleet", "hosts"))
+    top = _Table(raw, where, known=("state_dir", "socket", "group", "patience", "hooks", "metrics", "fleet", "hosts"))
     hosts = top.take("hosts", list, [])  # none: the first one wants the ca.pub that the coordinator's first start makes
     parsed = tuple(_host(one, f"{where}: hosts[{number}]") for number, one in enumerate(hosts))
     names = [host.name for host in parsed]
@@ -89,6 +91,7 @@ def parse(raw: dict[str, Any], where: str) -> CoordinatorConfig:
         group=top.take("group", str, "migrate"),
         patience=top.factor("patience"),
         hooks=top.take("hooks", bool, True),
+        metrics=top.take("metrics", str, ""),
         fleet=_fleet(top.take("fleet", dict, {}), f"{where}: [fleet]"),
         hosts=parsed,
     )

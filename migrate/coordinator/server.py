@@ -26,6 +26,7 @@ from migrate.coordinator.health import Heartbeats, Limits
 from migrate.coordinator.hosts_service import HostsService
 from migrate.coordinator.lifecycle import LifecycleService
 from migrate.coordinator.membership import Membership
+from migrate.coordinator.metrics import MetricsServer
 from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.policies_service import PoliciesService
 from migrate.coordinator.rebalance import RebalanceService
@@ -86,6 +87,7 @@ class Coordinator:
             socket=config.socket,
             hooks=config.hooks,
         )
+        self._metrics: MetricsServer | None = None
         service = FleetService(containers, self.runner)
         coordinator_pb2_grpc.add_FleetServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]  # generated
         builds = BuildsService(self.store, self.pool)
@@ -117,12 +119,16 @@ class Coordinator:
         self.runner.recover()
         self.evacuations.recover()
         self.schedules.start()
+        if self.config.metrics:
+            self._metrics = MetricsServer(self.store, self.config.metrics)
         listen(self._server, self.config.socket, self.config.group)
         log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.store.hosts()), self.config.socket)
 
     def stop(self) -> None:
         """Finish nothing, lose nothing: moves under way go on with the next start."""
         stopped = self._server.stop(GRACE_S)  # no new calls from here on
+        if self._metrics is not None:
+            self._metrics.stop()
         self.schedules.shutdown()
         self.evacuations.shutdown()
         self.runner.shutdown()

@@ -70,6 +70,16 @@ def test_an_evacuation_takes_its_action_and_its_moves_take_the_rest(two: FakeFle
     assert two.client.migrations()[0].mode == "stop-and-copy"
 
 
+def test_the_most_important_goes_first(two: FakeFleet) -> None:
+    """In the plan of an evacuation, whatever the names and the times."""
+    for priority, other in (("high", "low"), ("low", "high")):
+        assert main(["policy", "set", "web", "--selector", "tier=web", "--priority", priority]) == 0
+        assert main(["policy", "set", "batch", "--selector", "tier=batch", "--priority", other]) == 0
+        (plan,) = two.client.evacuate("host1", dry_run=True)
+        assert isinstance(plan, Evacuation)
+        assert [one.container for one in plan.items] == (["web1", "job1"] if priority == "high" else ["job1", "web1"])
+
+
 def test_what_would_hold_is_shown(two: FakeFleet, capsys: pytest.CaptureFixture[str]) -> None:
     """For a container that is there, and for labels alone."""
     assert main(["policy", "test", "web1"]) == 0

@@ -49,7 +49,20 @@ class CensusPlanner:
 
     def items(self, evacuation: Evacuation) -> tuple[list[Item], float]:
         found = self._leaving(evacuation) if evacuation.kind == EVACUATE else self._coming_home(evacuation)
-        return _scheduled(evacuation, found)
+        return _scheduled(evacuation, found, self._priorities(found))
+
+    def _priorities(self, items: Iterable[Item]) -> dict[str, int]:
+        """By container: 0 goes first."""
+        policies = Policies(self._store).all()
+        found: dict[str, int] = {}
+        for item in items:
+            try:
+                labels = create.spec_of(self._store.container(item.container_id)).labels
+            except NotFound:
+                continue  # removed meanwhile
+            said = str(resolve(policies, labels).values.get("priority", "normal"))
+            found[item.container_id] = ("high", "normal", "low").index(said)
+        return found
 
     def elsewhere(self, evacuation: Evacuation, item: Item) -> Item:
         container = self._store.container(item.container_id)
@@ -231,14 +244,17 @@ def _with_target(item: Item, packed: packing.Packing, predicted: Prediction) -> 
     )
 
 
-def _scheduled(evacuation: Evacuation, items: Sequence[Item]) -> tuple[list[Item], float]:
-    """In the order of the moves, what needs none last; those that will hardly be away by the deadline say so."""
+def _scheduled(
+    evacuation: Evacuation, items: Sequence[Item], priorities: Mapping[str, int]
+) -> tuple[list[Item], float]:
+    """In the order of the moves, by priority first; what needs none last; those that will hardly be away by the deadline say so."""
     options = evacuation.options
     by_id: Mapping[str, Item] = {item.container_id: item for item in items}
     going = [item for item in items if item.state is ItemState.PLANNED]
     order = schedule.order(
         [(item.container_id, item.predicted_s) for item in going], deadline=options.deadline_unix_ns > 0
     )
+    order = sorted(order, key=lambda one: priorities.get(one, 1))
     times = [by_id[one].predicted_s for one in order]
     known = all(times[n] for n, one in enumerate(order) if by_id[one].action in MOVES)
     total_s = schedule.longest_s(times, options.max_parallel) if known else 0.0
