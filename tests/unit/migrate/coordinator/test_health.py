@@ -173,7 +173,7 @@ def test_a_host_that_has_left_is_forgotten(watch: Watch) -> None:
     watch.beats.look()
     watch.pool.asked[-1].finish(agent_pb2.BeatResponse())
     watch.beats.hear(0)
-    assert watch.told == []
+    assert watch.told == ["left"]
 
 
 def test_patience_is_for_silence_too() -> None:
