@@ -26,9 +26,7 @@ from agent.config import AgentConfig
 from agent.engine import (
     disk,
     health,
-    hostfiles,
     isolation,
-    limits,
     local,
     logs,
     lost,
@@ -36,16 +34,14 @@ from agent.engine import (
     network,
     plan,
     predecessor,
-    reaper,
     restarts,
-    rlimits,
-    secret_files,
     state,
     usage,
     waiting,
 )
 from agent.engine.attach import Attachment
 from agent.engine.cgroup import Cgroup, remove_trials, try_limits
+from agent.engine.creating import Creating
 from agent.engine.events import EventLog
 from agent.engine.launch import MonitorError
 from agent.engine.outside import ImageStore, WritableLayer
@@ -56,11 +52,11 @@ from agent.engine.signals import signal_number
 from agent.engine.spec import ContainerSpec
 from agent.engine.starting import Starting
 from agent.engine.state import ContainerStatus, Seen, State
-from agent.engine.store import Record, Store
+from agent.engine.store import Store
 from agent.engine.supervise import KILL_LIMIT_S, Live, Supervisor
 from agent.engine.visits import SETTLE_S, Visits
 from agent.engine.volumes import Volumes
-from agent.errors import AgentError, InvalidArgument, NotFound, WrongState
+from agent.errors import AgentError, NotFound, WrongState
 
 LEFT_OVER_S = 5.0  # how long a start waits for a `cp` into what ran before
 
@@ -76,7 +72,6 @@ class Engine:
         self.store = Store(config.containers_dir)
         self._config = config
         self._images = images
-        self._writable_layer = writable_layer
         self.visits = Visits()
         self._cgroups = functools.lru_cache(1024)(functools.partial(Cgroup, config.cgroup_parent))
         self.ports = Ports(config, self._is_ending)
@@ -84,6 +79,7 @@ class Engine:
         self.lost = lost.Lost(self, self._supervisor)
         self.filters = Filters(config.seccomp_dir)
         self.volumes = Volumes(config.volumes_dir, self.store.specs)
+        self._creating = Creating(self, self._supervisor, images, writable_layer, config.bridge)
         self.roles = Roles(self, self._supervisor)
         self.restarts = restarts.Restarts(self)
         self.checks = health.Checks(self)
@@ -113,78 +109,15 @@ class Engine:
         Raises AlreadyExists, InvalidArgument, NotFound for a layer that this host lacks (a target may still get them); with `start` as
         start() too.
         """
-        if not spec.argv:
-            raise InvalidArgument(f"container {spec.name} has no command", hint="give one: migrate run IMAGE COMMAND")
-        limits.check(spec.limits)
-        rlimits.check(spec.limits)
-        isolation.check(spec, self.filters)
-        restarts.check(spec)
-        health.check(spec)
-        mounted.check(spec)
-        logs.limits(spec.log_options)
-        arriving = role == "target"
-        secret_files.check(spec, None if arriving else secrets)
-        if spec.init and not arriving:
-            reaper.check()
-        self.try_limits(spec)
-        if not arriving and not start:
-            self._supervisor.pool.hurry_cgroups()  # its start may follow
-        directory = self.store.add(spec, Record(epoch=epoch, migration_id=migration_id, role=role))
-        # Of one that is started at once another record takes the first one's place before anything is on the disk.
-        wait_for_disk = self.store.begin_sync(spec.id, ("spec.json",) if start else ("state.json", "spec.json"))
-        made: list[str] = []
-        announced = False
-        try:
-            if start:
-                self.make_cgroup(spec)
-            # After `add`: who removes images asks for the containers' layers, so these are here now and stay, or are not.
-            lower = [] if arriving else [self._images.layer_path(diff_id) for diff_id in spec.layers]
-            (directory / "rootfs").mkdir(mode=0o755)
-            if spec.limits.storage_bytes:
-                disk.make(directory, spec.limits.storage_bytes)
-            layer = self._writable_layer(directory / "layer")
-            layer.create()
-            if not arriving:  # else it comes with the files in it
-                secret_files.keep(directory, spec, secrets)
-                layer.seed(hostfiles.make(spec, self._config.bridge, host_network=own.host_network), lower)
-                if spec.init:
-                    reaper.put(directory / "layer" / "upper")
-                mounted.make_sources(spec)
-                self.volumes.refuse_moving(spec, lambda user: self.store.record(user.id).migration_id)
-                made = self.volumes.ensure(spec)
-            if own != local.NOTHING:
-                self._local[spec.id] = own
-            if not start:
-                wait_for_disk()
-                self.store.finish(spec.id)
-            if not arriving:
-                self.note("create", spec)
-                announced = True
-            if start:
-                return self._start_new(spec, wait_for_disk)
-        except (AgentError, OSError):
-            self.delete(spec.id)
-            self.volumes.remove_new(made)
-            if announced:
-                self.note("destroy", spec)
-            raise
-        return self.inspect(spec.id)
+        return self._creating.create(
+            spec, epoch, migration_id=migration_id, role=role, own=own, start=start, secrets=secrets
+        )
 
     def make_cgroup(self, spec: ContainerSpec) -> None:
-        """For its start, as early as can be; then the kernel gets ready to let init in. In this order: while it does, nobody makes one
-        (cgroup_mutex is held meanwhile). Raises AgentError.
-        """
+        """For its start: init is born in it. Raises AgentError."""
         cgroup = self.cgroup(spec.id)
         cgroup.create(spec.limits)
         isolation.restrict(cgroup, spec)
-        self._supervisor.pool.hurry_cgroups()
-
-    def _start_new(self, spec: ContainerSpec, wait_for_disk: Callable[[], None]) -> ContainerStatus:
-        with self.store.lock(spec.id):
-            if self._supervisor.get(spec.id) is not None:
-                raise WrongState(f"container {spec.name} is being started already")
-            self.begin_life(spec, wait_for_disk=wait_for_disk)
-            return self.inspect(spec.id)
 
     def settled(self, container_id: str) -> None:
         """Return when what is left of an exit is cleaned up; at once where it has not exited."""
@@ -477,19 +410,28 @@ class Engine:
         if not record.stopped:
             self.store.write_record(container_id, dataclasses.replace(record, stopped=True))
 
-    def begin_life(
-        self, spec: ContainerSpec, *, restarts: int = 0, wait_for_disk: Callable[[], None] | None = None
-    ) -> None:
-        """Start it, where it may. Under its lock. `wait_for_disk`: of one whose creation has not come to its end. Raises as start()."""
-        if wait_for_disk is None:  # it may have run before
+    def keep_own(self, container_id: str, own: local.Local) -> None:
+        """What create() was given for it, as long as this agent lives."""
+        if own != local.NOTHING:
+            self._local[container_id] = own
+
+    def starting(
+        self, spec: ContainerSpec, *, host_network: bool, unfinished: Callable[[], None] | None = None
+    ) -> Starting:
+        """A start of it. `unfinished`: of one whose creation has not come to its end."""
+        bridge = None if host_network or spec.network.mode == "host" else self._config.bridge
+        return Starting(self, self._supervisor, spec, bridge=bridge, unfinished=unfinished)
+
+    def begin_life(self, spec: ContainerSpec, *, restarts: int = 0, starting: Starting | None = None) -> None:
+        """Start it, where it may. Under its lock. `starting`: of one that is being created. Raises as start()."""
+        if starting is None:  # it may have run before
             self.visits.settle(spec.id, LEFT_OVER_S)
             self._supervisor.settle_unseen(spec.id)
+            starting = self.starting(spec, host_network=self._local_of(spec).host_network)
         attachments = self._waiting.pop(spec.id, [])
-        bridge = "" if self._local_of(spec).host_network else self._config.bridge
-        start = Starting(self, self._supervisor, spec, told=self.plan(spec), bridge=bridge, unfinished=wait_for_disk)
         self.checks.watch(spec, fresh=True)  # before: nobody sees it run with the health of its last life
         try:
-            start.run(attachments, restarts=restarts)
+            starting.run(self.plan(spec), attachments, restarts=restarts)
         except (AgentError, OSError):
             self.checks.unwatch(spec.id)
             raise

@@ -1,8 +1,11 @@
 """Stage and init: from the monitor's fork to the container's first program, step by named step.
 
-The stage makes the namespaces that need nothing of the container (user, pid, network, ...) and forks init, which is pid 1 of the
-container: ahead of need, as a rule. Told which container it is, init makes its mounts, waits until the network is there, and becomes
+The stage makes the namespaces that need nothing of the container (user, pid, network, ...), ahead of need as a rule. Told the container's
+cgroup it forks init into it, which is pid 1 of the container. That makes its mounts, waits until the network is there, and becomes
 the program. `sync.py` has the conversation with the monitor, `monitor_start.py` what the monitor does for init from the host's side.
+
+Nobody moves init into its cgroups: it is born in that of version 2, and puts itself into those of version 1. Somebody else's move of it
+waits until every CPU has passed through the scheduler, 10 to 17 ms.
 
 Every mount here must be one that CRIU can dump and restore in a user namespace; docs/adr/0003-container-mounts.md
 says what was tried. Those that come from the host are listed by `external_mounts`, for CRIU must be told the same
@@ -16,13 +19,13 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, NotRequired, TypedDict
 
 from agent.engine import program, sync, terminal
 from agent.engine.program import step
-from agent.linux import mounts, namespaces
+from agent.linux import clone, mounts, namespaces
 
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 LINKS = (
@@ -80,6 +83,7 @@ class Plan(TypedDict):
     rlimits: dict[str, list[int]]  # "RLIMIT_NOFILE": [soft, hard]
     oom_score_adj: int  # -1000 to 1000
     shm_bytes: int  # size of /dev/shm
+    tasks: list[str]  # of its cgroups of version 1: the files into which it puts itself
     shared: NotRequired[list[str]]  # of "pid", "ipc", "uts": the host's, not its own
     host_users: NotRequired[bool]  # its ids are the host's
     devices: NotRequired[list[dict[str, str]]]  # "source" on the host, "target" in the container
@@ -103,8 +107,8 @@ def external_mounts(further: Iterable[tuple[str, str]] = ()) -> list[tuple[str, 
     return devices + [(path, "mask" + path.replace("/", "-"), "/dev/null") for path in MASKED_FILES + HOST_MASKED_FILES]
 
 
-def stage_flags(plan: Plan) -> int:
-    """CLONE_NEW* of what the stage has to make for this container."""
+def stage_flags(plan: Mapping[str, Any]) -> int:
+    """CLONE_NEW* of what the stage has to make for this container: by the plan's `shared` and `host_network`."""
     shared = namespaces.CLONE_NEWNET if plan.get("host_network") else 0
     for name in plan.get("shared", ()):
         shared |= _SHARED[name]
@@ -112,9 +116,9 @@ def stage_flags(plan: Plan) -> int:
 
 
 def run_stage(channel: socket.socket, flags: int) -> NoReturn:
-    """Leave the host and start init; runs in a child that the (single-threaded) monitor forked, and never returns.
+    """Leave the host and, when told, start init; runs in a child that the (single-threaded) monitor forked, and never returns.
 
-    `channel` is the child's end of a SOCK_SEQPACKET pair; the plan comes by it. `flags`: of stage_flags().
+    `channel` is the child's end of a SOCK_SEQPACKET pair; cgroup and plan come by it. `flags`: of stage_flags().
     """
     try:
         try:
@@ -124,8 +128,10 @@ def run_stage(channel: socket.socket, flags: int) -> NoReturn:
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
             with step("unshare"):
                 namespaces.unshare(flags)
-            with step("fork"):
-                pid = os.fork()
+            sync.send(channel, {"type": "waiting"})
+            cgroup = _take_cgroup(channel)
+            with step("cgroup"):
+                pid = clone.fork_into(cgroup)
             if pid:
                 sync.send(channel, {"type": "created", "pid": pid})
                 os._exit(0)
@@ -146,6 +152,8 @@ def _run_init(channel: socket.socket) -> NoReturn:
         seccomp_filter = program.read_filter(plan)  # the file is the host's root's, which we still are to it
     with step("secrets"):
         secrets = [(one, Path(one["source"]).read_bytes()) for one in plan.get("secrets", ())]  # as these are
+    with step("cgroup"):
+        tasks = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan["tasks"]]  # as these are
     with step("userns"):
         os.setgroups(())
         os.setresgid(0, 0, 0)
@@ -169,7 +177,13 @@ def _run_init(channel: socket.socket) -> NoReturn:
         with step("terminal"):
             master, slave = terminal.make()
         masters, stdio = [master], (slave, slave, slave)
-    prepared = program.prepare(program.Program.of(plan, seccomp_filter))  # while the agent makes cgroups and network
+    prepared = program.prepare(program.Program.of(plan, seccomp_filter))  # while the agent makes the network
+    with step("cgroup"):
+        for fd in tasks:
+            os.write(
+                fd, b"0"
+            )  # "me": of the writer alone, and only of it, the kernel knows that it neither forks nor exits
+            os.close(fd)
     sync.send(channel, {"type": "ready"}, masters)
     for fd in masters:
         os.close(fd)
@@ -181,6 +195,13 @@ def _run_init(channel: socket.socket) -> NoReturn:
         program.take_stdio(stdio, tty=plan["tty"])
         program.close_others(channel.fileno())
     program.become(prepared)
+
+
+def _take_cgroup(channel: socket.socket) -> Path:
+    message = sync.receive(channel)[0]
+    if message is None:
+        os._exit(0)  # nobody needed us
+    return Path(message["cgroup"])
 
 
 def _take_plan(channel: socket.socket) -> tuple[Plan, int, tuple[int, int, int]]:

@@ -127,7 +127,7 @@ class MonitorClient:
     ) -> Callable[[], Reply]:
         """Ask; what is returned waits for the answer, and is to be called once.
 
-        Raises ContainerStartError when "make-init", "create" or "start" is refused, MonitorError for every other refusal, a
+        Raises ContainerStartError when "make-stage", "fork", "create" or "start" is refused, MonitorError for every other refusal, a
         monitor that is gone (its errno is EPIPE's kind or 0) and the time limit (step "timeout").
         """
         pending = _Pending()
@@ -217,7 +217,7 @@ def _refusal(cmd: str, reply: Reply) -> AgentError:
     step, number, text = (reply.fields.get(name) for name in ("step", "errno", "text"))
     for fd in reply.fds:
         os.close(fd)
-    if cmd in ("make-init", "create", "start"):
+    if cmd in ("make-stage", "fork", "create", "start"):
         hint = "check the command and the image" if step == "exec" else ""
         # Not refused, but init is gone: its pipe, its files in /proc, its namespaces.
         gone = number in (0, errno.EPIPE, errno.EBUSY, errno.ESRCH) or (

@@ -36,6 +36,7 @@ from agent.linux import keyring, mounts, namespaces, process
 IDLE_LIMIT_S = 30.0
 EMPTY_LIMIT_S = 10.0
 REAP_LIMIT_S = 2.0
+LEFT_OPEN_S = 10.0  # after a root was mounted, what was needed for it: a start or a restore is over by then
 DRAIN_LIMIT_S = 2.0
 NOBODYS = "idle".ljust(160, "-")  # the zygote's last argument: where `ps` shows whose a monitor is
 Plan = dict[str, Any]
@@ -56,8 +57,9 @@ class Monitor:
         self.status_extras: dict[str, Any] = {}  # more fields of `status`, for those who add commands
         self.on_init_exit: Callable[[int], None] = self.finish  # a dump that has been committed replaces it
         self.commands: dict[str, Handler] = {
-            "make-init": self._make_init,
+            "make-stage": self._make_stage,
             "become": self._become,
+            "fork": self._fork,
             "create": self._create,
             "start": self._start,
             "status": self._status,
@@ -69,7 +71,11 @@ class Monitor:
             "stdio": self._stdio,
             "discard": self._discard,
         }
-        self._birth: Birth | None = None  # stage and init, made ahead of need
+        self.failure: tuple[str, int, str] | None = None  # step, errno, text, of a creation that is to be started yet
+        self._birth: Birth | None = None  # its stage is made ahead of need
+        self._cgroup: Path | None = None  # with an init in it that has been forked
+        self._userns = -1  # of an init that has been forked and not been told yet what it is
+        self._starting: tuple[Client, Message] | None = None  # who has said "start"
         self._pidfd = -1  # of an init that is not our child
         self._log: LogWriter | None = None
         self._runtime_dir: Path | None = None
@@ -96,7 +102,7 @@ class Monitor:
         """Mount the container's root where the plan says. `userns`: see rootfs.mount_root(); `to_restore`: its binds not in it, but
         where CRIU takes them from. Raises OSError.
         """
-        rootfs.mount_root(
+        left = rootfs.mount_root(
             layers=[Path(layer) for layer in self.plan["layers"]],
             writable=Path(self.plan["writable"]),
             target=Path(self.plan["root"]),
@@ -106,6 +112,7 @@ class Monitor:
             userns=userns,
             staging=self._staging() if to_restore else None,
         )
+        self.loop.call_later(LEFT_OPEN_S, left.close)
 
     def _staging(self) -> Path:
         return Path(self.plan.get("staging", "/nonexistent"))
@@ -183,7 +190,7 @@ class Monitor:
         self.loop.add_reader(self._pidfd, ended)
 
     def tasks(self) -> Tasks:
-        return Tasks(Path(self.plan["freezer"]))
+        return Tasks(Path(self.plan["freezer"]) if self.plan else cast(Path, self._cgroup))
 
     def finish(self, code: int, error: str = "") -> None:
         """The container is over: clean up, write exit.json, tell every client, end. `code` < 0: minus the signal."""
@@ -243,24 +250,18 @@ class Monitor:
             handler(client, request, fds)
         except (KeyError, TypeError, ValueError) as exc:
             client.fail(request, name, errno.EINVAL, f"malformed request: {exc!r}")
+        except program.StepError as exc:
+            client.fail(request, exc.step, exc.errno or 0, exc.strerror or str(exc))
         except OSError as exc:
             client.fail(request, name, exc.errno or 0, str(exc))
         except AgentError as exc:
             client.fail(request, name, 0, exc.message)
 
-    def _make_init(self, client: Client, request: Message, _fds: list[int]) -> None:
-        """Have an init that suits a container with these namespaces, and what of its network is every container's: lo, and a socket
-        for the rest of it.
-        """
+    def _make_stage(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Have the namespaces of an init, and what of its network is every container's: lo, and a socket for the rest of it."""
         flags = int(request.get("flags", init.AHEAD))
-        birth = self._birth
-        if birth is None or birth.over or birth.flags != flags:
-            if birth:
-                birth.discard()
-            self._birth = birth = Birth(self.loop, flags)
-        if not (pid := birth.pid()):
-            client.fail(request, *birth.why())
-            return
+        self._birth = birth = self._birth_with(flags)
+        pid = birth.stage()
         if not flags & namespaces.CLONE_NEWNET:
             client.answer(request, pid=pid)
             return
@@ -269,13 +270,22 @@ class Monitor:
             inside.set_up(link.LOOPBACK)
             client.answer(request, [inside.fileno()], pid=pid)  # nobody else is here yet: it is sent at once
 
+    def _birth_with(self, flags: int) -> Birth:
+        """The one that was made ahead of need, where it suits."""
+        birth = self._birth
+        if birth is not None and not birth.over and birth.flags == flags:
+            return birth
+        if birth:
+            birth.discard()
+        return Birth(self.loop, flags)
+
     def _become(self, client: Client, request: Message, _fds: list[int]) -> None:
         """The monitor of the container whose runtime directory this is: from now on others find it there."""
         if self._runtime_dir:
             client.fail(request, "become", errno.EBUSY, f"this is the monitor of {self._runtime_dir}")
             return
         self._live_at(Path(request["runtime_dir"]))
-        client.answer(request, pid=self._birth.pid() if self._birth else 0)
+        client.answer(request)
 
     def _live_at(self, directory: Path) -> None:
         words = os.open(directory / "monitor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -286,75 +296,102 @@ class Monitor:
         self._runtime_dir = directory
         process.show_argument(NOBODYS, str(directory))
 
+    def _fork(self, client: Client, request: Message, _fds: list[int]) -> None:
+        """Have init made with these ids, in its cgroup, and become the monitor of the container whose runtime directory this is."""
+        if self.state != "idle" or self._userns >= 0:
+            client.fail(request, "fork", errno.EBUSY, f"this monitor is {self.state}")
+            return
+        self._birth = birth = self._birth_with(int(request["flags"]))
+        self._cgroup = Path(request["cgroup"])
+        self._userns = birth.map_ids(int(request["ids_base"]), int(request["ids_count"]))
+        birth.fork(self._cgroup)
+        if self._runtime_dir is None:
+            self._live_at(Path(request["runtime_dir"]))  # while it forks
+        client.answer(request, pid=birth.pid())
+
     def _create(self, client: Client, request: Message, _fds: list[int]) -> None:
-        if self.state != "idle":
+        """Answered when the root is mounted. What fails in init after that is the answer to "start", which waits for none of it."""
+        if self.state != "idle" or self._userns < 0 or self._birth is None:
             client.fail(request, "create", errno.EBUSY, f"this monitor is {self.state}")
             return
         self.state = "creating"
-        birth, self._birth = self._birth, None
-
-        def failed(step: str, number: int, text: str) -> None:
-            client.fail(request, step, number, text)
-            self._abandon()
-
-        def ready(pid: int) -> None:
-            assert self._birth and self.stdio
-            if self._birth.terminal >= 0:
-                self.stdio.take_terminal(self._birth.terminal)
-            self.state = "created"
-            self.watch_init(pid)
-            client.answer(request, self.stdio.read_ends(), pid=pid)
-
-        root = -1
+        birth, self._birth = self._birth, None  # take_plan() would let go of it
+        userns, self._userns = self._userns, -1
         try:
-            self.take_plan(request["plan"])
-            plan = cast(init.Plan, self.plan)
-            if birth is None or birth.over or birth.flags != init.stage_flags(plan):
-                if birth:
-                    birth.discard()
-                birth = Birth(self.loop, init.stage_flags(plan))
-            self._birth = birth
-            userns = birth.map_ids(plan["ids_base"], plan["ids_count"])
             try:
-                self.mount_root(userns)
+                self.take_plan(request["plan"])
             finally:
-                os.close(userns)
+                self._birth = birth
+            plan = cast(init.Plan, self.plan)
+            ends = self.make_stdio()
+            self.mount_root(userns)
             root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
-            failed("root", exc.errno or 0, str(exc))
+            client.fail(request, "root", exc.errno or 0, str(exc))
+            self._abandon()
             return
-        self._birth.create(plan, root, self.make_stdio().fds(), ready=ready, failed=failed)
+        finally:
+            os.close(userns)
+        client.answer(request)
+        birth.create(plan, root, ends.fds(), ready=self._birth_ready, failed=self._birth_failed)
         os.close(root)
         if self.stdio:
             self.stdio.close_container_ends()
-        if "runtime_dir" in request and self.state == "creating" and self._runtime_dir is None:
-            try:  # while init makes its mounts
-                self._live_at(Path(request["runtime_dir"]))
-            except OSError as exc:
-                failed("become", exc.errno or 0, str(exc))
+
+    def _birth_ready(self, pid: int) -> None:
+        assert self._birth and self.stdio
+        if self._birth.terminal >= 0:
+            self.stdio.take_terminal(self._birth.terminal)
+        self.state = "created"
+        self.watch_init(pid)
+        if self._starting and self.plan.get("sysctls"):
+            self._let_go()
+
+    def _birth_failed(self, name: str, number: int, text: str) -> None:
+        if self.state == "creating":  # init waits, or has ended; nothing that it could have been has run
+            self.failure = (name, number, text)
+            if self._starting:
+                client, request = self._starting
+                client.fail(request, name, number, text)
+                self._abandon()
+        elif self._starting:
+            client, request = self._starting
+            client.fail(request, name, number, text)
+            # As a shell would: 127 nothing to run, 126 not runnable. Anything before is not the program's fault.
+            code = 125 if name != "exec" else 127 if number == errno.ENOENT else 126
+            self.on_init_exit = lambda _code: self.finish(code, f"{name}: {text}")
 
     def _start(self, client: Client, request: Message, _fds: list[int]) -> None:
-        if self.state != "created" or self._birth is None:
+        """Answered with the read ends of its output when the program runs. May come while it is still being created."""
+        if self.failure:
+            client.fail(request, *self.failure)
+            self._abandon()
+            return
+        if self.state not in ("creating", "created") or self._birth is None or self._starting:
             client.fail(request, "start", errno.EBUSY, f"the container is {self.state}")
             return
+        self._starting = client, request
+        if self.state == "created" or not self.plan.get("sysctls"):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        assert self._birth and self._starting
+        client, request = self._starting
 
         def running() -> None:
             if self.state == "created":  # else init has run, exited and been reaped already
                 self.state = "running"
-            client.answer(request, pid=self.pid)
-
-        def failed(step: str, number: int, text: str) -> None:
-            client.fail(request, step, number, text)
-            # As a shell would: 127 nothing to run, 126 not runnable. Anything before is not the program's fault.
-            code = 125 if step != "exec" else 127 if number == errno.ENOENT else 126
-            self.on_init_exit = lambda _code: self.finish(code, f"{step}: {text}")
+            client.answer(request, self.stdio.read_ends() if self.stdio else (), pid=self.pid)
 
         try:
             sysctls.apply(self.pid, self.plan.get("sysctls", {}))
         except OSError as exc:
             client.fail(request, "sysctl", exc.errno or 0, exc.strerror or str(exc))
             return
-        self._birth.start(running=running, failed=failed)
+        try:
+            self._birth.start(running=running)
+        except OSError as exc:
+            client.fail(request, "start", exc.errno or 0, str(exc))
 
     def _status(self, client: Client, request: Message, _fds: list[int]) -> None:
         keys = self.stdio.keys() if self.stdio else {}
@@ -365,6 +402,7 @@ class Monitor:
             exit_code=self.exit_code,
             stdio_keys=keys,
             stdio_owner=self.stdio_owner(),
+            failure=self.failure,
             **self.status_extras,
         )
 
@@ -400,9 +438,8 @@ class Monitor:
 
     def _discard(self, client: Client, request: Message, _fds: list[int]) -> None:
         self.on_init_exit = lambda _code: None
-        if self.plan:
-            self.end_tasks()
-            self.release_root()
+        self.state = "discarded"  # an order of a dead agent's may still be on its way
+        self._end_unstarted()
         client.answer(request)
         self.end()
 
@@ -415,16 +452,21 @@ class Monitor:
 
     def _abandon(self) -> None:
         """The creation failed and its client knows: nothing of it may stay."""
+        self.state = "failed"
         self.on_init_exit = lambda _code: None
         if self._birth:
             self._birth.discard()
         try:
-            if self.plan:
-                self.end_tasks()
-                self.release_root()
+            self._end_unstarted()
         except (AgentError, OSError) as exc:
             say(f"clean-up after a failed creation: {exc}")
         self.end()
+
+    def _end_unstarted(self) -> None:
+        if self.plan or self._cgroup:
+            self.end_tasks()  # an init without a plan would end by itself, but who looks next would find it
+        if self.plan:
+            self.release_root()
 
     def _end_tasks_then(self, after: Callable[[], None]) -> None:
         try:
@@ -478,7 +520,7 @@ class Monitor:
     def _end_if_forgotten(self) -> None:
         """The agent that has us made died before it said what for."""
         if self.state == "idle" and not self._server.clients:
-            self.end()
+            self._abandon()
 
 
 def say(text: str) -> None:

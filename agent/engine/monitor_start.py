@@ -1,5 +1,5 @@
-"""A container's birth as the monitor sees it: stage and init forked ahead of need, init admitted to the container once that is known,
-and the news whether execve has worked. sync.py draws it.
+"""A container's birth as the monitor sees it: a stage with the namespaces forked ahead of need, init forked from it into the container's
+cgroup once that is known, and the news whether execve has worked. sync.py draws it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Failed = Callable[[str, int, str], None]  # step, errno, text
 
 
 class Birth:
-    """One conversation. After create() exactly one of its `ready(pid)` and `failed` is called, then, after start(), one of its
-    `running()` and `failed`.
+    """One conversation: map_ids(), fork(), create(), start(). `ready(pid)` of create(), then `running()` of start() are called once,
+    unless `failed` is, after which nothing is.
     """
 
     def __init__(self, loop: Loop, flags: int = init.AHEAD) -> None:
@@ -30,6 +30,7 @@ class Birth:
         self._on_running: Callable[[], None] | None = None
         self._on_failed: Failed | None = None
         self._error: tuple[str, int, str] | None = None  # before anybody wanted to know
+        self._waiting = self._ready = False
         self._pid = 0
         self.terminal = -1  # once it is ready, of a container with one: its master, whoever takes it owns it
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -46,56 +47,68 @@ class Birth:
         """It has failed, or init has become the program."""
         return self._channel.fileno() < 0
 
-    def pid(self) -> int:
-        """Init's, on the host; waits for the stage. 0: it has failed."""
-        self._channel.setblocking(True)
-        while not self._pid and not self.over:
-            self._message()
-        if not self.over:
-            self._channel.setblocking(False)
-        return self._pid
-
-    def why(self) -> tuple[str, int, str]:
-        """Of one whose pid() is 0: step, errno, text."""
-        return self._error or ("init", 0, "ended without a word")
+    def stage(self) -> int:
+        """Of fork(), the pid on the host of who has the namespaces until then; waits for them. Raises StepError."""
+        self._listen_until(lambda: self._waiting)
+        return self._stage
 
     def map_ids(self, base: int, count: int) -> int:
-        """Before create(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
-        pid = self.pid()
-        if not pid:
-            step, _, text = self.why()
-            raise OSError(0, f"{step}: {text}")
+        """Before fork(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
+        pid = self.stage()
         namespaces.write_id_maps(pid, base, count)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    def fork(self, cgroup: Path) -> None:
+        """Have init made in this directory of the version 2 hierarchy: pid() waits for it. Raises StepError."""
+        with step("init"):
+            sync.send(self._channel, {"type": "fork", "cgroup": str(cgroup)})
+
+    def pid(self) -> int:
+        """Init's, on the host; waits for the stage. Raises StepError."""
+        self._listen_until(lambda: bool(self._pid))
+        return self._pid
 
     def create(
         self, plan: init.Plan, root: int, stdio: tuple[int, int, int], *, ready: Callable[[int], None], failed: Failed
     ) -> None:
         """Make init the container's, whose root is the descriptor `root`. The descriptors stay the caller's."""
         self._on_ready, self._on_failed = ready, failed
-        if not self.pid():
-            self._fail(*self.why())
-            return
         try:
-            admit(plan, self._pid, stdio)
+            admit(plan, self.pid(), stdio)
             with step("plan"):
                 sync.send(self._channel, {"type": "plan", "plan": plan}, [root, *stdio])
         except program.StepError as exc:
             self._fail(exc.step, exc.errno or 0, exc.strerror or str(exc))
 
-    def start(self, *, running: Callable[[], None], failed: Failed) -> None:
-        """Let init become the program. Raises OSError when init is gone."""
-        self._on_running, self._on_failed = running, failed
-        sync.send(self._channel, {"type": "start"})
+    def start(self, *, running: Callable[[], None]) -> None:
+        """Let init become the program, as soon as it is ready. Raises OSError when init is gone and has not said why."""
+        self._on_running = running
+        try:
+            sync.send(self._channel, {"type": "start"})
+        except OSError:
+            self.drain()
+            if not self.over:
+                raise
 
     def discard(self) -> None:
-        """Nobody needs it: an init that has no plan yet ends."""
+        """Nobody needs it: a stage that waits ends, and an init that has no plan yet."""
         self._close()
 
     def drain(self) -> None:
         """Take what the dead have said."""
         while not self.over and self._message():
             pass
+
+    def _listen_until(self, heard: Callable[[], bool]) -> None:
+        """Blocks. Raises StepError where it has failed."""
+        if not heard() and not self.over:
+            self._channel.setblocking(True)
+            while not heard() and not self.over:
+                self._message()
+            if not self.over:
+                self._channel.setblocking(False)
+        if self.over:
+            raise program.StepError(*(self._error or ("init", 0, "ended without a word")))
 
     def _message(self) -> bool:
         """Take one message; False when there was none."""
@@ -116,10 +129,13 @@ class Birth:
             self._end_of_file()
             return True
         kind = message.get("type")
-        if kind == "created":
+        if kind == "waiting":
+            self._waiting = True
+        elif kind == "created":
             self._pid = int(message["pid"])
         elif kind == "ready":
-            ready, self._on_ready, self._on_failed = self._on_ready, None, None
+            self._ready = True
+            ready, self._on_ready = self._on_ready, None
             if ready:
                 ready(self._pid)
         elif kind == "error":
@@ -130,7 +146,7 @@ class Birth:
 
     def _end_of_file(self) -> None:
         self._close()
-        if self._on_running:
+        if self._on_running and self._ready:
             running, self._on_running, self._on_failed = self._on_running, None, None
             running()
         else:

@@ -32,6 +32,7 @@ def make(
         "ids_base": spec.ids.base,
         "ids_count": spec.ids.count,
         "freezer": str(cgroup.freezer),
+        "tasks": [str(path) for path in cgroup.tasks_files],
         "oom_events": str(usage.oom_events(cgroup.directories)),
         "hostname": hostfiles.name_of(spec),
         "domainname": spec.domainname,
@@ -48,7 +49,7 @@ def make(
         "oom_score_adj": spec.limits.oom_score_adj,
         "seccomp": seccomp,
         "new_privileges": spec.isolation.new_privileges,
-        "shared": [name for name in ("pid", "ipc", "uts") if getattr(spec.isolation, name) == "host"],
+        "shared": shared(spec),
         "host_users": spec.isolation.user == "host",
         "devices": [{"source": device.source, "target": device.target} for device in spec.isolation.devices],
         "sysctls": dict(spec.isolation.sysctls),
@@ -59,6 +60,11 @@ def make(
         "exit": str(directory / "exit.json"),
         "remove_on_exit": spec.remove_on_exit,
     }
+
+
+def shared(spec: ContainerSpec) -> list[str]:
+    """Namespaces of the host's that it is in."""
+    return [name for name in ("pid", "ipc", "uts") if getattr(spec.isolation, name) == "host"]
 
 
 def umask(spec: ContainerSpec) -> int:

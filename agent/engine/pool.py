@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +72,8 @@ class MonitorProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class Idle:
-    """A monitor that has not been told what for. `connection`: to it, as its first client; `pid`, `start_ticks`: of its init, which has
-    the namespaces init.AHEAD; `inside`: a socket of init's network.
+    """A monitor that has not been told what for. `connection`: to it, as its first client; `pid`, `start_ticks`: of its stage, which has
+    the namespaces init.AHEAD; `inside`: a socket of their network.
     """
 
     process: MonitorProcess
@@ -90,7 +89,7 @@ class Idle:
         try:
             return process.start_ticks(self.pid) == self.start_ticks
         except OSError:
-            return False  # its init was killed
+            return False  # its stage was killed
 
     def close(self) -> None:
         self.inside.close()
@@ -112,7 +111,6 @@ class Pool:
         self._zygote: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._taken = 0.0  # monotonic: the last time
-        self._hurrying = ThreadPoolExecutor(1, "cgroups")
         self._closed = False
         self._filler: threading.Thread | None = None
 
@@ -134,16 +132,6 @@ class Pool:
             if idle.alive():
                 return idle
             idle.close()  # killed while it waited
-
-    def hurry_cgroups(self) -> None:
-        """Somebody is about to move a task into a cgroup: have the kernel get ready for it, meanwhile.
-
-        The first to change cgroups after a while waits until every CPU has passed through the scheduler (cgroup_threadgroup_rwsem, whose
-        readers pay nothing: kernel/rcu/sync.c), 7 to 16 ms; others do not for as long again. So the zygote is put where it is.
-        """
-        zygote = self._zygote
-        if self._cgroup is not None and zygote is not None and not self._closed:
-            self._hurrying.submit(_move_into, self._cgroup.freezer, zygote.pid)
 
     def close(self) -> None:
         """The agent ends: the zygote and the idle monitors do too, at the end of their connections."""
@@ -250,16 +238,11 @@ class Pool:
             self._zygote = None
 
 
-def _move_into(directory: Path, pid: int) -> None:
-    with contextlib.suppress(OSError):  # then whoever is to be moved waits
-        (directory / "cgroup.procs").write_text(str(pid))
-
-
 def _prepared(monitor: MonitorProcess, connection: socket.socket) -> Idle:
     """Raises OSError, ProtocolError: then the monitor is no more."""
     try:
         connection.settimeout(FORK_LIMIT_S)
-        sync.send(connection, {"cmd": "make-init"})
+        sync.send(connection, {"cmd": "make-stage"})
         answer, fds = sync.receive(connection)
         connection.settimeout(None)
         if answer is None or not answer.get("ok"):

@@ -1,7 +1,9 @@
 """The root of a container: an overlay over id-mapped layers, mounted in the host's mount namespace.
 
 What is on disk keeps its own ids (0 = root), so that layers are shared between containers and a writable layer can
-move to another host as it is. Each layer is cloned as an id-mapped mount and the overlay lies on the clones:
+move to another host as it is. Each layer is cloned as an id-mapped mount and the overlay lies on the clones, which are nowhere
+attached (Linux 6.15). For an older kernel they are, since it takes no others for layers, and leaving that namespace waits for an RCU
+grace period, 7 ms on a busy host:
 
     in a mount namespace for the moment         in the host's again
       tmpfs on `target`, the id-mapped clones
@@ -11,9 +13,8 @@ move to another host as it is. Each layer is cloned as an id-mapped mount and th
       the staging mounts go with the namespace
 
 Why the ids: overlayfs acts on the upper layer as whoever mounted it, and the host's root has no id in an id-mapped
-upper layer: mounted by uid 0 the overlay silently becomes read-only. Why attached clones: kernels before 6.15 refuse detached
-mounts as layers. No fork on the way to a container's start: one of a Python costs milliseconds. Only a single-threaded process
-may call this. Standard library only.
+upper layer: mounted by uid 0 the overlay silently becomes read-only. No fork on the way to a container's start: one of a Python costs
+milliseconds. Only a single-threaded process may call this. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from agent.linux import mounts, namespaces, process
 # wrong on another host.
 OPTIONS = (("xino", "off"), ("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
 MOUNT_POINTS = ("proc", "sys", "dev")
+_WRITABLE = ("upper", "work")
 
 
 def mount_root(
@@ -47,7 +49,7 @@ def mount_root(
     binds: Sequence[Mapping[str, Any]] = (),
     userns: int = -1,
     staging: Path | None = None,
-) -> None:
+) -> ExitStack:
     """Mount at `target` the overlay of `layers` (base first) under `writable`, which has `upper/` and `work/` on one
     file system.
 
@@ -55,12 +57,21 @@ def mount_root(
     made, as the container's root. `binds`: what of the host is put into it, see binds.py; with `staging` not into it but there, for
     CRIU. `userns`: a descriptor of a user namespace with these ids, where the caller has one; else one is made. Raises OSError;
     then nothing stays mounted in it.
+
+    What is returned is to be closed when there is time, or left to the end of the process: to let go of a mount that is nowhere
+    attached waits for an RCU grace period, milliseconds for each of the layers.
     """
     mounts.unmount_all(target)
     target.mkdir(parents=True, exist_ok=True)
     own = namespaces.userns_fd(ids_base, ids_count) if userns < 0 else os.dup(userns)
     try:
-        overlay = _mount_staged(layers, writable, target, own, ids_base)
+        try:
+            overlay, left = _mount_detached(layers, writable, own, ids_base)
+        except OSError as exc:
+            if exc.errno not in (errno.EBADF, errno.EINVAL, errno.ENOSYS):
+                raise
+            # An older kernel; or it says what was wrong.
+            overlay, left = _mount_staged(layers, writable, target, own, ids_base), ExitStack()
         try:
             mounts.move_mount(overlay, target)
         finally:
@@ -73,6 +84,7 @@ def mount_root(
         except OSError:
             mounts.unmount_all(target)
             raise
+        return left
     finally:
         os.close(own)
 
@@ -118,15 +130,42 @@ def mount_read_only(
         os.close(fd)
 
 
+def _mount_detached(layers: Sequence[Path], writable: Path, userns: int, ids_base: int) -> tuple[int, ExitStack]:
+    """A descriptor of the overlay, detached, and the layers' to be closed. Raises OSError as mounts.detached_overlay()."""
+    with ExitStack() as stack:
+
+        def kept(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        lower = [kept(mounts.idmapped_clone(layer, userns)) for layer in reversed(layers)]
+        top = kept(mounts.idmapped_clone(writable, userns))
+        upper, work = (kept(os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)) for name in _WRITABLE)
+        with _mounter(ids_base):
+            overlay = mounts.detached_overlay(lower=lower, upper=upper, work=work, options=OPTIONS)
+            try:
+                _make_mount_points(overlay)
+            except OSError:
+                os.close(overlay)
+                raise
+        return overlay, stack.pop_all()
+
+
 def _mount_staged(layers: Sequence[Path], writable: Path, target: Path, userns: int, ids_base: int) -> int:
     """A descriptor of the overlay, detached."""
     with namespaces.mounts_of_its_own():
         mounts.make_private(Path("/"))
         top_first = _stage(layers, writable, target, userns)
         with _mounter(ids_base):
-            mounts.overlay(Path("root"), lower=top_first, upper="w/upper", work="w/work", options=OPTIONS)
-            _make_mount_points(Path("root"))
-        return mounts.open_tree(Path("root"))
+            upper, work = (f"w/{name}" for name in _WRITABLE)
+            mounts.overlay(Path("root"), lower=top_first, upper=upper, work=work, options=OPTIONS)
+            root = mounts.open_tree(Path("root"))
+            try:
+                _make_mount_points(root)
+            except OSError:
+                os.close(root)
+                raise
+            return root
 
 
 def _stage(layers: Sequence[Path], writable: Path, target: Path, userns: int) -> list[str]:
@@ -152,16 +191,15 @@ def _attach_clone(source: Path, name: Path, userns: int) -> None:
         os.close(clone)
 
 
-def _make_mount_points(target: Path) -> None:
+def _make_mount_points(root: int) -> None:
     for name in MOUNT_POINTS:
-        path = target / name
         try:
-            there = path.lstat()
+            there = os.stat(name, dir_fd=root, follow_symlinks=False)
         except FileNotFoundError:
-            path.mkdir(mode=0o755)
+            os.mkdir(name, mode=0o755, dir_fd=root)
             continue
         if not stat.S_ISDIR(there.st_mode):
-            raise OSError(errno.ENOTDIR, f"the image has /{name} as something else than a directory", str(path))
+            raise OSError(errno.ENOTDIR, f"the image has /{name} as something else than a directory", name)
 
 
 @contextmanager

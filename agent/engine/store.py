@@ -56,6 +56,8 @@ class ExitStatus:
 SYNCING = 8  # threads that wait for the disk
 INTENDED = "spec-intended.json"
 UNFINISHED = "unfinished"  # in a container's directory while it is being made
+UNTIL_BOOT = "until-boot"  # what it becomes where nothing was synced: what another boot finds of such a container goes
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _Parsed = TypeVar("_Parsed", Record, ExitStatus)
 
@@ -117,7 +119,7 @@ class Store:
                 raise AlreadyExists(f"container {spec.id} exists already", hint=hint)
             self._remove(directory)  # what a creation left that never came to its spec
             directory.mkdir(mode=0o700, parents=True)  # nobody but root: a layer's set-uid programs are root's on disk
-            (directory / UNFINISHED).touch(mode=0o600)
+            atomic.write(directory / UNFINISHED, _BOOT_ID.read_text(), durable=False)
             atomic.write(directory / "state.json", _text(record), durable=False)
             atomic.write(directory / "spec.json", spec.to_json(), durable=False)
         return directory
@@ -141,6 +143,14 @@ class Store:
         atomic.sync_directory(self.directory(container_id))
         above.result()
 
+    def finish_until_boot(self, container_id: str, record: Record) -> None:
+        """finish() of one that is started at once and removed at its exit: nothing goes to the disk, for if the host ends first this has
+        exited, and is removed, whatever a power cut left of its files.
+        """
+        directory = self.directory(container_id)
+        atomic.write(directory / "state.json", _text(record), durable=False)
+        (directory / UNFINISHED).rename(directory / UNTIL_BOOT)
+
     def begin_finish(self, container_id: str, record: Record, before: Callable[[], None]) -> Callable[[], None]:
         """finish() of one that is started at once: its first record goes to the disk with this one in its place. Goes on meanwhile; what is
         returned waits for its end and raises OSError. `before`: of begin_sync() for the spec.
@@ -161,7 +171,16 @@ class Store:
     def unfinished(self, container_id: str) -> bool:
         """Whether its creation has not come to its end; after the agent's start: never will."""
         directory = self.directory(container_id)
-        return (directory / UNFINISHED).exists() or not (directory / "spec.json").exists()
+        if (directory / UNFINISHED).exists() or not (directory / "spec.json").exists():
+            return True
+        try:
+            if (directory / UNTIL_BOOT).read_text() == _BOOT_ID.read_text():
+                return False
+            return not self.record(container_id).migration_id  # of a move others decide
+        except FileNotFoundError:
+            return False
+        except StorageError:
+            return True
 
     def has_spec(self, container_id: str) -> bool:
         """Whether there is one that can be read: a power cut in a creation leaves pieces."""

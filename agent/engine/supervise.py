@@ -45,7 +45,6 @@ class Live:
     client: MonitorClient | None = None
     process: MonitorProcess | None = None
     last: ContainerStatus | None = None  # how it ended, of a container that is removed at its exit
-    pid: int = 0  # of the init that was made ahead of need
     inside: RouteSocket | None = None  # of its network, until it is configured; None: it has none of its own
     outputs: list[int] = field(default_factory=list)
     exited: threading.Event = field(default_factory=threading.Event)  # its exit status is written
@@ -114,22 +113,22 @@ class Supervisor:
         return live
 
     def take(self, container_id: str, flags: int) -> Live:
-        """A monitor for a start, with an init that has the namespaces `flags`, to be told whose it is by "create"; in the cgroup of
+        """A monitor for a start, with the namespaces `flags` for init, to be told whose it is by "create"; in the cgroup of
         monitors. Whoever takes it forgets `inside`. Raises ContainerStartError, MonitorError.
         """
         self.runtime_dir(container_id).mkdir(mode=0o711, parents=True, exist_ok=True)
         idle = self.pool.take()
         live = self._connect(container_id, idle)
-        live.pid, live.inside = idle.pid, idle.inside
+        live.inside = idle.inside
         if flags != init.AHEAD:
             live.forget_inside()
             try:
                 assert live.client is not None
-                reply = live.client.request("make-init", flags=flags)
+                reply = live.client.request("make-stage", flags=flags)
             except AgentError:
                 self.give_up(container_id)
                 raise
-            live.pid, live.inside = int(reply["pid"]), RouteSocket(reply.fds[0]) if reply.fds else None
+            live.inside = RouteSocket(reply.fds[0]) if reply.fds else None
         return live
 
     def spawn(self, container_id: str) -> Live:
@@ -191,9 +190,11 @@ class Supervisor:
         """
         cgroup = Cgroup(self._config.cgroup_parent, container_id)
         record = self._store.record(container_id)
-        if record.role == "target" and not record.pid and cgroup.populated():
+        if not record.pid and cgroup.populated():
             # A restore that has not come to its end: no commit can have come, and CRIU, an orphan now, might let them run.
-            log.warning("container %s: the monitor of its restore was killed: what it has made is ended", container_id)
+            # Or a start: its init has no program, for its pid is on the disk before it gets one.
+            what = "restore" if record.role == "target" else "start"
+            log.warning("container %s: the monitor of its %s was killed: what it has made is ended", container_id, what)
             cgroup.kill()
             cgroup.wait_empty(CLOSE_LIMIT_S)
         if cgroup.populated():

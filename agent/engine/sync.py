@@ -2,14 +2,15 @@
 
     monitor                                   stage                               init
       fork, ahead of need ------------------>   unshare(user, pid, net, ...)
-                                                fork ---------------------------->  setsid
-      <----------------------- created {pid}    exits
+      <----------------------------- waiting
 
-      the container is known: limits, uid_map and gid_map of init
+      the container is known: uid_map and gid_map of the stage
+      fork {cgroup} ------------------------>   fork into the cgroup ------------>  setsid
+      <----------------------- created {pid}    exits
       plan, root, stdio -------------------------------------------------------->  becomes 0:0, unshare(mnt), mounts,
-      <------------------------------------------------------------------- ready   pivot_root, hostname
-      the agent meanwhile: state.json, cgroups of init, its network
-      start -------------------------------------------------------------------->  unshare(cgroup), user, limits, ...
+      <------------------------------------------------------------------- ready   pivot_root, hostname, cgroups of version 1
+      the agent meanwhile: state.json, its network
+      start, which may come earlier -------------------------------------------->  unshare(cgroup), user, limits, ...
       <------------------------------------------------- end of file: execve worked
       <------------------------------ error {step, errno, text}: from the stage or from init, instead of any of these
 

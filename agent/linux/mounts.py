@@ -33,6 +33,8 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
+FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 1, 5, 6
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -47,6 +49,11 @@ _open_tree = libc.declare_syscall("open_tree", 428, ctypes.c_int, ctypes.c_char_
 _move_mount = libc.declare_syscall(
     "move_mount", 429, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
 )
+_fsopen = libc.declare_syscall("fsopen", 430, ctypes.c_char_p, ctypes.c_uint)
+_fsconfig = libc.declare_syscall(
+    "fsconfig", 431, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int
+)
+_fsmount = libc.declare_syscall("fsmount", 432, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _mount_setattr = libc.declare_syscall(
     "mount_setattr", 442, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_char_p, ctypes.c_size_t
 )
@@ -173,6 +180,24 @@ def overlay(
         raise OSError(errno.EINVAL, f"overlay: a name holds one of : , \\ in {names}", str(target))
     fields = [("lowerdir", ":".join(lower)), ("upperdir", upper), ("workdir", work), *options]
     mount("overlay", target, "overlay", 0, ",".join(f"{key}={value}" for key, value in fields))
+
+
+def detached_overlay(*, lower: Sequence[int], upper: int, work: int, options: Sequence[tuple[str, str]] = ()) -> int:
+    """As overlay(), of descriptors that need no place: a descriptor of the new mount, the caller's, which has none either. `lower` may
+    be detached mounts, `upper` and `work` directories of one. Raises OSError; EBADF or EINVAL where the kernel is older than 6.15.
+    """
+    context = _fsopen(b"overlay", FSOPEN_CLOEXEC)
+    try:
+        for fd in lower:
+            _fsconfig(context, FSCONFIG_SET_FD, b"lowerdir+", None, fd)
+        _fsconfig(context, FSCONFIG_SET_FD, b"upperdir", None, upper)
+        _fsconfig(context, FSCONFIG_SET_FD, b"workdir", None, work)
+        for name, value in (("source", "overlay"), *options):
+            _fsconfig(context, FSCONFIG_SET_STRING, name.encode(), value.encode(), 0)
+        _fsconfig(context, FSCONFIG_CMD_CREATE, None, None, 0)
+        return _fsmount(context, FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
 
 
 def unescape(field: str) -> str:

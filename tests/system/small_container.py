@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engine import init, spec, sync
+from agent.engine.cgroup import probe
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS_BASE = 1708 * 65536  # a range that no other test maps
@@ -32,9 +33,16 @@ def plan(directory: Path, *, argv: list[str], **changes: Any) -> init.Plan:
         "rlimits": {},
         "oom_score_adj": 0,
         "shm_bytes": 1 << 20,
+        "tasks": [],
     }
     values.update(changes)  # type: ignore[typeddict-item]  # a test may break a plan on purpose
     return values
+
+
+def own_cgroup() -> Path:
+    """The directory of this process in the version 2 hierarchy."""
+    line = next(one for one in Path("/proc/self/cgroup").read_text().splitlines() if one.startswith("0::"))
+    return probe().unified / line.removeprefix("0::/")
 
 
 class SmallContainer:
@@ -71,6 +79,7 @@ class SmallContainer:
             "layers": [str(layer) for layer in layers],
             "writable": str(directory / "layer"),
             "mount_at": str(directory / "rootfs"),
+            "cgroup": str(own_cgroup()),
         }
         sync.send(self.channel, request, stdio)
         for fd in own:

@@ -37,12 +37,12 @@ def main() -> int:
         ids_count=plan["ids_count"],
     )
     try:
-        return watch(plan, test, stdio)
+        return watch(plan, request["cgroup"], test, stdio)
     finally:
         mounts.unmount_all(target)
 
 
-def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
+def watch(plan: init.Plan, cgroup: str, test: socket.socket, stdio: list[int]) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stage = os.fork()
     if stage == 0:
@@ -74,6 +74,13 @@ def watch(plan: init.Plan, test: socket.socket, stdio: list[int]) -> int:
             sync.send(test, message, fds)
             for fd in fds:
                 os.close(fd)
+            if message["type"] == "waiting":
+                try:
+                    namespaces.write_id_maps(stage, plan["ids_base"], plan["ids_count"])
+                    sync.send(ours, {"type": "fork", "cgroup": cgroup})
+                except OSError as exc:
+                    sync.send(test, {"type": "error", "step": "userns", "errno": exc.errno or 0, "text": str(exc)})
+                    os.kill(stage, signal.SIGKILL)
             if message["type"] == "created":
                 pid = message["pid"]
                 _become(plan, pid, ours, test, (stdio[0], stdio[1], stdio[2]))
@@ -96,7 +103,6 @@ def _become(
 ) -> None:
     """Init becomes the container's, or the test hears why not and init ends."""
     try:
-        namespaces.write_id_maps(pid, plan["ids_base"], plan["ids_count"])
         monitor_start.admit(plan, pid, stdio)
         with program.step("root"):
             root = os.open(plan["root"], os.O_PATH | os.O_DIRECTORY)

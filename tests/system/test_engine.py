@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine import init
 from agent.engine.container import Engine
 from agent.engine.launch import ContainerStartError, MonitorError
 from agent.engine.network import NetworkError
@@ -533,6 +534,9 @@ def test_agent_killed_between_create_and_start(host: EngineHost) -> None:
     engine.create(spec, 1)
     with engine.store.lock(spec.id):
         client = engine.roles.spawn_monitor(spec.id)
+        engine.make_cgroup(spec)
+        ids = {"ids_base": spec.ids.base, "ids_count": spec.ids.count}
+        client.request("fork", flags=init.AHEAD, cgroup=str(engine.cgroup(spec.id).freezer), **ids)
         client.request("create", plan=engine.plan(spec))
     engine.close()
     engine = host.engine()

@@ -123,6 +123,36 @@ def test_an_image_without_mount_points_gets_them_as_containers_root(tmp_path: Pa
         assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, 0, 0o755)
 
 
+def test_layers_without_a_place_make_the_same_root_as_those_with_one(tmp_path: Path, base: Path) -> None:
+    """The overlay of detached layers, which Linux takes from 6.15 on, and the one for older kernels: same files, owners, mount points."""
+    code = f"""
+import os
+from agent.linux import namespaces
+userns = namespaces.userns_fd({IDS_BASE}, 65536)
+def look(name, mount):
+    place = Path({str(tmp_path)!r}) / name
+    for part in ("layer/upper", "layer/work", "rootfs"):
+        (place / part).mkdir(parents=True)
+    fd = mount([Path({str(base)!r})], place / "layer", place / "rootfs")
+    mounts.move_mount(fd, place / "rootfs")
+    found = sorted((path.relative_to(place / "rootfs").as_posix(), path.lstat().st_uid, oct(path.lstat().st_mode))
+                   for path in (place / "rootfs").rglob("*"))
+    mounts.unmount_all(place / "rootfs")
+    made = sorted((path.name, path.stat().st_uid) for path in (place / "layer/upper").iterdir())
+    return found, made
+new = look("new", lambda layers, writable, _target: rootfs._mount_detached(layers, writable, userns, {IDS_BASE})[0])
+old = look("old", lambda layers, writable, target: rootfs._mount_staged(layers, writable, target, userns, {IDS_BASE}))
+assert new == old, (new, old)
+assert new[1] == [("dev", 0), ("proc", 0), ("sys", 0)], new[1]
+assert ("bin/sh", {IDS_BASE}) in [entry[:2] for entry in new[0]], new[0]
+"""
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 15):
+        pytest.skip("this kernel takes no detached layers: the other way is the only one")
+    result = call_rootfs(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_an_image_whose_proc_is_a_link_is_refused(tmp_path: Path, base: Path) -> None:
     """An image cannot send the mount of /proc somewhere else."""
     layer = tmp_path / "evil"

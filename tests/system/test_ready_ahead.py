@@ -13,6 +13,7 @@ import pytest
 from agent.engine import network
 from agent.engine.container import Engine
 from agent.engine.state import State
+from agent.linux import process
 from tests.system.engine_host import EngineHost, monitor_pid, until
 
 pytestmark = pytest.mark.system
@@ -25,24 +26,35 @@ def idle_monitors(host: EngineHost) -> list[int]:
     return [pid for pid in pids if "idle--" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
-def inits(monitor: int) -> list[int]:
-    """Its children that are the first process of a namespace."""
-    pids = Path(f"/proc/{monitor}/task/{monitor}/children").read_text().split()
-    lines = {pid: Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0] for pid in pids}
-    return [int(pid) for pid, line in lines.items() if line.split()[1:] == ["1"]]
-
-
 def test_start_takes_what_is_there(host: EngineHost, engine: Engine) -> None:
-    """The monitor of a new container was in the pool before, with its init."""
+    """The monitor of a new container was in the pool before, and so were the namespaces of its init."""
     until(lambda: len(engine._supervisor.pool._idle) == host.config.idle_monitors)
-    waiting = engine._supervisor.pool._idle[0].process.pid
-    until(lambda: inits(waiting))
-    made = inits(waiting)
+    waiting = engine._supervisor.pool._idle[0]
+    network_before = Path(f"/proc/{waiting.pid}/ns/net").readlink()
     spec = host.spec("sleep 1000")
     engine.create(spec, 1)
     status = engine.start(spec.id)
-    assert monitor_pid(host, spec) == waiting
-    assert made == [status.pid]
+    assert monitor_pid(host, spec) == waiting.process.pid
+    assert Path(f"/proc/{status.pid}/ns/net").readlink() == network_before
+    assert process.parent(status.pid) == waiting.process.pid
+
+
+def test_init_is_in_its_cgroups_before_its_program_runs(host: EngineHost, engine: Engine) -> None:
+    """In all of them, with a program that looks at once; and nothing waits in them for the next one."""
+    spec = host.spec("cat /proc/self/cgroup; echo; cat /proc/1/cgroup; sleep 1000")
+    engine.create(spec, 1)
+    pid = engine.start(spec.id).pid
+    mine = {
+        line.split(":", 2)[1]: line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    }
+    cgroup = engine.cgroup(spec.id)
+    for controllers in [*cgroup.directories.legacy, ""]:
+        assert mine[controllers].endswith(f"/{host.cgroup_parent}/{spec.id}")
+    until(lambda: b"\n\n" in b"".join(entry.data for entry in engine.logs(spec.id)))
+    inside = b"".join(entry.data for entry in engine.logs(spec.id)).decode().splitlines()
+    seen = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in inside if line}
+    for controllers in [*cgroup.directories.legacy, ""]:
+        assert seen[controllers] == "/", "the root of its cgroup namespace is its own cgroup"
 
 
 def test_killed_zygote_stops_nobody(host: EngineHost, engine: Engine) -> None:
@@ -63,7 +75,7 @@ def test_killed_zygote_stops_nobody(host: EngineHost, engine: Engine) -> None:
 
 
 def test_killed_idle_monitors_stop_nobody(host: EngineHost, engine: Engine) -> None:
-    """Nor do they leave the init that was made with them."""
+    """Nor do they leave the stage that was made with them."""
     until(lambda: len(engine._supervisor.pool._idle) == host.config.idle_monitors)
     for idle in list(engine._supervisor.pool._idle):
         children = Path(f"/proc/{idle.process.pid}/task/{idle.process.pid}/children").read_text().split()

@@ -8,6 +8,7 @@ import pytest
 
 from agent.engine import init, sync
 from agent.linux import namespaces
+from tests.system.small_container import own_cgroup
 
 pytestmark = pytest.mark.unit
 
@@ -33,9 +34,12 @@ def test_a_plan_that_is_none_is_reported_and_nothing_starts(plan: dict[str, obje
     theirs.close()
     with ours:
         message, _ = sync.receive(ours)
+        assert message == {"type": "waiting"}
+        namespaces.write_id_maps(pid, os.getuid(), 1)
+        sync.send(ours, {"type": "fork", "cgroup": str(own_cgroup())})
+        message, _ = sync.receive(ours)
         assert message is not None
         assert message["type"] == "created"
-        namespaces.write_id_maps(message["pid"], os.getuid(), 1)
         sync.send(ours, {"type": "plan", "plan": plan}, [root, 0, 1, 2])
         message, _ = sync.receive(ours)
         assert message is not None

@@ -101,8 +101,8 @@ def test_killed_monitor_is_not_given_away(pool: Pool) -> None:
     idle.close()
 
 
-def test_killed_init_is_not_given_away(pool: Pool) -> None:
-    """Nor is a monitor whose init died while it waited: it ends."""
+def test_killed_stage_is_not_given_away(pool: Pool) -> None:
+    """Nor is a monitor whose stage died while it waited: it ends."""
     pool.start()
     until(lambda: len(waiting(pool)) == 2)
     first = waiting(pool)[0]

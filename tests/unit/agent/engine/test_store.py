@@ -216,3 +216,23 @@ def test_a_creation_is_unfinished_until_it_says_so(tmp_path: Path) -> None:
     assert not store.unfinished(SPEC.id)
     (directory / "spec.json").unlink()
     assert store.unfinished(SPEC.id)
+
+
+def test_what_was_only_for_this_boot_is_unfinished_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is removed at its exit is never synced: after a boot it has exited and is removed, but for a move that others decide."""
+    store = Store(tmp_path)
+    store.add(SPEC, Record())
+    store.finish_until_boot(SPEC.id, Record(pid=7))
+    assert not store.unfinished(SPEC.id)
+    assert Store(tmp_path).record(SPEC.id).pid == 7
+    other = tmp_path / "boot_id"
+    other.write_text("another\n")
+    monkeypatch.setattr("agent.engine.store._BOOT_ID", other)
+    assert store.unfinished(SPEC.id)
+    store.write_record(SPEC.id, Record(pid=7, migration_id="m1", role="source"))
+    assert not store.unfinished(SPEC.id)
+    (store.directory(SPEC.id) / "state.json").write_text("")  # as a power cut leaves one
+    assert store.unfinished(SPEC.id)
+    (store.directory(SPEC.id) / "state.json").write_text("{}")
+    (store.directory(SPEC.id) / "until-boot").write_text("")
+    assert store.unfinished(SPEC.id)
