@@ -304,7 +304,7 @@ class Monitor:
         self._birth = birth = self._birth_with(int(request["flags"]))
         self._cgroup = Path(request["cgroup"])
         self._userns = birth.map_ids(int(request["ids_base"]), int(request["ids_count"]))
-        birth.fork(self._cgroup)
+        birth.make_init(self._cgroup)
         if self._runtime_dir is None:
             self._live_at(Path(request["runtime_dir"]))  # while it forks
         client.answer(request, pid=birth.pid())

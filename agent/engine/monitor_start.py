@@ -19,7 +19,7 @@ Failed = Callable[[str, int, str], None]  # step, errno, text
 
 
 class Birth:
-    """One conversation: map_ids(), fork(), create(), start(). `ready(pid)` of create(), then `running()` of start() are called once,
+    """One conversation: map_ids(), make_init(), create(), start(). `ready(pid)` of create(), then `running()` of start() are called once,
     unless `failed` is, after which nothing is.
     """
 
@@ -48,17 +48,17 @@ class Birth:
         return self._channel.fileno() < 0
 
     def stage(self) -> int:
-        """Of fork(), the pid on the host of who has the namespaces until then; waits for them. Raises StepError."""
+        """Until make_init(), the pid on the host of who has the namespaces; waits for them. Raises StepError."""
         self._listen_until(lambda: self._waiting)
         return self._stage
 
     def map_ids(self, base: int, count: int) -> int:
-        """Before fork(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
+        """Before make_init(): give its user namespace these host ids; returns a descriptor of it, the caller's. Raises OSError."""
         pid = self.stage()
         namespaces.write_id_maps(pid, base, count)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
-    def fork(self, cgroup: Path) -> None:
+    def make_init(self, cgroup: Path) -> None:
         """Have init made in this directory of the version 2 hierarchy: pid() waits for it. Raises StepError."""
         with step("init"):
             sync.send(self._channel, {"type": "fork", "cgroup": str(cgroup)})

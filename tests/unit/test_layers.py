@@ -142,7 +142,7 @@ SINGLE_THREADED = {
     "agent/scan/unix_diag.py",
     "agent/setup/probe_child.py",
 }
-FORBIDDEN_CALLS = {"fork", "forkpty", "unshare", "setns", "network_of", "mounts_of", "mounts_of_its_own"}
+FORBIDDEN_CALLS = {"fork", "fork_into", "forkpty", "unshare", "setns", "network_of", "mounts_of", "mounts_of_its_own"}
 
 
 @cache
