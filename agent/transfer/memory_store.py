@@ -21,6 +21,7 @@ from agent.errors import TransferError
 from agent.linux import mounts
 from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges, subtract, total_bytes, union
 from agent.storage import rawfs
+from agent.transfer import folios
 from agent.transfer.frames import FRAME_BYTES, Frame, Kind
 from agent.transfer.huge_pages import HugePages
 from agent.transfer.kept import Kept
@@ -46,6 +47,7 @@ class MemoryStore:
         stage = os.statvfs(directory)
         huge = mounts.options(directory) & {"huge=advise", "huge=always"}
         self._huge = HugePages(stage.f_blocks * stage.f_frsize) if huge else None
+        self._folios = folios.opened(directory.parent) if "huge=advise" in huge else None
 
     def places(self, task: int, address: int, size: int) -> list[memoryview] | None:
         """Where the `size` bytes of the MEMORY frame that comes belong; None: they are to be given to take(). Raises TransferError."""
@@ -132,6 +134,9 @@ class MemoryStore:
     def _write(self, task: int, address: int, data: memoryview) -> None:
         _check(address, len(data))
         fd = self._file(task)
+        if self._folios:
+            self._folios.write(fd, address, data)
+            return
         done = 0
         while done < len(data):
             done += os.pwrite(fd, data[done:], address + done)
@@ -175,6 +180,8 @@ class MemoryStore:
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
+        if self._folios:
+            self._folios.close()
         if self._kept:
             self._kept.close()
             self._kept = None
