@@ -42,59 +42,73 @@ PIPE_BYTES = 1 << 20  # an unprivileged process may go this far (fs.pipe-max-siz
 log = logging.getLogger(__name__)
 
 
+Tunnel = tuple[int, int, socket.socket]  # what to read from, what to write to, dial's connection
+
+
 class _Refused(Exception):
     """The text goes to dial's stderr, so to the ssh client."""
 
 
 class Waiting:
-    """One transfer that a move on this host expects. From Door.expect(); use as a context manager, or close() it."""
+    """One transfer that a move on this host expects, by one connection or several. From Door.expect(); use as a context manager, or
+    close() it.
+    """
 
-    def __init__(self, door: Door, migration_id: str) -> None:
-        self.migration_id = migration_id
+    def __init__(self, door: Door, migration_id: str, count: int) -> None:
+        self.migration_id, self._count = migration_id, count
         self._door = door
         self._arrived = threading.Event()
         self._lock = threading.Lock()
         self._closed = False
-        self._tunnel: tuple[int, int, socket.socket] | None = None
+        self._tunnels: list[Tunnel] = []
 
-    def wait(self, timeout_s: float) -> tuple[int, int, socket.socket]:
-        """(rx_fd, tx_fd, connection) of the tunnel, once. The caller owns and closes all three.
+    def wait(self, timeout_s: float) -> Tunnel:
+        """wait_all() of the one connection that is expected."""
+        return self.wait_all(timeout_s)[0]
 
-        dial, and with it the ssh session, lives until `connection` is closed. Raises TransferError when nothing came in
+    def wait_all(self, timeout_s: float) -> list[Tunnel]:
+        """All that are expected, in the order in which they came, once. The caller owns and closes them.
+
+        dial, and with it the ssh session, lives until its `connection` is closed. Raises TransferError when not all came in
         `timeout_s` seconds, or close() was called meanwhile; after a timeout it may be called again.
         """
         if not self._arrived.wait(timeout_s):
             raise TransferError(
-                f"no tunnel for migration {self.migration_id} arrived within {timeout_s:g} s",
+                f"no tunnel for migration {self.migration_id} arrived within {timeout_s:g} s"
+                + (f", or not all {self._count} connections of it" if self._count > 1 else ""),
                 hint="look at the source's agent log: it opens the tunnel with ssh",
                 touched="nothing",
             )
         with self._lock:
-            tunnel, self._tunnel = self._tunnel, None
-        if tunnel is None:
+            tunnels, self._tunnels = self._tunnels, []
+        if not tunnels:
             raise TransferError(
                 f"nobody waits for the tunnel of migration {self.migration_id} any more", touched="nothing"
             )
-        return tunnel
+        return tunnels
 
     def close(self) -> None:
         """Expect it no more. A tunnel that arrived and was not taken is closed. Idempotent."""
         self._door._forget(self)
         with self._lock:
             self._closed = True
-            tunnel, self._tunnel = self._tunnel, None
+            tunnels, self._tunnels = self._tunnels, []
         self._arrived.set()
-        if tunnel is not None:
-            os.close(tunnel[0])
-            os.close(tunnel[1])
-            tunnel[2].close()
+        for rx_fd, tx_fd, connection in tunnels:
+            os.close(rx_fd)
+            os.close(tx_fd)
+            connection.close()
 
     def _deliver(self, rx_fd: int, tx_fd: int, connection: socket.socket) -> bool:
+        """False: nobody waits for this one."""
         with self._lock:
-            if self._closed:
+            if self._closed or len(self._tunnels) == self._count or self._arrived.is_set():
                 return False
-            self._tunnel = (rx_fd, tx_fd, connection)
-        self._arrived.set()
+            self._tunnels.append((rx_fd, tx_fd, connection))
+            if complete := len(self._tunnels) == self._count:
+                self._arrived.set()
+        if complete:
+            self._door._forget(self)
         return True
 
     def __enter__(self) -> Self:
@@ -162,14 +176,14 @@ class Door:
                 break
         listener.close()
 
-    def expect(self, migration_id: str) -> Waiting:
-        """From now on, and until the result is closed, the tunnel of `migration_id` is let in, once.
+    def expect(self, migration_id: str, count: int = 1) -> Waiting:
+        """From now on, and until the result is closed, the tunnel of `migration_id` is let in, once: `count` connections.
 
         Raises AlreadyExists while another one waits for the same move.
         """
         if not MIGRATION_ID.fullmatch(migration_id):
             raise InvalidArgument(f"{migration_id!r} is not a migration id: hexadecimal digits and hyphens, at most 64")
-        waiting = Waiting(self, migration_id)
+        waiting = Waiting(self, migration_id, count)
         with self._lock:
             if migration_id in self._expected:
                 raise AlreadyExists(f"the tunnel of migration {migration_id} is already waited for")
@@ -228,7 +242,7 @@ class Door:
         _enlarge(rx_fd)
         _enlarge(tx_fd)
         with self._lock:
-            waiting = self._expected.pop(migration_id, None)
+            waiting = self._expected.get(migration_id)
         if waiting is None or not waiting._deliver(rx_fd, tx_fd, connection):
             raise _Refused(f"no migration {migration_id} waits for a tunnel here")
 

@@ -239,6 +239,7 @@ class Client(
         request_id: str = "",
         compress: str = "auto",
         bandwidth: int = 0,
+        connections: int = 1,
         max_rounds: int = 0,
         timeout_s: float = 0.0,
         on_timeout: str = "abort",
@@ -255,7 +256,8 @@ class Client(
         not to be met, or `timeout_s` of sending ahead are over, the move ends by `on_timeout`: "abort", "pause" (freeze
         all the same) or "post-copy" (what is left follows when it runs on the target).
         `max_rounds` 0 = the agent's default; `throttle`: less processor time for the container where rounds gain nothing.
-        `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit.
+        `compress`: "auto", "none", "lz4", "zstd". `bandwidth`: bytes per second, 0 = no limit. `connections`: ssh connections
+        beside each other, 1 to 8.
         `skip`: names of checks (docs/check.md) whose findings are not to stop it.
         `hold`: ready, it goes on sending until commit_move(). `end_exec`: exec sessions are ended right before the freeze.
         What is not said here is the policies' to say, unless `no_policy`; `mode` "" = theirs, else "auto".
@@ -269,7 +271,7 @@ class Client(
             max_downtime_s=max_downtime_s,
             request_id=request_id or os.urandom(16).hex(),
             dry_run=dry_run,
-            transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth),
+            transfer=types_pb2.TransferOptions(compress=compress, bandwidth=bandwidth, connections=connections),
             precopy=types_pb2.PrecopyOptions(
                 max_rounds=max_rounds,
                 timeout_s=timeout_s,

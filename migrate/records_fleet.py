@@ -412,6 +412,7 @@ class Migration(Json):
     marks: tuple[Mark, ...]
     compress: str = "auto"
     bandwidth: int = 0  # bytes per second, 0 = no limit
+    connections: int = 1  # of ssh, beside each other
     travelled: Travelled = field(default_factory=Travelled)
     max_downtime_s: float = 0.0
     precopy: PrecopyOptions = field(default_factory=PrecopyOptions)

@@ -361,6 +361,7 @@ def migration(message: coordinator_pb2.MigrationRecord) -> records.Migration:
         marks=tuple(records.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in message.marks),
         compress=message.transfer.compress,
         bandwidth=message.transfer.bandwidth,
+        connections=message.transfer.connections or 1,
         travelled=messages.record(records.Travelled, message.travelled),
         max_downtime_s=message.max_downtime_s,
         precopy=messages.record(records.PrecopyOptions, message.precopy),

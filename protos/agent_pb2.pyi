@@ -1137,7 +1137,7 @@ class ReopenResponse(_message.Message):
     def __init__(self, needed: bool = ...) -> None: ...
 
 class AcceptRequest(_message.Message):
-    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes", "rehearsal")
+    __slots__ = ("migration_id", "epoch", "spec", "image", "memory_bytes", "layer_bytes", "source_host", "volumes", "rehearsal", "connections")
     MIGRATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -1147,6 +1147,7 @@ class AcceptRequest(_message.Message):
     SOURCE_HOST_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
     REHEARSAL_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     migration_id: str
     epoch: int
     spec: _types_pb2.ContainerSpec
@@ -1156,15 +1157,18 @@ class AcceptRequest(_message.Message):
     source_host: str
     volumes: _containers.RepeatedCompositeFieldContainer[_types_pb2.Volume]
     rehearsal: bool
-    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., rehearsal: bool = ...) -> None: ...
+    connections: int
+    def __init__(self, migration_id: _Optional[str] = ..., epoch: _Optional[int] = ..., spec: _Optional[_Union[_types_pb2.ContainerSpec, _Mapping]] = ..., image: _Optional[_Union[_types_pb2.Image, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., layer_bytes: _Optional[int] = ..., source_host: _Optional[str] = ..., volumes: _Optional[_Iterable[_Union[_types_pb2.Volume, _Mapping]]] = ..., rehearsal: bool = ..., connections: _Optional[int] = ...) -> None: ...
 
 class AcceptResponse(_message.Message):
-    __slots__ = ("missing_layers", "restore_mode")
+    __slots__ = ("missing_layers", "restore_mode", "connections")
     MISSING_LAYERS_FIELD_NUMBER: _ClassVar[int]
     RESTORE_MODE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     missing_layers: _containers.RepeatedScalarFieldContainer[str]
     restore_mode: str
-    def __init__(self, missing_layers: _Optional[_Iterable[str]] = ..., restore_mode: _Optional[str] = ...) -> None: ...
+    connections: int
+    def __init__(self, missing_layers: _Optional[_Iterable[str]] = ..., restore_mode: _Optional[str] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class RestoreRequest(_message.Message):
     __slots__ = ("migration_id", "epoch", "digest")

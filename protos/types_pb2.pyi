@@ -627,12 +627,14 @@ class Mark(_message.Message):
     def __init__(self, name: _Optional[str] = ..., unix_ns: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
 
 class TransferOptions(_message.Message):
-    __slots__ = ("compress", "bandwidth")
+    __slots__ = ("compress", "bandwidth", "connections")
     COMPRESS_FIELD_NUMBER: _ClassVar[int]
     BANDWIDTH_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     compress: str
     bandwidth: int
-    def __init__(self, compress: _Optional[str] = ..., bandwidth: _Optional[int] = ...) -> None: ...
+    connections: int
+    def __init__(self, compress: _Optional[str] = ..., bandwidth: _Optional[int] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class Travelled(_message.Message):
     __slots__ = ("raw_bytes", "codec_bytes", "skipped_bytes")

@@ -10,8 +10,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 
 from agent.config import AgentConfig
@@ -63,33 +64,37 @@ class Receivers:
                 return
             if move.received.exists() and not lacks_memory(move):
                 return
-            waiting = self._waiting[migration_id] = self._door.expect(migration_id)
+            waiting = self._waiting[migration_id] = self._door.expect(migration_id, move.read().connections)
         threading.Thread(target=self._receive, args=(move, waiting), daemon=True).start()
 
     def _receive(self, move: Move, waiting: Waiting) -> None:
         migration_id = move.migration_id
         try:
-            rx_fd, tx_fd, door = waiting.wait(TUNNEL_LIMIT_S)
+            tunnels = waiting.wait_all(TUNNEL_LIMIT_S)
         except AgentError as exc:
             _log.info("migration %s: no tunnel came: %s", migration_id, exc.message)
             return
         finally:
             with self._guard:
-                self._waiting.pop(migration_id, None)
+                if (
+                    self._waiting.get(migration_id) is waiting
+                ):  # else it was discarded, and another one is expected by now
+                    del self._waiting[migration_id]
             waiting.close()
         try:
             with self._turns.call(migration_id, "the arrival of the tunnel"):
                 if not lacks_memory(move):
                     self._ended.refuse(migration_id, ROLE)
-                self._start(move, (rx_fd, tx_fd, door.fileno()))
+                self._start(move, [(rx_fd, tx_fd, door.fileno()) for rx_fd, tx_fd, door in tunnels])
         except (AgentError, OSError) as exc:
             _log.error("migration %s: the receiver did not start: %s", migration_id, exc)
         finally:
-            os.close(rx_fd)
-            os.close(tx_fd)
-            door.close()
+            for rx_fd, tx_fd, door in tunnels:
+                os.close(rx_fd)
+                os.close(tx_fd)
+                door.close()
 
-    def _start(self, move: Move, fds: tuple[int, int, int]) -> None:
+    def _start(self, move: Move, tunnels: Sequence[tuple[int, int, int]]) -> None:
         record = move.read()
         plan = {
             "host": self._config.host,
@@ -108,9 +113,10 @@ class Receivers:
         path = move.directory / "receiver.json"
         path.write_text(json.dumps(plan))
         names = ("--rx-fd", "--tx-fd", "--door-fd")
-        arguments = [word for name, fd in zip(names, fds, strict=True) for word in (name, str(fd))]
+        fds = [fd for tunnel in tunnels for fd in tunnel]
+        arguments = [word for name, fd in zip(cycle(names), fds, strict=False) for word in (name, str(fd))]
         log = move.directory / "receiver.log"
-        receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=fds, log=log)
+        receiver = TransferProcess("agent.transfer.receiver", [*arguments, str(path)], pass_fds=tuple(fds), log=log)
         move.update(receiver_pid=receiver.pid, receiver_ticks=process.start_ticks(receiver.pid))
         with self._guard:
             self._receivers[move.migration_id] = receiver

@@ -22,6 +22,7 @@ class MoveRecord:
     """`role`: source or target. `committed`: the target was told to resume; `resumed`: with these marks it did.
 
     `peer_host`: the other side's name, for people. `rehearsal`: it is never committed. `brought`: a rehearsal's image layers, which go.
+    `connections`: of the tunnel; known to the target.
     """
 
     migration_id: str
@@ -37,6 +38,7 @@ class MoveRecord:
     peer_host: str = ""
     rehearsal: bool = False
     brought: list[str] = field(default_factory=list)
+    connections: int = 1
 
 
 def check_id(migration_id: str) -> None:

@@ -87,6 +87,7 @@ class Target:
         volumes: Sequence[Volume] = (),
         *,
         rehearsal: bool = False,
+        connections: int = 1,
     ) -> Accepted:
         """Keep id, address, memory for the container; be ready for the stream. Raises AlreadyExists, StorageError, WrongState."""
         with self._turns.call(migration_id, "Accept"):
@@ -96,7 +97,17 @@ class Target:
             if move.exists and (known := move.require(epoch)).container_id != spec.id:
                 raise WrongState(f"migration {migration_id} moves container {known.container_id}, not {spec.id}")
             if not self._reserved(migration_id, spec):
-                self._reserve(move, epoch, spec, image, memory_bytes, source_host, volumes, rehearsal=rehearsal)
+                self._reserve(
+                    move,
+                    epoch,
+                    spec,
+                    image,
+                    memory_bytes,
+                    source_host,
+                    volumes,
+                    rehearsal=rehearsal,
+                    connections=connections,
+                )
             self._receivers.listen(move)
             return self._accepted(spec)
 
@@ -111,6 +122,7 @@ class Target:
         volumes: Sequence[Volume],
         *,
         rehearsal: bool,
+        connections: int,
     ) -> None:
         record = MoveRecord(
             migration_id=move.migration_id,
@@ -121,6 +133,7 @@ class Target:
             peer_host=source_host,
             rehearsal=rehearsal,
             brought=self._images.missing(spec.layers) if rehearsal else [],
+            connections=connections,
         )
         move.begin(record)
         try:
@@ -179,7 +192,8 @@ class Target:
             move = self._move(migration_id)
             if not lacks_memory(move):
                 return False
-            self._receivers.stop(move.require(epoch))
+            move.require(epoch)
+            self._receivers.discard(move)
             self._receivers.listen(move)
             return True
 

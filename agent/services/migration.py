@@ -78,6 +78,7 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             host_keys=list(request.host_keys),
             compress=request.transfer.compress or "auto",
             bandwidth=request.transfer.bandwidth,
+            connections=request.transfer.connections or 1,
         )
         return pb.OpenTunnelResponse(
             connect_s=opened["connect_s"], round_trip_s=opened["round_trip_s"], cipher=opened["cipher"]
@@ -172,8 +173,13 @@ class MigrationService(agent_pb2_grpc.MigrationServicer):
             request.source_host,
             convert.volumes_from_proto(request.volumes),
             rehearsal=request.rehearsal,
+            connections=request.connections or 1,
         )
-        return pb.AcceptResponse(missing_layers=accepted.missing_layers, restore_mode=accepted.restore_mode)
+        return pb.AcceptResponse(
+            missing_layers=accepted.missing_layers,
+            restore_mode=accepted.restore_mode,
+            connections=request.connections or 1,
+        )
 
     def Restore(self, request: pb.RestoreRequest, context: grpc.ServicerContext) -> pb.RestoreResponse:
         restored = self._target.restore(request.migration_id, request.epoch, request.digest)

@@ -1,7 +1,7 @@
-"""Memory that arrives at the end of a sparse file on a tmpfs: in pieces of 64 KiB that are one page of the kernel's each.
+"""Memory that arrives at the end of a sparse file on a tmpfs: in pieces of 256 KiB that are one page of the kernel's each.
 
 Since Linux 6.14 a tmpfs takes as large a page as what is written, where `huge=within_size` says that it may and the file does not reach
-further yet: less than half of what 16 small pages cost, to write and to read (docs/pages.md), and nothing is lost, for the page is no
+further yet: less than half of what 64 small pages cost, to write and to read (docs/pages.md), and nothing is lost, for the page is no
 larger than what was written. Below the end of the file that mount option would take a huge page of 2 MiB for anything, so it is on
 only while such pieces are written: a remount takes 5 microseconds. Memory comes in the order of its addresses in a move's first
 round, which is most of it.
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from agent.linux import mounts
 
-PIECE_BYTES = 64 << 10  # larger ones are dear in virtual machines that give free memory back to their host
-_WORTH_IT_BYTES = 4 * PIECE_BYTES  # for less, two remounts cost what they save
+PIECE_BYTES = (
+    256 << 10
+)  # 1 MiB is dear in virtual machines that give free memory back to their host; 64 KiB costs Python more
 _FLAGS = mounts.MS_REMOUNT | mounts.MS_NOSUID | mounts.MS_NODEV
 _FAR = 1 << 41
 
@@ -32,7 +33,7 @@ class Folios:
     def write(self, fd: int, address: int, data: memoryview) -> None:
         """All of `data`. Raises OSError when the tmpfs is full."""
         end = address + len(data)
-        if len(data) < _WORTH_IT_BYTES or address < os.fstat(fd).st_size:
+        if len(data) < PIECE_BYTES or address < os.fstat(fd).st_size:
             self._set(large=False)
             _write(fd, address, data)
             return
@@ -59,9 +60,9 @@ class Folios:
         path = self._stage / "folios.probe"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            self.write(fd, _FAR, memoryview(bytes(_WORTH_IT_BYTES)))
+            self.write(fd, _FAR, memoryview(bytes(PIECE_BYTES)))
             self.write(fd, _FAR + (2 << 20), memoryview(bytes(4096)))
-            if os.fstat(fd).st_blocks * 512 != _WORTH_IT_BYTES + 4096:
+            if os.fstat(fd).st_blocks * 512 != PIECE_BYTES + 4096:
                 raise OSError(0, "this kernel takes more memory than is written")
         finally:
             self.close()

@@ -2,7 +2,8 @@
 
 A frame is a header of 32 bytes (little-endian: magic u16, kind u8, flags u8, task u32, address u64, length u32, size u32, check u64) and
 `length` bytes of payload, at most FRAME_BYTES. The low four bits of flags are the payload's codec (codecs.py); if there is one, `size` is
-what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, this guards us against ourselves. Without a codec
+what it unpacks to. The high four bits are the number of the connection that the payload comes by (lanes.py), 0 where there is but one:
+the one of the headers. `check` is xxh3_64 of what was packed: SSH guards the wire, this guards us against ourselves. Without a codec
 `size` means nothing.
 
     HELLO    JSON {"protocol", "migration"}           LAYER / LAYER_END   bytes of a layer blob; JSON names it
@@ -13,6 +14,7 @@ what it unpacks to. `check` is xxh3_64 of what was packed: SSH guards the wire, 
     SAME     as KEPT: pages that it has of this move already, in their present version
     BASE     as KEPT, of the content that the next DELTA leads to
     DELTA    what of those pages has changed: their content is what the target has, XOR this
+    JOIN     the first frame of each of several connections, before HELLO: `task` is its number, `size` how many there are
     DONE     JSON with the digest of everything since HELLO
     (`task` of a TREE: 0 is the writable layer, then come the volumes, in the order of the container's mounts.
     Ranges are pairs of u64, start and end.)
@@ -50,7 +52,7 @@ FRAME_BYTES = 1 << 20
 MAGIC = 0x4D47
 HEADER = struct.Struct("<HBBIQIIQ")
 HEADER_BYTES = HEADER.size
-CODEC_BITS = 0x0F
+CODEC_BITS, LANE_SHIFT = 0x0F, 4
 _IOV_MAX = 1024  # buffers a call
 
 
@@ -76,6 +78,7 @@ class Kind(enum.IntEnum):
     DELTA = 15
     LATER = 20
     HERE = 21
+    JOIN = 22
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,12 @@ Places = Callable[[int, int, int], Sequence[memoryview] | None]
 
 
 class Reader:
-    """Frames out of a descriptor, into one reused buffer. Blocking; one thread."""
+    """Frames out of a descriptor, into one reused buffer. Blocking; one thread. `others`: lanes 1, 2, ... of a move that has several;
+    `await_header`: called before each frame, for whoever must not wait for a header that does not come.
+    """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, others: Sequence[int] = (), await_header: Callable[[], None] = lambda: None) -> None:
+        self._fds, self._await_header = [fd, *others], await_header
         self._digest = xxhash.xxh3_128()
         self._before = ""
         self._buffer = memoryview(bytearray(FRAME_BYTES))
@@ -133,23 +138,24 @@ class Reader:
 
         A frame of memory that is not packed is read to where `places` says, before anybody knows whether it came undamaged.
         """
-        header = self._read_exactly(bytearray(HEADER_BYTES), allow_end=True)
+        self._await_header()
+        header = read_exactly(self._fds[0], bytearray(HEADER_BYTES), allow_end=True)
         if header is None:
             return None
         magic, kind, flags, task, address, length, size, check = HEADER.unpack(header)
-        codec = flags & CODEC_BITS
-        if magic != MAGIC or length > FRAME_BYTES or flags & ~CODEC_BITS or (codec and size > FRAME_BYTES):
+        codec, lane = flags & CODEC_BITS, flags >> LANE_SHIFT
+        if magic != MAGIC or length > FRAME_BYTES or lane >= len(self._fds) or (codec and size > FRAME_BYTES):
             raise TransferError(
                 "the stream holds something that is no frame", hint="compare the versions of both agents"
             )
         direct = places(task, address, length) if places and kind == Kind.MEMORY and length and not codec else None
         if direct is not None:
             payload = self._buffer[:0]
-            found = self._read_places(direct)
+            found = self._read_places(self._fds[lane], direct)
         else:
             payload = self._buffer[:length]
             if length:
-                self._read_exactly(payload)
+                read_exactly(self._fds[lane], payload)
             if codec:
                 payload = codecs.decode(codec, payload, size)
             found = xxhash.xxh3_64_intdigest(payload)
@@ -163,11 +169,11 @@ class Reader:
         except ValueError as exc:
             raise TransferError(f"unknown kind of frame {kind}", hint="compare the versions of both agents") from exc
 
-    def _read_places(self, places: Sequence[memoryview]) -> int:
+    def _read_places(self, fd: int, places: Sequence[memoryview]) -> int:
         """Fill all of them; returns the check of what came."""
         rest = list(places)
         while rest:
-            got = os.readv(self._fd, rest[:_IOV_MAX])
+            got = os.readv(fd, rest[:_IOV_MAX])
             if got == 0:
                 raise TransferError("the stream ended in the middle of a frame")
             while rest and got >= len(rest[0]):
@@ -179,17 +185,19 @@ class Reader:
             check.update(place)
         return check.intdigest()
 
-    def _read_exactly(self, into: bytearray | memoryview, *, allow_end: bool = False) -> bytearray | memoryview | None:
-        view = memoryview(into)
-        done = 0
-        while done < len(view):
-            got = os.readv(self._fd, [view[done:]])
-            if got == 0:
-                if allow_end and done == 0:
-                    return None
-                raise TransferError("the stream ended in the middle of a frame")
-            done += got
-        return into
+
+def read_exactly(fd: int, into: bytearray | memoryview, *, allow_end: bool = False) -> bytearray | memoryview | None:
+    """`into`, filled; None at the end of the stream where that is allowed. Raises TransferError where it is not."""
+    view = memoryview(into)
+    done = 0
+    while done < len(view):
+        got = os.readv(fd, [view[done:]])
+        if got == 0:
+            if allow_end and done == 0:
+                return None
+            raise TransferError("the stream ended in the middle of a frame")
+        done += got
+    return into
 
 
 class Answers:

@@ -14,7 +14,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +26,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
-from agent.transfer import kept, later, room
+from agent.transfer import kept, lanes, later, room
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -54,10 +56,13 @@ class Plan:
 
 
 class Receiver:
-    """One stream, from HELLO to DONE."""
+    """One stream, from HELLO to DONE. Each of `fds`: (to read from, to write to), of one connection; in any order."""
 
-    def __init__(self, plan: Plan, rx_fd: int, tx_fd: int) -> None:
-        self._plan, self._reader, self._tx = plan, Reader(rx_fd), tx_fd
+    def __init__(self, plan: Plan, fds: Sequence[tuple[int, int]]) -> None:
+        places = lanes.order([rx for rx, _ in fds])
+        rx_fds, tx_fd = [fds[place][0] for place in places], fds[places[0]][1]
+        await_header = partial(lanes.await_header, rx_fds) if len(rx_fds) > 1 else lambda: None
+        self._plan, self._reader, self._tx = plan, Reader(rx_fds[0], rx_fds[1:], await_header), tx_fd
         self._kept = kept.opened(plan.kept)
         self._memory = MemoryStore(Path(plan.memory_dir), self._kept)
         self._trees = [TreeTarget(Path(root)) for root in plan.roots]
@@ -227,19 +232,23 @@ def _is_full(exc: BaseException | None) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="agent.transfer.receiver")
     parser.add_argument("--control-fd", type=int, required=True)
-    parser.add_argument("--rx-fd", type=int, required=True)
-    parser.add_argument("--tx-fd", type=int, required=True)
-    parser.add_argument("--door-fd", type=int, required=True, help="held open: dial waits for its end")
+    parser.add_argument(
+        "--rx-fd", type=int, required=True, action="append", help="these three once for each connection"
+    )
+    parser.add_argument("--tx-fd", type=int, required=True, action="append")
+    parser.add_argument("--door-fd", type=int, required=True, action="append", help="held open: dial waits for its end")
     parser.add_argument("plan", type=Path)
     arguments = parser.parse_args()
     socket.socket(fileno=arguments.control_fd).close()  # nothing to ask for: the stream says it all
     try:
-        Receiver(Plan.read(arguments.plan), arguments.rx_fd, arguments.tx_fd).run()
+        fds = list(zip(arguments.rx_fd, arguments.tx_fd, strict=True))
+        Receiver(Plan.read(arguments.plan), fds).run()
     except (AgentError, OSError) as exc:
         sys.stderr.write(f"receiver: {exc}\n")
         return 1
     finally:
-        socket.socket(fileno=arguments.door_fd).close()
+        for fd in arguments.door_fd:
+            socket.socket(fileno=fd).close()
     return 0
 
 

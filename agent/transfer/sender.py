@@ -28,7 +28,7 @@ from agent.memory.policy import Goal
 from agent.memory.ranges import NOTHING, Ranges, ranges, subtract
 from agent.storage.images import ImageStore
 from agent.storage.tree import TreeSource
-from agent.transfer import codec_choice, commands, holding, later, pages, room, ssh
+from agent.transfer import codec_choice, commands, holding, lanes, later, pages, room, ssh
 from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.commands import Progress
 from agent.transfer.frames import FRAME_BYTES, PROTOCOL, Answers, BrokenStream, Kind
@@ -51,7 +51,7 @@ class Sender:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._tunnel: ssh.BulkTunnel | None = None
+        self._tunnels: list[ssh.BulkTunnel] = []  # the first one has the headers, and the answers
         self._writer: Writer | None = None
         self._answers: Answers | None = None
         self._trees: dict[int, TreeSource] = {}
@@ -113,8 +113,7 @@ class Sender:
             tree.close()
         if self._precopy:
             self._precopy.close()
-        if self._tunnel:
-            self._tunnel.close()
+        ssh.close_all(self._tunnels)
         if self._writer:
             self._writer.close()
         if self._keeper:
@@ -129,7 +128,8 @@ class Sender:
     def _open(self, command: Command, progress: Progress) -> Facts:
         del progress
         self._pycriu = images.load(Path(command["pycriu_path"]))  # not in the freeze: it takes a fifth of a second
-        self._tunnel = ssh.BulkTunnel.open(
+        self._tunnels = ssh.open_several(
+            command["connections"],
             self._directory / "ssh",
             certificate=command["certificate"],
             address=command["address"],
@@ -137,11 +137,14 @@ class Sender:
             user=command["user"],
             host_keys=command["host_keys"],
         )
+        first, tx_fds = self._tunnels[0], [tunnel.tx_fd for tunnel in self._tunnels]
+        if len(tx_fds) > 1:
+            lanes.introduce(tx_fds)
         self._bandwidth.set(command["bandwidth"])
         choice = codec_choice.choice(command["compress"], self._bandwidth)
-        self._writer = Writer(self._tunnel.tx_fd, choice, self._bandwidth)
+        self._writer = Writer(*tx_fds, choice=choice, bandwidth=self._bandwidth)
         self._writer.label = "images"
-        self._answers = Answers(self._tunnel.rx_fd)
+        self._answers = Answers(first.rx_fd)
         began = time.monotonic()
         self._writer.send_json(Kind.HELLO, {"protocol": PROTOCOL, "migration": command["migration"], "kept": True})
         answer = self._answer()
@@ -157,9 +160,9 @@ class Sender:
             self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
         self._kept_back = {int(task): pairs for task, pairs in answer["missing"]}
         return {
-            "connect_s": self._tunnel.connect_s,
+            "connect_s": first.connect_s,
             "round_trip_s": time.monotonic() - began,
-            "cipher": self._tunnel.cipher,
+            "cipher": first.cipher,
         }
 
     # ------------------------------------------------------------ before the freeze
@@ -452,8 +455,8 @@ class Sender:
         return self._writer
 
     def _answer(self) -> dict[str, Any]:
-        assert self._answers is not None and self._tunnel is not None
-        tunnel = self._tunnel
+        assert self._answers is not None
+        tunnel = self._tunnels[0]
         return self._answers.next(lambda: tunnel.failure("the stream ended").message)
 
 

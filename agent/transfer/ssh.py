@@ -15,8 +15,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from agent.diagnosis.diagnose import diagnose
 from agent.errors import InvalidArgument, TransferError, Unsupported
@@ -64,11 +65,11 @@ class BulkTunnel:
     is what was negotiated, `connect_s` how long the login took.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], rx_fd: int, tx_fd: int, directory: Path, target: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], rx_fd: int, tx_fd: int, log: Path, target: str) -> None:
         self.process, self.rx_fd, self.tx_fd = process, rx_fd, tx_fd
         self.cipher = ""
         self.connect_s = 0.0
-        self._directory, self._target = directory, target
+        self._log_path, self._target = log, target
 
     @classmethod
     def open(
@@ -82,17 +83,20 @@ class BulkTunnel:
         host_keys: Sequence[str],
         source_address: str = "",
         timeout_s: float = CONNECT_TIMEOUT_S,
+        number: int = 0,
     ) -> Self:
         """Log in with the key that generate_key() left in `directory` and `certificate`; returns once sshd let us in.
 
         What the door says comes later: end of file on rx_fd, and failure() then has its line. Raises TransferError with
         ssh's own words, Unsupported without an ssh program. `source_address`: bind to it; "" = the system chooses.
+        `number`: of several with the same key.
         """
         _check(certificate, address, user, host_keys, source_address)
         if not (directory / _KEY).exists():
             raise TransferError(f"{directory} has no key: the tunnel was not prepared on this host", touched="nothing")
-        _write(directory / _CERTIFICATE, certificate.strip() + "\n")
-        _write(directory / _KNOWN_HOSTS, "".join(f"{_ALIAS} {' '.join(key.split()[:2])}\n" for key in host_keys))
+        if not number:  # the others find what the first one wrote
+            _write(directory / _CERTIFICATE, certificate.strip() + "\n")
+            _write(directory / _KNOWN_HOSTS, "".join(f"{_ALIAS} {' '.join(key.split()[:2])}\n" for key in host_keys))
         argv = _command(address, port, user, source_address, timeout_s)
         started = time.monotonic()
         stdin_read, tx_fd = os.pipe()
@@ -100,7 +104,8 @@ class BulkTunnel:
         try:
             for fd in (tx_fd, rx_fd):
                 enlarge(fd)
-            with (directory / _LOG).open("wb") as ssh_log:
+            log = directory / (f"{number}.{_LOG}" if number else _LOG)
+            with log.open("wb") as ssh_log:
                 # Relative names and cwd: ssh would split paths at spaces and expand their percent signs.
                 process = subprocess.Popen(
                     argv,
@@ -118,7 +123,7 @@ class BulkTunnel:
         finally:
             os.close(stdin_read)
             os.close(stdout_write)
-        tunnel = cls(process, rx_fd, tx_fd, directory, f"{user}@{address} port {port}")
+        tunnel = cls(process, rx_fd, tx_fd, log, f"{user}@{address} port {port}")
         try:
             tunnel._wait_logged_in(started + timeout_s + 2)
         except BaseException:
@@ -144,7 +149,7 @@ class BulkTunnel:
         status = self.process.poll()
         text = self.error_text() or (f"ssh ended with status {status}" if status is not None else "ssh says nothing")
         message = f"{what}: ssh to {self._target}: {text.splitlines()[-1]}"
-        hint = diagnose(f"{message}\n{text}").remedy or f"ssh's own log: {self._directory / _LOG}"
+        hint = diagnose(f"{message}\n{text}").remedy or f"ssh's own log: {self._log_path}"
         return TransferError(message, hint=hint, detail=text)
 
     def close(self) -> None:
@@ -178,7 +183,30 @@ class BulkTunnel:
             time.sleep(_POLL_S)
 
     def _log(self) -> str:
-        return (self._directory / _LOG).read_text(errors="replace")
+        return self._log_path.read_text(errors="replace")
+
+
+def open_several(count: int, directory: Path, **target: Any) -> list[BulkTunnel]:
+    """`count` connections, `target` as in BulkTunnel.open(): all of them, or the error of one and none. The first one first: what keeps it
+    out keeps all out; the others at the same time.
+    """
+    opened = [BulkTunnel.open(directory, **target)]
+    if count > 1:
+        with ThreadPoolExecutor(count - 1) as pool:
+            others = [pool.submit(BulkTunnel.open, directory, number=number, **target) for number in range(1, count)]
+        opened += [each.result() for each in others if each.exception() is None]
+        if failed := [exc for each in others if (exc := each.exception()) is not None]:
+            close_all(opened)
+            raise failed[0]
+    return opened
+
+
+def close_all(tunnels: Sequence[BulkTunnel]) -> None:
+    """At the same time: each may wait a while for its ssh. Idempotent."""
+    if tunnels:
+        with ThreadPoolExecutor(len(tunnels)) as pool:
+            for done in [pool.submit(tunnel.close) for tunnel in tunnels]:
+                done.result()
 
 
 def _command(address: str, port: int, user: str, source_address: str, timeout_s: float) -> list[str]:

@@ -17,8 +17,7 @@ import json
 import mmap
 import queue
 import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -27,23 +26,19 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from agent.linux import pipes
-from agent.memory.ranges import PAGE
 from agent.transfer import codec_choice, codecs
-from agent.transfer.bandwidth import PIECE_BYTES, Bandwidth
+from agent.transfer.bandwidth import Bandwidth
 from agent.transfer.codec_choice import Choice
 from agent.transfer.codecs import Codec, Setting
-from agent.transfer.frames import FRAME_BYTES, HEADER, MAGIC, BrokenStream, Kind, write_all
+from agent.transfer.frames import HEADER, LANE_SHIFT, MAGIC, Kind
+from agent.transfer.lanes import Body, Lanes
 
 BATCH_BYTES = 4 << 20  # what is read at once: what Python and numpy cost a call is not to be paid for each frame
 SLOTS = 10  # buffers of a batch each: what is read ahead of the link, and of the disk (kept.py)
-_SPLICED_BYTES = FRAME_BYTES // 2  # shorter frames are copied: many of them in the pipe would hold as many buffers
 _QUEUE = 16  # frames that are not in a slot; they carry their own megabyte
 # What may be packed. The rest is small, or named by content that is packed already.
 _PACKED = frozenset({Kind.LAYER, Kind.TREE, Kind.MEMORY, Kind.FILE_DATA})
 _CLOSE_LIMIT_S = 5.0
-
-Body = bytes | memoryview
 
 
 class Slot:
@@ -93,17 +88,15 @@ class _Item:
 
 
 class Writer:
-    """Frames into a descriptor, with the running digest that DONE carries. One thread calls it."""
+    """Frames into a descriptor, or several (lanes.py), with the running digest that DONE carries. One thread calls it."""
 
-    def __init__(self, fd: int, choice: Choice | None = None, bandwidth: Bandwidth | None = None) -> None:
-        self._fd, self._choice = fd, choice or codec_choice.Fixed(codecs.RAW)
+    def __init__(self, *fds: int, choice: Choice | None = None, bandwidth: Bandwidth | None = None) -> None:
+        self._choice = choice or codec_choice.Fixed(codecs.RAW)
         self._bandwidth = bandwidth or Bandwidth()
+        self._lanes = Lanes(fds, self._bandwidth, self._choice.wrote)
         self._digest = xxhash.xxh3_128()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_QUEUE)  # slots are bounded by themselves
-        self._pipe_pages = pipes.pages(fd)
-        self._spliced_pages = 0
-        self._in_pipe: deque[tuple[Slot, int]] = deque()  # and how many pages had been spliced with its last one
         self._free: queue.LifoQueue[Slot] = queue.LifoQueue()  # the last one used is still in the processor's cache
         self._slots = 0
         self._pool = ThreadPoolExecutor(codec_choice.threads(), "codec")
@@ -176,6 +169,7 @@ class Writer:
         self._error = self._error or OSError("the stream was given up")
         self._bandwidth.set(0)  # whoever waits for leave to write
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(_CLOSE_LIMIT_S)
@@ -194,7 +188,9 @@ class Writer:
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
-                if self._error is None and item.done is None:
+                if item.done is not None:
+                    self._lanes.flush()
+                elif self._error is None:
                     self._write(item)
             except Exception as exc:  # noqa: BLE001  raised again in the caller's thread, by its next call
                 self._error = exc
@@ -215,7 +211,10 @@ class Writer:
             self._choice.packed(len(raw), len(body))
         size = item.size if codec == Codec.NONE else len(raw)
         check = xxhash.xxh3_64_intdigest(raw)
-        header = HEADER.pack(MAGIC, item.kind, codec, item.task, item.address, len(body), size, check)
+        lane = self._lanes.choose(len(body))
+        header = HEADER.pack(
+            MAGIC, item.kind, codec | lane << LANE_SHIFT, item.task, item.address, len(body), size, check
+        )
         self._digest.update(header)
         # Before it is written: who has the target's answer finds it counted.
         wire = len(header) + len(body)
@@ -223,40 +222,8 @@ class Writer:
         self.sent.raw[item.label] += len(raw)
         self.sent.wire[item.label] += wire
         self.sent.codecs[("delta, " if item.kind == Kind.DELTA else "") + codec.name.lower()] += wire
-        began = time.monotonic()
-        waited = self._drip(header, body) if self._bandwidth.rate else 0.0
-        if not waited:
-            if item.slot is not None and codec == Codec.NONE and len(body) >= _SPLICED_BYTES and self._pipe_pages:
-                write_all(self._fd, header)
-                self._splice(item.slot, memoryview(body))
-            else:
-                write_all(self._fd, header, body)
-        self._choice.wrote(wire, time.monotonic() - began - waited)
-
-    def _splice(self, slot: Slot, body: memoryview) -> None:
-        """`body`: whole pages in `slot`, which is held for as long as they may be in the pipe."""
-        slot.hold()
-        self._spliced_pages += len(body) // PAGE
-        self._in_pipe.append((slot, self._spliced_pages))
-        try:
-            pipes.vmsplice(self._fd, np.frombuffer(body, np.uint8).ctypes.data, len(body))
-        except BrokenPipeError as exc:
-            raise BrokenStream("the stream to the target is broken") from exc
-        while self._in_pipe[0][1] <= self._spliced_pages - self._pipe_pages:
-            self._in_pipe.popleft()[0].release()
-
-    def _drip(self, header: bytes, body: Body) -> float:
-        """In pieces, as fast as it may; returns how long it waited for leave."""
-        waited = 0.0
-        whole = memoryview(b"".join((header, body)))
-        for at in range(0, len(whole), PIECE_BYTES):
-            piece = whole[at : at + PIECE_BYTES]
-            asked = time.monotonic()
-            self._bandwidth.take(len(piece))
-            waited += time.monotonic() - asked
-            write_all(self._fd, piece)
-        return max(waited, 1e-9)
+        self._lanes.write(lane, header, body, item.slot if codec == Codec.NONE else None)
 
     def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if (error := self._error or self._lanes.error) is not None:
+            raise error

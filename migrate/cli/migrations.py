@@ -299,6 +299,7 @@ def travelled(record: Migration) -> list[str]:
         return []
     lines = [
         f"  compress {record.compress}, bandwidth {tables.size(record.bandwidth) + '/s' if record.bandwidth else 'unlimited'}"
+        + (f", {record.connections} connections" if record.connections > 1 else "")
     ]
     for kind, wire in sorted(record.sent_bytes.items(), key=lambda one: -one[1]):
         raw = record.travelled.raw_bytes.get(kind, 0)

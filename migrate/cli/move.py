@@ -30,6 +30,7 @@ migrate move db1 --to host2 --timeout 1m --on-timeout post-copy
 migrate move db1 --to host2 --hold --detach      # later: migrate commit ID
 migrate move web1 --to host2 --end-exec         # ends what `migrate exec` has started
 migrate move db1 --to host2 --bandwidth 100M --compress zstd
+migrate move db1 --to host2 --connections 4
 migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
 """,
     )
@@ -101,6 +102,14 @@ migrate move web1 --to host2 --format json | tail -n 1 | jq .facts
         "To change it while the move runs: migrate migrations set",
     )
     parser.add_argument(
+        "--connections",
+        type=values.connections,
+        default=1,
+        metavar="N",
+        help="send over N ssh connections beside each other, up to 8: for hosts with processors to spare and a link that is faster "
+        "than one ssh, or far (default: 1)",
+    )
+    parser.add_argument(
         "--hold",
         action="store_true",
         help="when all is ready, keep sending what changes and wait, the container running: migrate commit ID switches over, "
@@ -149,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
             max_downtime_s=args.max_downtime,
             compress=args.compress,
             bandwidth=args.bandwidth,
+            connections=args.connections,
             max_rounds=args.max_rounds,
             timeout_s=args.timeout,
             on_timeout=args.on_timeout,

@@ -108,6 +108,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def connections(text: str) -> int:
+    """Of ssh, for one move: the coordinator takes no other number either."""
+    if not text.isdigit() or not 1 <= int(text) <= 8:
+        raise ArgumentTypeError(f"{text!r} is not a number from 1 to 8")
+    return int(text)
+
+
 def cpus(text: str) -> float:
     """Processors: "0.5", "2"."""
     try:

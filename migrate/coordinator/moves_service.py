@@ -155,7 +155,11 @@ def _order(request: coordinator_pb2.MoveRequest) -> MoveOrder:
         mode=request.mode,
         max_downtime_s=request.max_downtime_s,
         request_id=request.request_id,
-        transfer=TransferOptions(compress=request.transfer.compress or "auto", bandwidth=request.transfer.bandwidth),
+        transfer=TransferOptions(
+            compress=request.transfer.compress or "auto",
+            bandwidth=request.transfer.bandwidth,
+            connections=request.transfer.connections or 1,
+        ),
         precopy=PrecopyOptions(
             max_rounds=request.precopy.max_rounds,
             timeout_s=request.precopy.timeout_s,

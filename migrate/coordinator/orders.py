@@ -15,6 +15,7 @@ from migrate.coordinator.rates import check_bandwidth
 from migrate.coordinator.steps import ON_TIMEOUT_POSTCOPY, POSTCOPY
 from migrate.coordinator.store import (
     COMPRESS,
+    MOST_CONNECTIONS,
     ON_TIMEOUT,
     Container,
     Migration,
@@ -63,6 +64,8 @@ def planned(order: MoveOrder, store: Store) -> Migration:
     if order.rehearsal:
         _check_rehearsal(mode, order.precopy)
     check_bandwidth(order.transfer.bandwidth)
+    if not 1 <= order.transfer.connections <= MOST_CONNECTIONS:
+        raise InvalidArgument(f"{order.transfer.connections} connections: a move can have 1 to {MOST_CONNECTIONS}")
     _check_precopy(mode, order)
     skip = catalog.checked_skips(order.skip)
     target = store.host(order.to)

@@ -60,7 +60,7 @@ def record(whole: MigrationRecord) -> coordinator_pb2.MigrationRecord:
         facts=dict(whole.facts),
         sent_bytes=dict(whole.sent_bytes),
         marks=[types_pb2.Mark(name=mark.name, unix_ns=mark.unix_ns, host=mark.host) for mark in whole.marks],
-        transfer=types_pb2.TransferOptions(compress=move.transfer.compress, bandwidth=move.transfer.bandwidth),
+        transfer=types_pb2.TransferOptions(**dataclasses.asdict(move.transfer)),
         travelled=types_pb2.Travelled(**whole.travelled),
         max_downtime_s=move.max_downtime_s,
         precopy=types_pb2.PrecopyOptions(**dataclasses.asdict(move.precopy)),

@@ -70,6 +70,7 @@ class Reserve:
 
     def do(self, move: Move, done: Results) -> Facts:
         seen = describe(move)
+        connections = move.transfer().connections
         request = agent_pb2.AcceptRequest(
             migration_id=move.id,
             epoch=move.epoch,
@@ -80,8 +81,14 @@ class Reserve:
             source_host=move.source,
             volumes=seen.volumes,
             rehearsal=move.rehearsal,
+            connections=connections,
         )
         accepted = move.call(move.target, "Accept", request, timeout_s=SHORT_S)
+        if connections > 1 and accepted.connections != connections:
+            raise StepError(
+                f"{move.target} takes one connection for a move, not {connections}: its agent is older",
+                hint="upgrade it, or: migrate move without --connections",
+            )
         may = move.mode == POSTCOPY or move.precopy.on_timeout == ON_TIMEOUT_POSTCOPY
         if may and accepted.restore_mode != "lazy":
             raise StepError(

@@ -120,13 +120,17 @@ class PrecopyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """How the bulk bytes go. `compress`: one of COMPRESS; `bandwidth`: bytes per second, 0 = no limit."""
+    """How the bulk bytes go. `compress`: one of COMPRESS; `bandwidth`: bytes per second, 0 = no limit; `connections`: of
+    ssh, beside each other, at most MOST_CONNECTIONS.
+    """
 
     compress: str = "auto"
     bandwidth: int = 0
+    connections: int = 1
 
 
 COMPRESS = ("auto", "none", "lz4", "zstd")
+MOST_CONNECTIONS = 8  # sshd lets ten at once log in (MaxStartups)
 
 
 @dataclass(frozen=True, kw_only=True)

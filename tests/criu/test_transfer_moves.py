@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.fault_scene import Scene, Victim, children
+from migrate.lab import processes
 from migrate.lab.demo_run import Outside
 from migrate.records import Migration, Run
 from tests.criu.moving_lab import MovingLab, program, wait_for
@@ -60,6 +62,36 @@ def test_packed(store: Store, codec: str) -> None:
         return
     assert travelled.codec_bytes[codec] > 10 * travelled.codec_bytes.get("none", 0)
     assert wire < 0.9 * sum(travelled.raw_bytes.values())
+
+
+def test_over_several_connections(fleet: MovingLab, store: Store) -> None:
+    """Each carries its share; all that was sent is there; and back over one."""
+    record = store.move("--connections", "3", "--compress", "none")
+    assert (record.state, record.connections) == ("succeeded", 3)
+    assert ", 3 connections" in fleet.cli("migrations", "show", record.id).stdout
+    assert store.move().connections == 1
+    refused = fleet.cli("move", store.name, "--to", "host2", "--connections", "9")
+    assert refused.returncode == 2
+    assert "'9' is not a number from 1 to 8" in refused.stderr
+
+
+def test_connections_fall_together(fleet: MovingLab, store: Store) -> None:
+    """One of two is killed while the container still runs: the move fails at once, says which, and nothing has happened."""
+    scene = Scene(fleet.lab, fleet.client.inspect(store.name).id, "host1", "host2")
+    command = fleet.command("move", store.name, "--to", "host2", "--bandwidth", "2M", "--connections", "2")
+    with subprocess.Popen(command, env=fleet.environment, stderr=subprocess.PIPE, text=True) as moving:
+        running = wait_for(lambda: fleet.client.migrations(container=store.name, active=True))[0]
+        wait_for(lambda: _precopying(fleet, running.id))
+        sender = scene.find(Victim.SENDER)
+        assert sender is not None
+        both = [found for pid in children(sender.pid) if (found := processes.read(pid)) and "ssh " in found.command]
+        assert len(both) == 2
+        assert processes.send(both[1], 9)
+        _, said = moving.communicate(timeout=60)
+    assert moving.returncode != 0
+    assert "connection" in said
+    assert fleet.client.inspect(store.name).host == "host1"
+    assert store.move("--connections", "2").state == "succeeded"
 
 
 def test_a_limit_that_is_lifted(fleet: MovingLab, store: Store) -> None:

@@ -358,3 +358,30 @@ def test_dial_without_an_agent(tmp_path: Path) -> None:
     process = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=10)
     assert process.returncode == 1
     assert str(tmp_path / "none").encode() in process.stderr
+
+
+def test_a_move_of_several_connections_waits_for_all_of_them(host: Host) -> None:
+    """They are handed over together; one more is nobody's, and so are those that came when it is given up."""
+    waiting = host.door.expect(MOVE, 2)
+    line = f'{{"verb": "bulk", "migration": "{MOVE}"}}\n'.encode()
+    first = hand_over(host, line)
+    with pytest.raises(TransferError, match="or not all 2 connections"):
+        waiting.wait_all(0.2)
+    second = hand_over(host, line)
+    tunnels = waiting.wait_all(20)
+    assert len(tunnels) == 2
+    third = hand_over(host, line)
+    assert b"no migration" in third[0].recv(4096)
+    for rx_fd, tx_fd, connection in tunnels:
+        os.close(rx_fd)
+        os.close(tx_fd)
+        connection.close()
+    again = host.door.expect(MOVE, 2)
+    fourth = hand_over(host, line)
+    eventually(lambda: len(again._tunnels), 1)
+    again.close()
+    assert fourth[0].recv(1) == b""
+    for connection, *fds in (first, second, third, fourth):
+        connection.close()
+        for fd in fds:
+            os.close(fd)

@@ -37,7 +37,7 @@ def sent(payloads: list[bytes], setting: Setting) -> bytes:
 
     thread = threading.Thread(target=drain)
     thread.start()
-    writer = Writer(write, Fixed(setting))
+    writer = Writer(write, choice=Fixed(setting))
     for number, payload in enumerate(payloads):
         writer.send(Kind.MEMORY, payload, task=number)
     writer.flush()
@@ -109,7 +109,7 @@ def test_a_frame_that_claims_to_unpack_to_more_than_a_frame() -> None:
 def test_a_slow_link_reaches_back() -> None:
     """Who fills buffers waits when all are on their way, and no buffer is filled again before it was read at the pipe's other end."""
     read, write = os.pipe()
-    writer = Writer(write, Fixed(Setting(Codec.LZ4)))
+    writer = Writer(write, choice=Fixed(Setting(Codec.LZ4)))
     filled: list[int] = []
 
     def fill() -> None:
