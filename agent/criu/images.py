@@ -69,6 +69,25 @@ def page_maps(pycriu: Any, images_dir: Path) -> Iterator[PageMap]:
         yield PageMap(task, pages_id, tuple(_run(entry(record)) for record in entries))
 
 
+def shared_pages(pycriu: Any, images_dir: Path, shmid: int) -> tuple[int, bool]:
+    """Of shared memory: (pages_id, whether CRIU has listed any page). Raises FileNotFoundError."""
+    head, *entries = _records(images_dir / f"pagemap-shmem-{shmid}.img")
+    return pycriu.pagemap_pb2.pagemap_head.FromString(head).pages_id, bool(entries)
+
+
+def list_shared_pages(pycriu: Any, images_dir: Path, shmid: int, runs: list[list[int]]) -> None:
+    """List pages of shared memory as they lie in pages-ID.img, one run after the other. `runs`: [offset in bytes, pages]."""
+    records = bytearray()
+    for offset, pages in runs:
+        entry = pycriu.pagemap_pb2.pagemap_entry(vaddr=offset, nr_pages=pages, flags=PRESENT)
+        if "compat_nr_pages" in entry.DESCRIPTOR.fields_by_name:  # CRIU 4.2, as in _run()
+            entry.compat_nr_pages = pages
+        record = entry.SerializeToString()
+        records += len(record).to_bytes(4, "little") + record
+    with (images_dir / f"pagemap-shmem-{shmid}.img").open("ab") as file:
+        file.write(records)
+
+
 def drop_foreign_ping_range(images_dir: Path) -> None:
     """Take net.ipv4.ping_group_range out of the image of a network namespace where it is not the container's own: groups that it has no
     ids for, which CRIU saves as "-1 -1" and cannot write. It then stays what the monitor sets. pycriu must have been loaded.

@@ -5,6 +5,9 @@
  * page aligned. To CRIU those areas look mapped and untouched, as memory that was never written does: no page of them is spliced, listed or
  * written. CRIU takes a scan that ends early for what it is and asks on from where it ended. Without the file nothing is changed.
  *
+ * Of memory that tasks share CRIU asks with lseek(SEEK_DATA) where its pages are. That which is listed, with 0 for the pid, its inode, and
+ * its device as major << 32 | minor, has none.
+ *
  * No headers and no library is named: it is loaded beside whatever libc CRIU brings, and by its wrapper's shell too.
  */
 typedef unsigned long u64;
@@ -14,15 +17,19 @@ extern long syscall(long number, ...);
 extern char *getenv(const char *name);
 extern int open(const char *path, int flags, ...);
 extern int close(int fd);
-extern long lseek(int fd, long offset, int whence);
+extern int *__errno_location(void);
 extern long readlink(const char *path, char *buffer, u64 size);
 extern void *mmap(void *address, u64 length, int prot, int flags, int fd, long offset);
 
 #if defined(__x86_64__)
 #define NR_IOCTL 16
+#define NR_LSEEK 8
+#define NR_STATX 332
 #define CLOEXEC 02000000
 #elif defined(__aarch64__)
 #define NR_IOCTL 29
+#define NR_LSEEK 62
+#define NR_STATX 291
 #define CLOEXEC 02000000
 #else
 #error "unknown architecture"
@@ -35,6 +42,15 @@ struct scan {
 	u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
 	u64 category_inverted, category_mask, category_anyof_mask, return_mask;
 };
+
+/* linux/stat.h, as far as it is read; the kernel fills 256 bytes */
+struct statx {
+	u64 before[4], inode;
+	u64 between[12];
+	unsigned int dev_major, dev_minor;
+	u64 behind[14];
+};
+_Static_assert(__builtin_offsetof(struct statx, dev_major) == 0x88 && sizeof(struct statx) == 256, "statx");
 
 struct area {
 	u64 pid, start, end;
@@ -52,7 +68,7 @@ static void load(void)
 	fd = path ? open(path, CLOEXEC /* O_RDONLY */) : -1;
 	if (fd < 0)
 		return;
-	size = lseek(fd, 0, 2 /* SEEK_END */);
+	size = syscall(NR_LSEEK, fd, 0L, 2 /* SEEK_END */);
 	if (size >= (long)sizeof(struct area)) {
 		map = mmap(0, size, 1 /* PROT_READ */, 2 /* MAP_PRIVATE */, fd, 0);
 		if ((long)map != -1) {
@@ -120,4 +136,33 @@ int ioctl(int fd, u64 request, void *argument)
 	if (found >= 0)
 		scan->walk_end = cut.walk_end;
 	return found;
+}
+
+static int is_withheld(int fd)
+{
+	struct statx now;
+	long i;
+
+	if (!count)
+		load();
+	if (!count || areas[0].pid || syscall(NR_STATX, fd, "", 0x1000 /* AT_EMPTY_PATH */, 0x100 /* STATX_INO */, &now))
+		return 0;
+	for (i = 0; i < count && !areas[i].pid; i++)
+		if (areas[i].start == now.inode && areas[i].end == ((u64)now.dev_major << 32 | now.dev_minor))
+			return 1;
+	return 0;
+}
+
+long lseek64(int fd, long offset, int whence)
+{
+	if (whence == 3 /* SEEK_DATA */ && is_withheld(fd)) {
+		*__errno_location() = 6; /* ENXIO: no data from there on */
+		return -1;
+	}
+	return syscall(NR_LSEEK, fd, offset, whence);
+}
+
+long lseek(int fd, long offset, int whence)
+{
+	return lseek64(fd, offset, whence);
 }

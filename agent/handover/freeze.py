@@ -144,7 +144,7 @@ class Freeze:
             marks: list[dict[str, Any]] = list(looked["marks"])
 
             def send_meanwhile() -> None:
-                marks.extend(sender.request("rest", postcopy=postcopy)["marks"])
+                marks.extend(sender.request("rest", images_dir=str(move.images), postcopy=postcopy)["marks"])
                 held.extend(inside.held_in_trees(pids, roots))
                 sender.request("files", roots=roots, held=held)
 

@@ -196,6 +196,7 @@ class Source:
                     logs=str(directory),
                     freezer=str(self._engine.cgroup(record.container_id).freezer),
                     tracker=self._tracker if record.lazy else "",
+                    shared=bool(record.lazy and self._tracker and self._criu().withheld),
                     goal=dataclasses.asdict(goal),
                     throttle=self._throttle_plan(move, record.container_id) if goal.throttle else None,
                 )

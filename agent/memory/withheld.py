@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,10 @@ def look(pid: int, *, area_bytes: int = AREA_BYTES, task_bytes: int = TASK_BYTES
     return subtract(large, ranges((page, page + PAGE) for page in _stack_pages(pid)))
 
 
-def listing(areas: dict[int, Ranges]) -> bytes:
-    """What agent/criu/withheld.c reads, from {pid: areas}: u64 triples pid, start, end."""
-    rows = [np.column_stack((np.full(len(of_pid), pid, np.uint64), of_pid)) for pid, of_pid in sorted(areas.items())]
+def listing(areas: dict[int, Ranges], shared: Iterable[tuple[int, int, int]] = ()) -> bytes:
+    """What agent/criu/withheld.c reads, from {pid: areas}: u64 triples pid, start, end. `shared`: rows of shared memory, which go first."""
+    rows = [np.array([*shared], np.uint64).reshape(-1, 3)]
+    rows += [np.column_stack((np.full(len(of_pid), pid, np.uint64), of_pid)) for pid, of_pid in sorted(areas.items())]
     return b"".join(np.ascontiguousarray(each, np.uint64).tobytes() for each in rows)
 
 

@@ -69,7 +69,7 @@ class PageSender:
         self._sent.settle()
         reached: list[Ranges] = []
         zeros: list[Ranges] = []
-        memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        memory = self._open()
         try:
             for batch in batches(wanted):
                 slot = self._writer.slot()
@@ -209,6 +209,10 @@ class PageSender:
     def _send_zeros(self, zeros: Ranges) -> None:
         for at in range(0, len(zeros), FRAME_BYTES // 16):
             self._writer.send(Kind.ZERO, zeros[at : at + FRAME_BYTES // 16].tobytes(), task=self.task)
+
+    def _open(self) -> int:
+        """A descriptor of what _read() reads from."""
+        return os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
 
     def _read(self, memory: int, slot: Slot, batch: Ranges, *, exact: bool) -> Addresses:
         """Fill `slot` with `batch`; returns the addresses of the pages that are in it, one after the other."""

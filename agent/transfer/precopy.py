@@ -21,6 +21,7 @@ from agent.transfer import pages
 from agent.transfer.delta import Shadow
 from agent.transfer.kept import Keeper
 from agent.transfer.page_index import PageIndex
+from agent.transfer.shared import Round, SharedMemory
 from agent.transfer.writer import Writer
 
 STANDSTILL_LIMIT_S = (
@@ -45,7 +46,7 @@ class Sent:
 
 class Precopy:
     """One container's memory on its way. `way`: a key of watching.WAYS, or "" where nothing is sent ahead. `deltas`: a page
-    that is sent again may go as what has changed in it.
+    that is sent again may go as what has changed in it. `shared`: memory that tasks share is carried by us, too.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Precopy:
         kept: PageIndex | None = None,
         keeper: Keeper | None = None,
         deltas: bool = True,
+        shared: bool = False,
     ) -> None:
         self._writer, self._tasks, self.way = writer, Tasks(freezer), way
         self._kept, self._keeper = kept or PageIndex(), keeper
         self._shadow = Shadow() if deltas else None
+        self.shared = SharedMemory(writer, self._kept, keeper, self._shadow) if shared else None
         self._owed: dict[int, Ranges] = {}  # by pid inside the container: what the target asked for after a round
         self._trackers: dict[int, Tracker] = {}  # by pid on this host
         self._senders: dict[int, pages.PageSender] = {}  # by pid inside the container
@@ -74,6 +77,8 @@ class Precopy:
         """After the last round, while the tasks run: what takes as long as there are pages is not left to the freeze."""
         for sender in self._senders.values():
             sender.settle()
+        if self.shared:
+            self.shared.settle()
 
     def last_look(self) -> None:
         """The tasks stand still for good: what was written since the last round is known."""
@@ -86,12 +91,13 @@ class Precopy:
     def send_again(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> int:
         """Frozen: what the target says it has not, though it was named as known. Returns pages sent."""
         self.distrust(lacking)
-        return sum(self._senders[int(task)].send(ranges(runs), exact=True)[0] for task, runs in lacking.items())
+        again = self.shared.send_again(lacking) if self.shared else 0
+        return again + sum(sender.send(runs, exact=True)[0] for sender, runs in self._of_tasks(lacking))
 
     def distrust(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
         """These pages will not be named as known again."""
-        for task, runs in lacking.items():
-            self._senders[int(task)].distrust(ranges(runs))
+        for sender, runs in self._of_tasks(lacking):
+            sender.distrust(runs)
 
     def outdate(self, task: int, pid: int, runs: Ranges) -> None:
         """The target forgets the versions of `runs` that it has: they come later."""
@@ -100,9 +106,10 @@ class Precopy:
     def owe(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> None:
         """As send_again, in the next round, or in the freeze: these pages are not clean."""
         self.distrust(lacking)
-        for task, runs in lacking.items():
-            sender, wrong = self._senders[int(task)], ranges(runs)
-            self._owed[int(task)] = union(self._owed.get(int(task), NOTHING), wrong)
+        if self.shared:
+            self.shared.owe(lacking)
+        for sender, wrong in self._of_tasks(lacking):
+            self._owed[sender.task] = union(self._owed.get(sender.task, NOTHING), wrong)
             self._clean[sender.pid] = subtract(self._clean.get(sender.pid, NOTHING), wrong)
 
     def lacking(self, pid: int, wanted: Ranges) -> Ranges:
@@ -120,7 +127,8 @@ class Precopy:
     @property
     def skipped(self) -> Counter[str]:
         """Bytes of memory that were not sent, by reason; of every round."""
-        return sum((sender.skipped for sender in self._senders.values()), self._gone)
+        shared = self.shared.skipped if self.shared else Counter[str]()
+        return sum((sender.skipped for sender in self._senders.values()), self._gone) + shared
 
     def send_frozen(self, task: int, pid: int, wanted: Ranges) -> int:
         """Frozen: send all of `wanted`. Returns pages sent; zero pages are not."""
@@ -130,6 +138,8 @@ class Precopy:
         for tracker in self._trackers.values():
             tracker.close()
         self._trackers.clear()
+        if self.shared:
+            self.shared.close()
 
     def send_round(self, deadline: float | None = None) -> Sent:
         """What was written since the last round, of all tasks. `deadline`: on the monotonic clock; what is not sent by then stays dirty."""
@@ -164,10 +174,11 @@ class Precopy:
                     break  # it has ended
                 count += sent_pages
                 self._clean[pid] = union(self._clean[pid], reached)
+        shared = self.shared.send_round(here.values(), deadline) if self.shared else Round()
         return Sent(
-            pages=count,
-            written_bytes=sum(total_bytes(written) for _, _, written in looks),
-            unsent_bytes=unsent_bytes,
+            pages=count + shared.pages,
+            written_bytes=sum(total_bytes(written) for _, _, written in looks) + shared.written_bytes,
+            unsent_bytes=unsent_bytes + shared.unsent_bytes,
             looked_at=self._looked_at,
             interval_s=self._looked_at - before if before else 0.0,
             still_s=still_s,
@@ -204,6 +215,12 @@ class Precopy:
         self._clean.pop(pid, None)
         if why_not:
             self.shadowed[pid] = why_not
+
+    def _of_tasks(self, lacking: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[tuple[pages.PageSender, Ranges]]:
+        """The part of the target's answer that is about tasks."""
+        for task, runs in lacking.items():
+            if (sender := self._senders.get(int(task))) is not None:
+                yield sender, ranges(runs)
 
     def _sender(self, task: int, pid: int) -> pages.PageSender:
         sender = self._senders.get(task)

@@ -26,7 +26,7 @@ from agent.errors import AgentError, StorageError, TransferError
 from agent.storage.images import ImageStore
 from agent.storage.receive import LayerWriter
 from agent.storage.tree import TreeTarget
-from agent.transfer import kept, lanes, later, room
+from agent.transfer import kept, lanes, later, room, shared_images
 from agent.transfer.frames import PROTOCOL, Frame, Kind, Reader, say
 from agent.transfer.memory_store import MemoryStore
 
@@ -210,6 +210,7 @@ class Receiver:
         images_dir = Path(self._plan.images_dir)
         prepare = self._memory.seal_lazy if self._plan.lazy else self._memory.assemble
         memory_bytes = prepare(self._pycriu, images_dir)
+        memory_bytes += shared_images.complete(self._pycriu, images_dir, Path(self._plan.memory_dir))
         timers.rearm(images_dir)
         received = {
             "digest": self._reader.digest,

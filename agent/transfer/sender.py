@@ -199,7 +199,7 @@ class Sender:
                 if tree.watched:
                     self._send_tree(number, command["roots"][number], progress)
 
-        self._precopy = self._memory(Path(command["freezer"]), command["tracker"])
+        self._precopy = self._memory(Path(command["freezer"]), command["tracker"], shared=command["shared"])
         plan = throttle.Plan(**command["throttle"]) if command["throttle"] else None
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
         memory = rounds.run(confirm=self._answer, progress=after_round)
@@ -270,17 +270,20 @@ class Sender:
                 listed[pid] = self._withheld[task] = areas
                 withheld_file(images_dir, task).write_bytes(areas.tobytes())
         if command["withheld"]:
-            Path(command["withheld"]).write_bytes(withheld.listing(listed))
+            shared = precopy.shared.withhold(self._here.values()) if precopy.shared else []
+            Path(command["withheld"]).write_bytes(withheld.listing(listed, shared))
             marks.append(_mark("withheld"))
         return {"marks": marks}
 
     def _rest(self, command: Command, progress: Progress) -> Facts:
         """While CRIU dumps what it is shown: send what the target lacks of the rest."""
         del progress
-        if not self._withheld:
-            return {"marks": []}
         precopy, begun = self._memory_sent(), _mark("begin sent withheld memory")
+        if not self._withheld and not precopy.shared:
+            return {"marks": []}
         self._stream("memory")
+        if precopy.shared:
+            self._rest_pages += precopy.shared.send_frozen(Path(command["images_dir"]))
         for task, areas_of_task in self._withheld.items():
             lacking = precopy.lacking_of_withheld(task, self._here[task], areas_of_task)
             self._rest_pages += self._send_or_keep_back(task, lacking, keep_back=command["postcopy"])
@@ -353,8 +356,10 @@ class Sender:
         del command, progress
         return {"kept_bytes": self._keeper.finish() if self._keeper else 0}
 
-    def _memory(self, freezer: Path, way: str) -> Precopy:
-        return Precopy(self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas)
+    def _memory(self, freezer: Path, way: str, *, shared: bool = False) -> Precopy:
+        return Precopy(
+            self._stream(), freezer, way, kept=self._kept, keeper=self._keeper, deltas=self._deltas, shared=shared
+        )
 
     def _send_memory(self, images_dir: Path, *, keep_back: bool) -> int:
         """What CRIU was shown and has left behind."""
