@@ -49,6 +49,7 @@ def _complete(pycriu: Any, images_dir: Path, shmid: int, memory: Path, runs: lis
     fd = os.open(memory, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # nothing has come of what is all zeros
     try:
         os.ftruncate(fd, size)
+        os.fchmod(fd, 0o644)  # as CRIU's images: a task of a user namespace opens it
     finally:
         os.close(fd)
     memory.rename(images_dir / f"pages-{pages_id}.img")

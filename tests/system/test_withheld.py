@@ -77,6 +77,36 @@ def test_another_process_is_seen_whole(library: Path, tmp_path: Path) -> None:
     assert scanned(library, tmp_path, [[0, PAGES]], offset=1) == [[[0, PAGES]], [[0, PAGES]]]
 
 
+ASKED = """
+import json, os, struct, sys
+memory = os.memfd_create("x")
+other = os.memfd_create("y")
+for fd in memory, other:
+    os.truncate(fd, 1 << 20)
+    os.pwrite(fd, b"x" * 8192, 65536)
+def first(fd):
+    try:
+        return os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError as exc:
+        return exc.strerror
+before = first(memory)
+status = os.fstat(memory)
+with open(os.environ["MIGRATE_WITHHELD"], "wb") as file:
+    row = (0, status.st_ino + int(sys.argv[1]), os.major(status.st_dev) << 32 | os.minor(status.st_dev))
+    file.write(struct.pack("=QQQ", *row))
+print(json.dumps([before, first(memory), first(other), os.lseek(memory, 65536, os.SEEK_HOLE), os.lseek(memory, 7, os.SEEK_SET)]))
+"""
+
+
+@pytest.mark.parametrize(("offset", "seen"), [(0, "No such device or address"), (1 << 40, 65536)])
+def test_shared_memory_that_is_listed_has_no_data(library: Path, tmp_path: Path, offset: int, seen: object) -> None:
+    """The way CRIU asks for it; of other memory, and of all that is asked otherwise, nothing changes."""
+    environment = {**os.environ, "LD_PRELOAD": str(library), "MIGRATE_WITHHELD": str(tmp_path / "areas")}
+    argv = [sys.executable, "-c", ASKED, str(offset)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == [65536, seen, 65536, 65536 + 8192, 7]
+
+
 def scanned(library: Path, tmp_path: Path, listed: list[list[int]], *, offset: int) -> list[list[list[int]]]:
     """What PROGRAM saw before and with the list."""
     environment = {**os.environ, "LD_PRELOAD": str(library), "MIGRATE_WITHHELD": str(tmp_path / "areas")}
