@@ -23,7 +23,8 @@ ROUND says {"expected": ...} (room.Expected) where the target is to make sure th
 HELLO says {"kept": true} to learn what the target has kept: "kept_bytes" of the answer follow it, a packed PageIndex.
 The answers to ROUND and DONE may have "lacking": {task: [[start, end], ...]}, pages of KEPT or SAME that were not what they should be. They
 have to be sent; after a DONE with such an answer another DONE follows.
-The answer to HELLO has "missing" where the container runs there already: [[task, [[start, end], ...]], ...].
+The answer to HELLO has "missing" where the container runs there already: [[task, [[start, end], ...]], ...]. "shared": it completes CRIU's
+images of shared memory (shared_images.py).
 
 Post-copy (later.py): LATER has ranges of `task` that come after DONE; HERE says that `size` bytes at `address` have.
 The target answers HELLO, LAYER_END, ROUND and DONE with one JSON line each: {"ok": true, ...} or {"ok": false, "error", "hint"}.

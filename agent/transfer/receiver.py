@@ -166,7 +166,7 @@ class Receiver:
             raise TransferError("the stream belongs to another move")
         index = self._kept.index.packed(places=False) if self._kept and said.get("kept") else b""
         missing = list(self._later.connect().items()) if self._plan.again else []
-        say(self._tx, {"ok": True, "kept_bytes": len(index), "missing": missing}, index)
+        say(self._tx, {"ok": True, "kept_bytes": len(index), "missing": missing, "shared": True}, index)
         self._later.ask()
 
     def _take_layer(self, frame: Frame) -> None:

@@ -64,6 +64,7 @@ class Sender:
         self._kept = PageIndex()  # what the target has of an earlier move
         self._keeper: Keeper | None = None
         self._deltas = True
+        self._shared = False  # the target completes CRIU's images of shared memory: an older one would restore zeros
         self._kept_back: dict[int, later.Pairs] = {}  # by task: what the target lacks while the container runs there
         self._pycriu: Any = None
         self._here: dict[int, int] = {}  # at the last look: pid inside the container -> pid on this host
@@ -155,6 +156,7 @@ class Sender:
             sent.raw["kept_index"] += len(index)
             sent.wire["kept_index"] += len(index)
             sent.codecs["none"] += len(index)
+        self._shared = bool(answer.get("shared"))
         self._deltas = command["compress"] != "none"  # who wants nothing packed does not want to pay for this either
         if command["keep_bytes"]:
             self._keeper = Keeper(Path(command["keep"]), command["keep_bytes"])
@@ -199,7 +201,9 @@ class Sender:
                 if tree.watched:
                     self._send_tree(number, command["roots"][number], progress)
 
-        self._precopy = self._memory(Path(command["freezer"]), command["tracker"], shared=command["shared"])
+        self._precopy = self._memory(
+            Path(command["freezer"]), command["tracker"], shared=command["shared"] and self._shared
+        )
         plan = throttle.Plan(**command["throttle"]) if command["throttle"] else None
         rounds = Rounds(self._precopy, writer, Goal(**command["goal"]), plan)
         memory = rounds.run(confirm=self._answer, progress=after_round)

@@ -12,7 +12,7 @@ from migrate.coordinator.preflight import hosts
 from migrate.coordinator.preflight.finding import BLOCKER, WARNING, Finding, judged, of_agent
 from migrate.coordinator.preflight.predict import Size
 from migrate.errors import PrecheckError
-from migrate.rpc.version import REHEARSAL_MINOR
+from migrate.rpc.version import END_EXEC_MINOR, REHEARSAL_MINOR
 from protos import agent_pb2, types_pb2
 
 EXEC = "exec"  # the check
@@ -65,8 +65,9 @@ def examine(move: Move) -> Examination:
     description = describe(move)
     there = where(move, move.target, coming=description)
     size = _size(description, there)
+    needs = max(REHEARSAL_MINOR if move.rehearsal else 0, END_EXEC_MINOR if move.precopy.end_exec else 0)
     findings = [
-        *hosts.compare(source, target, description, size.image, REHEARSAL_MINOR if move.rehearsal else 0),
+        *hosts.compare(source, target, description, size.image, needs),
         *of_container(move.container, move.source, description),
         *(of_agent(each, move.target) for each in there.blockers),
     ]

@@ -1,6 +1,6 @@
 """Which versions of migrate understand each other, and who says no where they do not.
 
-Every call says in its first bytes, as gRPC's user-agent, what its caller is: "migrate/0.1.0 protocol/2.1". The server looks at it
+Every call says in its first bytes, as gRPC's user-agent, what its caller is: "migrate/0.1.0 protocol/2.2". The server looks at it
 before anything else: another MAJOR is refused, nothing is done, and the error names both versions and which side to upgrade.
 A higher MINOR only means that the peer knows more; who needs what an older one lacks asks first (HostFacts.protocol_minor).
 
@@ -20,8 +20,9 @@ import grpc
 import migrate
 from migrate.errors import MigrateError
 
-MAJOR, MINOR = 2, 1
+MAJOR, MINOR = 2, 2
 REHEARSAL_MINOR = 1  # Migration.Try, and `rehearsal` in Accept and PrepareTunnel
+END_EXEC_MINOR = 2  # Migration.EndExec
 
 _SAID = re.compile(r"\bmigrate/(?P<version>\S+) protocol/(?P<major>\d+)\.(?P<minor>\d+)\b")
 _KEY = "user-agent"

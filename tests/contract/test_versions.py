@@ -82,6 +82,8 @@ def test_another_minor_version_works(fleet: FakeFleet, peer: Peer) -> None:
         with pytest.raises(PrecheckError, match=r"0\.0\.9 \(protocol 2\.0\), and this needs 2\.1") as refused:
             fleet.client.rehearse("web1", to="host2").result()
         assert refused.value.hint.startswith("upgrade the agent of host2")
+        with pytest.raises(PrecheckError, match=r"0\.0\.9 \(protocol 2\.0\), and this needs 2\.2"):
+            fleet.client.move("web1", to="host2", end_exec=True).result()
         assert not fleet.world.agents["host2"].moves
     else:
         assert fleet.client.rehearse("web1", to="host2").result().state == "rehearsed"
