@@ -105,7 +105,9 @@ def _family(subparsers: Subparsers) -> None:
     )
     _list_options(family)
     verbs = family.add_subparsers(dest="action", metavar="[list|show ID|watch ID|cancel ID]")
-    _list_options(command(verbs, "list", help="list them, newest first", examples="migrate evacuations list -n 5"))
+    _list_options(
+        command(verbs, "list", aliases=["ls"], help="list them, newest first", examples="migrate evacuations list -n 5")
+    )
     for name, help_ in (
         ("show", "what became of each container"),
         ("watch", "follow one to its end"),

@@ -28,7 +28,11 @@ def add_parser(subparsers: Subparsers) -> None:
     # `list` may be left out, so these options are the family's too.
     _list_options(family)
     actions = family.add_subparsers(dest="action", metavar="[list|show ID|set ID|commit ID]")
-    _list_options(command(actions, "list", help="list moves, newest first", examples="migrate migrations list -n 5"))
+    _list_options(
+        command(
+            actions, "list", aliases=["ls"], help="list moves, newest first", examples="migrate migrations list -n 5"
+        )
+    )
     show = command(
         actions,
         "show",

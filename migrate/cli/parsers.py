@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(
-    subparsers: Subparsers, name: str, *, help: str, examples: str, usage: str | None = None, short_help: bool = True
+    subparsers: Subparsers,
+    name: str,
+    *,
+    help: str,
+    examples: str,
+    usage: str | None = None,
+    short_help: bool = True,
+    aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add the parser of one command; `help` is its line in the list of commands and the head of its own page. Without `short_help`
     it adds --help itself, where -h means something else.
     """
     return subparsers.add_parser(
         name,
+        aliases=aliases,
         help=help,
         usage=usage,
         add_help=short_help,
