@@ -65,9 +65,9 @@ class Monitor:
             "status": self._status,
             "kill": self._kill,
             "attach": self._attach,
-            "stdin": self._stdin,
-            "close-stdin": self._close_stdin,
-            "resize": self._resize,
+            "stdin": self._with_terminal(self._stdin),
+            "close-stdin": self._with_terminal(self._close_stdin),
+            "resize": self._with_terminal(self._resize),
             "stdio": self._stdio,
             "discard": self._discard,
         }
@@ -76,6 +76,7 @@ class Monitor:
         self._cgroup: Path | None = None  # with an init in it that has been forked
         self._userns = -1  # of an init that has been forked and not been told yet what it is
         self._starting: tuple[Client, Message] | None = None  # who has said "start"
+        self._for_terminal: list[Callable[[], None]] = []  # what is wanted of a terminal that init has not made yet
         self._pidfd = -1  # of an init that is not our child
         self._log: LogWriter | None = None
         self._runtime_dir: Path | None = None
@@ -344,12 +345,36 @@ class Monitor:
             self.stdio.take_terminal(self._birth.terminal)
         self.state = "created"
         self.watch_init(pid)
-        if self._starting and self.plan.get("sysctls"):
+        waited = self._must_be_ready()
+        for act in self._take_for_terminal():
+            act()
+        if self._starting and waited:
             self._let_go()
+
+    def _must_be_ready(self) -> bool:
+        """Whether something has to be done to init, or to its terminal, before the program runs."""
+        return bool(self.plan.get("sysctls") or self._for_terminal)
+
+    def _take_for_terminal(self) -> list[Callable[[], None]]:
+        wanted, self._for_terminal = self._for_terminal, []
+        return wanted
+
+    def _with_terminal(self, act: Handler) -> Handler:
+        """`act` waits for the terminal, where there is to be one: who attaches before the start, or with it, misses nothing."""
+
+        def later(client: Client, request: Message, fds: list[int]) -> None:
+            if self.state == "creating" and self.plan.get("tty") and not self.failure:
+                self._for_terminal.append(lambda: self._request(client, request, fds))
+            else:
+                act(client, request, fds)
+
+        return later
 
     def _birth_failed(self, name: str, number: int, text: str) -> None:
         if self.state == "creating":  # init waits, or has ended; nothing that it could have been has run
             self.failure = (name, number, text)
+            for act in self._take_for_terminal():  # they hear that there is none
+                act()
             if self._starting:
                 client, request = self._starting
                 client.fail(request, name, number, text)
@@ -371,7 +396,7 @@ class Monitor:
             client.fail(request, "start", errno.EBUSY, f"the container is {self.state}")
             return
         self._starting = client, request
-        if self.state == "created" or not self.plan.get("sysctls"):
+        if self.state == "created" or not self._must_be_ready():
             self._let_go()
 
     def _let_go(self) -> None:

@@ -283,7 +283,7 @@ class Sender:
         """While CRIU dumps what it is shown: send what the target lacks of the rest."""
         del progress
         precopy, begun = self._memory_sent(), _mark("begin sent withheld memory")
-        if not self._withheld and not precopy.shared:
+        if not self._withheld and not (precopy.shared and precopy.shared.withheld):
             return {"marks": []}
         self._stream("memory")
         if precopy.shared:

@@ -89,6 +89,11 @@ class SharedMemory:
         self._frozen = [inode for inode in self._segments if inode in here]
         return [(0, inode.number, os.major(inode.device) << 32 | os.minor(inode.device)) for inode in self._frozen]
 
+    @property
+    def withheld(self) -> bool:
+        """Whether there is anything that CRIU is not shown."""
+        return bool(self._frozen)
+
     def send_frozen(self, images_dir: Path) -> int:
         """Send what is not as it was sent, and write for the target what is where. Returns pages sent."""
         pages = 0

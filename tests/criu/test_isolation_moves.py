@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def test_low_ports_need_no_privilege(fleet: MovingLab) -> None:
         fleet.client.remove("low", force=True)
 
 
+def open_files(pid: int) -> set[str]:
+    """Of a process that opens and closes some meanwhile."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(fd.readlink()))
+    return found
+
+
 def test_an_open_device_stays(fleet: MovingLab) -> None:
     """Who holds a device of the host's open is refused a move with its name; when it is closed the move goes through."""
     isolation = Isolation(devices=(Device(source="/dev/fuse", target="/dev/fuse"),), user="host")
@@ -164,11 +174,11 @@ def test_an_open_device_stays(fleet: MovingLab) -> None:
     )
     try:
         init = fleet.client.inspect("held").pid
-        wait_for(lambda: [fd for fd in Path(f"/proc/{init}/fd").iterdir() if str(fd.readlink()) == "/dev/fuse"])
+        wait_for(lambda: "/dev/fuse" in open_files(init))
         with pytest.raises(MigrateError, match=r"the device /dev/fuse \(c 10:229\) is open"):
             fleet.move("held")
         assert fleet.run("held", "/bin/touch", "/tmp/let-go")[0] == 0
-        wait_for(lambda: not [fd for fd in Path(f"/proc/{init}/fd").iterdir() if str(fd.readlink()) == "/dev/fuse"])
+        wait_for(lambda: "/dev/fuse" not in open_files(init))
         assert fleet.move("held").state == "succeeded"
     finally:
         fleet.client.remove("held", force=True)

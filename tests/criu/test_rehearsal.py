@@ -51,7 +51,9 @@ def bind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def echo(fleet: MovingLab, bind: Path) -> Iterator[Container]:
-    """Serves a client, writes to a file of the host without end, and has a health check."""
+    """Serves a client, writes to a file of the host without end, and has a health check. The target has nothing of its image."""
+    if any(one.host == "host2" and one.name.startswith("work") for one in fleet.client.images()):
+        fleet.client.remove_image("work", host="host2")
     line = "i=0; exec 3>> /bind/log; (while :; do i=$((i+1)); echo $i >&3; sleep 0.02; done) & exec " + " ".join(
         program("tcp_echo", str(PORT), "/srv/tcp_echo.json")
     )

@@ -12,9 +12,8 @@ from migrate.coordinator.moves import MoveRunner
 from migrate.coordinator.store import MoveState, Store
 from migrate.errors import NotFound
 from tests.fakes.wire import KINDS
-from tests.faults.test_saga_moves import ORDER, QUICK, Fleet, directory, power_cut
+from tests.faults.test_saga_moves import ORDER, QUICK, Fleet, power_cut
 
-__all__ = ["directory"]  # the fixture
 pytestmark = pytest.mark.faults
 
 

@@ -111,7 +111,7 @@ def sender(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     (tmp_path / "stage").mkdir()
     command = {"pycriu_path": str(criu.locate().pycriu_path), "migration": "abc"}
     command |= dict.fromkeys(("certificate", "address", "port", "user", "host_keys"), "")
-    command |= {"compress": "none", "bandwidth": 0, "keep": "", "keep_bytes": 0}
+    command |= {"compress": "none", "bandwidth": 0, "connections": 1, "keep": "", "keep_bytes": 0}
     made.handlers()["open"](command, lambda _facts: None)
     return made
 
@@ -143,6 +143,7 @@ def precopy_command(directory: Path) -> dict[str, object]:
         "logs": str(directory / "logs"),
         "freezer": str(directory),
         "tracker": "",
+        "shared": False,
         "goal": dataclasses.asdict(Goal()),
         "throttle": None,
         "watch": False,
