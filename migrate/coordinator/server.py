@@ -39,10 +39,22 @@ from migrate.coordinator.volumes import VolumesService
 from migrate.errors import MigrateError, WrongState
 from migrate.rpc import channels
 from migrate.rpc.errors import ErrorInterceptor
+from migrate.rpc.standard import StandardServices
 from migrate.rpc.version import VersionInterceptor
 from migrate.tunnel.control import ControlTunnel
 from migrate.tunnel.pki import CertificateAuthority, ControlCredentials, Signer
-from protos import coordinator_pb2_grpc, fleet_pb2_grpc, policy_pb2_grpc, rebalance_pb2_grpc, schedule_pb2_grpc
+from protos import (
+    coordinator_pb2,
+    coordinator_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
+    rebalance_pb2,
+    rebalance_pb2_grpc,
+    schedule_pb2,
+    schedule_pb2_grpc,
+)
 
 # A thread serves one call; logs that are followed, waits and terminals hold theirs. Threads are made when needed.
 MAX_CALLS = 256
@@ -110,6 +122,9 @@ class Coordinator:
         rebalance_pb2_grpc.add_FleetRebalanceServicer_to_server(rebalance, self._server)  # type: ignore[no-untyped-call]  # generated
         files = FilesService(containers)
         coordinator_pb2_grpc.add_FleetFilesServicer_to_server(files, self._server)  # type: ignore[no-untyped-call]  # generated
+        self._standard = StandardServices(
+            self._server, (coordinator_pb2, fleet_pb2, policy_pb2, rebalance_pb2, schedule_pb2)
+        )
 
     def start(self) -> None:
         """Take up the moves that the last coordinator left, then serve: whoever asks finds them under way."""
@@ -122,10 +137,12 @@ class Coordinator:
         if self.config.metrics:
             self._metrics = MetricsServer(self.store, self.config.metrics)
         listen(self._server, self.config.socket, self.config.group)
+        self._standard.serving()
         log.info("fleet %s: %d hosts, %s", self.config.fleet.name, len(self.store.hosts()), self.config.socket)
 
     def stop(self) -> None:
         """Finish nothing, lose nothing: moves under way go on with the next start."""
+        self._standard.ending()
         stopped = self._server.stop(GRACE_S)  # no new calls from here on
         if self._metrics is not None:
             self._metrics.stop()

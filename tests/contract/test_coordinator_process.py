@@ -11,7 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from migrate.client import Client
 from migrate.coordinator import config, server
@@ -163,3 +167,23 @@ def test_hosts_that_left_the_configuration_are_forgotten_unless_they_own_somethi
         assert [host.name for host in client.hosts()] == ["full", "host1", "host2"]
     _, log = coordinator.end()
     assert "full still has web1" in log
+
+
+def test_tools_that_have_no_protos_find_their_way(coordinator: Process) -> None:
+    """Reflection names every service and gives the file of one; health says that it serves, of all and of each."""
+    coordinator.start()
+    coordinator.wait_ready().close()
+    with grpc.insecure_channel(f"unix:{coordinator.socket}") as channel:
+        known = ProtoReflectionDescriptorDatabase(channel)
+        services = set(known.get_services())
+        fleet = DescriptorPool(known).FindServiceByName("cmigrate.v1.Fleet")
+        stub = health_pb2_grpc.HealthStub(channel)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for name in ("", "cmigrate.v1.Fleet"):
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name)).status == serving
+        watched = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert next(watched).status == serving
+        coordinator.end()
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert {"grpc.health.v1.Health", "cmigrate.v1.Fleet", "cmigrate.v1.FleetHosts"} <= services
+    assert "Move" in fleet.methods_by_name
