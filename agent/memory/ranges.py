@@ -38,7 +38,9 @@ def ranges(pairs: Iterable[tuple[int, int]] | Ranges) -> Ranges:
 def subtract(a: Ranges, b: Ranges) -> Ranges:
     if not len(b):
         return a
-    if min(len(a), len(b)) > _MANY:  # of sets that are nearly the same there is little left to cut
+    if len(b) > _MANY > len(a):
+        b = _near(b, a)
+    elif min(len(a), len(b)) > _MANY:  # of sets that are nearly the same there is little left to cut
         a = np.compress(~_covered(a, b), a, axis=0)
         b = np.compress(_touched(b, a), b, axis=0)
     return _combine(a, b, lambda in_a, in_b: in_a & ~in_b)
@@ -47,6 +49,10 @@ def subtract(a: Ranges, b: Ranges) -> Ranges:
 def intersect(a: Ranges, b: Ranges) -> Ranges:
     if not len(a) or not len(b):
         return NOTHING
+    if len(a) > _MANY > len(b):
+        a = _near(a, b)
+    elif len(b) > _MANY > len(a):
+        b = _near(b, a)
     return _combine(a, b, lambda in_a, in_b: in_a & in_b)
 
 
@@ -87,6 +93,18 @@ def _touched(a: Ranges, b: Ranges) -> NDArray[np.bool_]:
     """Which of `a` have something in common with `b`."""
     found: NDArray[np.bool_] = np.searchsorted(b[:, 0], a[:, 1], "left") > np.searchsorted(b[:, 1], a[:, 0], "right")
     return found
+
+
+def _near(many: Ranges, few: Ranges) -> Ranges:
+    """Those of `many` that have something in common with one of `few`, found by looking for each of the few; all where that is most."""
+    first = np.searchsorted(many[:, 1], few[:, 0], "right")
+    last = np.searchsorted(many[:, 0], few[:, 1], "left")
+    counts = np.maximum(last - first, 0)
+    if int(counts.sum()) > len(many) // 2:
+        return many
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    near: Ranges = many[np.unique(np.repeat(first, counts) + within)]
+    return near
 
 
 def _combine(a: Ranges, b: Ranges, keep: _Keep) -> Ranges:

@@ -6,7 +6,7 @@ What a source has sent, and what a target has kept of an earlier move. It only p
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import zstandard
@@ -18,6 +18,7 @@ from agent.transfer.page_digest import Digests
 Addresses = NDArray[np.uint64]
 Places = NDArray[np.uint64]  # offsets in a file, one a page
 _HEAD = struct.Struct("<IQ")  # task, pages
+_FEW = 8  # new pages are few where there are that many times as many
 
 
 class TaskPages:
@@ -36,13 +37,21 @@ class TaskPages:
     def settle(self) -> None:
         if not self._new:
             return
-        parts = [*reversed(self._new), (self.addresses, self.digests, self.places)]
-        addresses, digests, places = (np.concatenate([part[each] for part in parts]) for each in range(3))
-        order = np.argsort(addresses, kind="stable")  # of equals the newest comes first
-        newest = np.concatenate(([True], np.diff(addresses[order]) != 0))
-        chosen = order[newest]
-        self.addresses, self.digests, self.places = addresses[chosen], digests[chosen], places[chosen]
-        self._new = []
+        parts, self._new = self._new[::-1], []
+        if sum(len(part[0]) for part in parts) > len(self.addresses) // _FEW:
+            self.addresses, self.digests, self.places = _newest([*parts, (self.addresses, self.digests, self.places)])
+            return
+        # In the freeze: few, nearly all of them known. To sort all pages of a large task would take a tenth of a second.
+        addresses, digests, places = _newest(parts)
+        at, known = self.find(addresses)
+        if not self.digests.flags.writeable:
+            self.digests, self.places = self.digests.copy(), self.places.copy()
+        self.digests[at[known]], self.places[at[known]] = digests[known], places[known]
+        if not known.all():
+            where = np.searchsorted(self.addresses, addresses[~known])
+            self.addresses = np.insert(self.addresses, where, addresses[~known])
+            self.digests = np.insert(self.digests, where, digests[~known])
+            self.places = np.insert(self.places, where, places[~known])
 
     def same(self, addresses: Addresses, digests: Digests) -> NDArray[np.bool_]:
         """Which of these pages are known to have these digests."""
@@ -68,6 +77,14 @@ class TaskPages:
         rest = np.ones(len(self.addresses), np.bool_)
         rest[at[known]] = False
         self.addresses, self.digests, self.places = self.addresses[rest], self.digests[rest], self.places[rest]
+
+
+def _newest(parts: Sequence[tuple[Addresses, Digests, Places]]) -> tuple[Addresses, Digests, Places]:
+    """Each page once, in order: as the first of `parts` has it."""
+    addresses, digests, places = (np.concatenate([part[each] for part in parts]) for each in range(3))
+    order = np.argsort(addresses, kind="stable")  # of equals the first comes first
+    chosen = order[np.concatenate(([True], np.diff(addresses[order]) != 0))]
+    return addresses[chosen], digests[chosen], places[chosen]
 
 
 class PageIndex:

@@ -13,7 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from agent.linux import process, process_memory
-from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, subtract, total_bytes, union
+from agent.memory.ranges import NOTHING, PAGE, Ranges, intersect, ranges, subtract, total_bytes
 from agent.transfer import codecs, page_digest
 from agent.transfer.delta import Shadow, TaskShadow
 from agent.transfer.frames import FRAME_BYTES, Kind
@@ -53,11 +53,22 @@ class PageSender:
         shadow: Shadow | None = None,
     ) -> None:
         self._writer, self.task, self.pid, self._on_read = writer, task, pid, on_read
-        self.held = held
+        # Joined when it is asked for: that takes as long as there are ranges, and is seldom needed in the freeze.
+        self._held = [held]
         self._kept, self._keeper = kept or TaskPages(), keeper
         self._shadow = TaskShadow(shadow) if shadow else None
         self._sent = TaskPages()  # in earlier rounds: pages are written that do not change
         self.skipped: Counter[str] = Counter()  # bytes that were not sent, by reason
+
+    @property
+    def held(self) -> Ranges:
+        if len(self._held) > 1:
+            self._held = [_joined(self._held)]
+        return self._held[0]
+
+    @held.setter
+    def held(self, value: Ranges) -> None:
+        self._held = [value]
 
     def send(self, wanted: Ranges, *, exact: bool) -> tuple[int, Ranges]:
         """Send `wanted`; returns pages sent, without those that are skipped, and what of `wanted` the target has now as it was read.
@@ -84,10 +95,10 @@ class PageSender:
         finally:
             os.close(memory)
             # Also when the task ends half way: another one may get its pid, and must not find what was sent of this one.
-            before, self.held = self.held, union(self.held, _joined(reached))
-        # A hole is a zero page already: only where the target has another version it must hear of it.
-        self._send_zeros(intersect(_joined(zeros), before))
-        self.held = subtract(self.held, _joined(zeros))
+            before, self._held = self._held, [*self._held, *reached]
+        if zeros:  # a hole is a zero page already: only where the target has another version it must hear of it
+            self._send_zeros(intersect(_joined(zeros), _joined(before)))
+            self.held = subtract(self.held, _joined(zeros))
         return sent_pages, _joined(reached)
 
     def settle(self) -> None:

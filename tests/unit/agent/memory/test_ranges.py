@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,18 @@ def test_from_pairs(a: list[tuple[int, int]]) -> None:
     result = ranges(a)
     assert pages(result) == {page for start, end in a for page in range(start // PAGE, end // PAGE)}
     assert well_formed(result)
+
+
+def test_few_beside_many_are_the_same_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one side has few ranges only what lies near them is looked at; the answer is that of looking at all."""
+    choose = random.Random(7)
+    for turn in range(60):
+        many = ranges([(at, at + 2 * PAGE) for at in range(0, 30000 * PAGE, choose.choice((3, 4)) * PAGE)])
+        longest = 9 if turn % 2 else 4000
+        starts = [choose.randrange(30000) for _ in range(choose.randrange(1, 40))]
+        few = ranges([(start * PAGE, (start + choose.randrange(1, longest)) * PAGE) for start in starts])
+        quick = [subtract(few, many), intersect(few, many), intersect(many, few)]
+        with monkeypatch.context() as patch:
+            patch.setattr("agent.memory.ranges._MANY", 1 << 62)
+            whole = [subtract(few, many), intersect(few, many), intersect(many, few)]
+        assert [each.tolist() for each in quick] == [each.tolist() for each in whole]
