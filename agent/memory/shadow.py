@@ -7,20 +7,15 @@ reading all of it at every look, the last one in the freeze included: about 0.6 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterable
-from functools import partial
-from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from agent.memory.areas import page_entries, pages_where, populated, private_anonymous
+from agent.memory.content import WORDS, PageDigests
 from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges
 from agent.memory.tracker import Look
 
-_WORDS = PAGE // 8
 _CHUNK_PAGES = 256
 
 
@@ -31,8 +26,7 @@ class ShadowTracker:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        # A seed of this move's own: no content that was made to collide.
-        self._digest = partial(xxhash.xxh3_128_digest, seed=secrets.randbits(64))
+        self._digests_of = PageDigests().of
         self._addresses: NDArray[np.uint64] = np.empty(0, np.uint64)  # sorted
         self._digests: NDArray[np.uint64] = np.empty((0, 2), np.uint64)  # of the page at the same index
         self._new: list[tuple[NDArray[np.uint64], NDArray[np.uint64]]] = []  # sent since the last look, in order
@@ -52,7 +46,7 @@ class ShadowTracker:
         try:
             memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                buffer = np.empty(_CHUNK_PAGES * _WORDS, np.uint64)
+                buffer = np.empty(_CHUNK_PAGES * WORDS, np.uint64)
                 for first, until in _populated(pagemap, areas).tolist():
                     for at in range(first, until, _CHUNK_PAGES * PAGE):
                         stop = min(at + _CHUNK_PAGES * PAGE, until)
@@ -72,7 +66,7 @@ class ShadowTracker:
 
     def _changed(self, memory: int, words: NDArray[np.uint64], at: int) -> Ranges:
         """The pages of a chunk that are not known or not as they were sent."""
-        addresses = np.uint64(at) + np.arange(len(words) // _WORDS, dtype=np.uint64) * np.uint64(PAGE)
+        addresses = np.uint64(at) + np.arange(len(words) // WORDS, dtype=np.uint64) * np.uint64(PAGE)
         if len(self._addresses):
             index = np.minimum(np.searchsorted(self._addresses, addresses), len(self._addresses) - 1)
             known = self._addresses[index] == addresses
@@ -101,12 +95,6 @@ class ShadowTracker:
         newest = np.concatenate(([True], addresses[1:] != addresses[:-1]))
         self._addresses, self._digests = addresses[newest], digests[newest]
         self._new = []
-
-    def _digests_of(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Shape (pages, 2). map and join run in C: 0.1 s a GB."""
-        rows: Iterable[Any] = words.reshape(-1, _WORDS)
-        joined = b"".join(map(self._digest, rows))
-        return np.frombuffer(joined, np.uint64).reshape(-1, 2)
 
 
 def _populated(pagemap: int, areas: list[tuple[int, int]]) -> Ranges:

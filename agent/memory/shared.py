@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from agent.memory.areas import pages_where
+from agent.memory.content import WORDS, PageDigests
 from agent.memory.ranges import NOTHING, PAGE, Ranges, ranges, subtract, total_bytes, union
 
 SEGMENT_BYTES = 4 << 20  # smaller ones CRIU writes itself: it costs some milliseconds at most
 _NAMELESS, _MEMFD = "/dev/zero (deleted)", "/memfd:"
-_WORDS = PAGE // 8
 _CHUNK_PAGES = 256
 Addresses = NDArray[np.uint64]
 
@@ -66,8 +64,7 @@ class Segment:
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # A seed of this move's own: no content that was made to collide.
-        self._digest = partial(xxhash.xxh3_128_digest, seed=secrets.randbits(64))
+        self._digests_of = PageDigests().of
         self._runs: list[tuple[int, int]] = []  # (offset, pages), in the order of our numbers
         self._offsets: Addresses = np.empty(0, np.uint64)  # of each page, by its number
         self._known: Ranges = NOTHING  # offsets that have a number
@@ -113,17 +110,16 @@ class Segment:
         """Pages that are new, or not as they were sent. A page that was given back to the kernel reads as zeros."""
         self._extend(subtract(self.populated(), self._known))
         found = [NOTHING]
-        buffer = np.empty(_CHUNK_PAGES * _WORDS, np.uint64)
+        buffer = np.empty(_CHUNK_PAGES * WORDS, np.uint64)
         for first in range(0, len(self._offsets), _CHUNK_PAGES):
             last = min(first + _CHUNK_PAGES, len(self._offsets))
             sent = self._sent[first:last]
             same = sent.copy()
             if sent.any():
-                words = buffer[: (last - first) * _WORDS]
+                words = buffer[: (last - first) * WORDS]
                 self.read(words.data.cast("B"), first, last)
                 same &= (self._digests[first:last] == self._digests_of(words)).all(axis=1)
-            edges = np.flatnonzero(np.diff(np.concatenate(([False], ~same, [False])))).astype(np.uint64)
-            found.append((edges.reshape(-1, 2) + np.uint64(first)) * np.uint64(PAGE))
+            found.append(pages_where(~same, first * PAGE))
         return ranges(np.concatenate(found))
 
     def read(self, into: memoryview, first: int, last: int) -> None:
@@ -161,14 +157,6 @@ class Segment:
         more = len(self._offsets) - len(self._sent)
         self._digests = np.concatenate((self._digests, np.zeros((more, 2), np.uint64)))
         self._sent = np.concatenate((self._sent, np.zeros(more, np.bool_)))
-
-    def _digests_of(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Shape (pages, 2)."""
-        return np.frombuffer(b"".join(map(self._digest, _rows(words))), np.uint64).reshape(-1, 2)
-
-
-def _rows(words: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
-    return iter(words.reshape(-1, _WORDS))
 
 
 def _kernels_own() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.memory.ranges import Ranges, cut, ranges, total_bytes
+from agent.memory.ranges import PAGE, Ranges, cut, ranges, total_bytes
 from agent.memory.shared import Addresses, Inode, Segment, mapped
 from agent.transfer import shared_images
 from agent.transfer.delta import Shadow
@@ -45,7 +45,7 @@ class SegmentSender(PageSender):
         del memory, exact  # whatever becomes of the tasks, it can be read
         at = 0
         for start, end in batch.tolist():
-            self._segment.read(slot.view[at : at + end - start], start // 4096, end // 4096)
+            self._segment.read(slot.view[at : at + end - start], start // PAGE, end // PAGE)
             at += end - start
         return page_addresses(batch)
 

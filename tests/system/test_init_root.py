@@ -148,7 +148,7 @@ assert ("bin/sh", {IDS_BASE}) in [entry[:2] for entry in new[0]], new[0]
 """
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     if release < (6, 15):
-        pytest.skip("this kernel takes no detached layers: the other way is the only one")
+        pytest.skip("missing capability: an overlay of detached layers; the other way is the only one")
     result = call_rootfs(code)
     assert result.returncode == 0, result.stderr
 
